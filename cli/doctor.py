@@ -1,0 +1,44 @@
+"""``sercache doctor``."""
+
+from pathlib import Path
+
+import typer
+
+
+def doctor(as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON.")) -> None:
+    """Print versions, devices, free disk, and what is missing.
+
+    Exits with code 2 if something is missing that sercache cannot work without.
+    """
+    from dataclasses import asdict
+
+    from sercache.doctor import diagnose
+
+    findings = diagnose(Path())
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
+    if any(finding.is_blocking for finding in findings):
+        raise typer.Exit(2)
+
+
+def _show(findings: list) -> None:  # type: ignore[type-arg]
+    from rich.table import Table
+
+    from .console import console
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    topic = ""
+    for finding in findings:
+        first = finding.topic if finding.topic != topic else ""
+        topic = finding.topic
+        style = "red" if finding.is_blocking else "yellow" if finding.advice else ""
+        table.add_row(f"[bold]{first}", finding.name, finding.value, finding.advice, style=style)
+    console.print(table)
+    blocking = sum(finding.is_blocking for finding in findings)
+    console.print(f"\n{blocking} things to mend." if blocking else "\nNothing is missing.")

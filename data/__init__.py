@@ -1,0 +1,1 @@
+"""The bundled sample corpus; ``README.md`` beside this file says what it is."""

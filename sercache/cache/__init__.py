@@ -1,0 +1,1 @@
+"""Feature sets on disk: fingerprint, shard format, store, writer, verification."""

@@ -1,0 +1,1 @@
+"""Readers for real corpora, one file each."""

@@ -1,0 +1,1 @@
+"""Frozen encoders, one file per family, and their registry."""

@@ -1,0 +1,58 @@
+"""Everything that sercache raises on purpose.
+
+A message says what is wrong, where (file, line, id, key) and what to do about it, in one line: the command
+line prints it as it is and exits with code 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SercacheError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class CorpusError(SercacheError):
+    """A manifest, a label file or a corpus folder is not what it should be."""
+
+
+class AudioError(SercacheError):
+    """A recording cannot be decoded into a usable waveform."""
+
+
+class EncoderError(SercacheError):
+    """An encoder cannot be loaded or gives unusable frames."""
+
+
+class CacheError(SercacheError):
+    """A feature set is missing, damaged, or of another setting than the one asked for."""
+
+
+class RecipeError(SercacheError):
+    """A recipe is not valid YAML, has an unknown key, or names something that does not exist."""
+
+
+class TrainingError(SercacheError):
+    """A member cannot be trained on the rows it was given."""
+
+
+class StackingError(SercacheError):
+    """The members' posteriors do not fit together, or may not be used."""
+
+
+class BundleError(SercacheError):
+    """A bundle is damaged or of a format that this version does not read."""
+
+
+class Interrupted(SercacheError):
+    """The user asked to stop; what is finished is on disk, and the same command goes on from there."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'Happy'?`` for the known word nearest to ``word``, or the empty string.
+
+    >>> did_you_mean("Hapy", ["Angry", "Happy"])
+    " Did you mean 'Happy'?"
+    """
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""

@@ -1,0 +1,1 @@
+"""Trainable heads and their registry."""

@@ -1,0 +1,258 @@
+"""The typed recipe: the YAML file that describes a run.
+
+Every key has a default that is MEDUSA's where the paper states one (arXiv 2506.09556, sections 3 and 4).
+A misspelt key is an error that names the key, its place and the nearest known one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sercache.errors import RecipeError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FeatureRecipe(_Strict):
+    """One feature set: which encoder, which of its layers, and how frames are pooled and stored."""
+
+    encoder: str
+    layers: str = "last"
+    time_pool: int = Field(1, ge=1)
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    window_seconds: float = Field(30.0, gt=0)
+    overlap_seconds: float = Field(2.0, ge=0)
+    trust_remote_code: bool = False
+    fingerprint: str | None = None
+    """First digits of one cached feature set, where several would match."""
+
+
+class FoldsRecipe(_Strict):
+    """Speaker-disjoint, class-stratified folds of the training split."""
+
+    count: int = Field(5, ge=2)
+    inner_share: float = Field(0.15, gt=0, lt=0.5)
+    """Share of the training speakers kept for early stopping where the corpus has no development split."""
+
+
+class TargetsRecipe(_Strict):
+    """How votes become soft targets; see :class:`sercache.corpus.targets.TargetPolicy`."""
+
+    secondary_weight: float = Field(1.0, ge=0)
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    no_agreement: Literal["keep", "drop"] = "keep"
+    other: Literal["ignore", "spread", "drop"] = "ignore"
+    hard: bool = False
+    """Train on the consensus class instead of the votes (for comparison)."""
+
+
+class Stage1Recipe(_Strict):
+    """The first stage: all rows, class weights."""
+
+    epochs: int = Field(4, ge=0)
+    learning_rate: float = Field(1e-5, gt=0)
+
+
+class Stage2Recipe(_Strict):
+    """The second stage: a fresh class-balanced draw every epoch."""
+
+    epochs: int = Field(50, ge=0)
+    learning_rate: float = Field(1e-6, gt=0)
+
+
+class MixupRecipe(_Strict):
+    """Manifold MixUp (Verma et al. 2019)."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    alpha: float = Field(0.2, gt=0)
+
+
+class TrainingRecipe(_Strict):
+    """How a member is trained."""
+
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(2, ge=1)
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float | None = Field(1.0, gt=0)
+    stage1: Stage1Recipe = Stage1Recipe()
+    stage2: Stage2Recipe = Stage2Recipe()
+    patience: int = Field(8, ge=1)
+    class_loss: str = "cross_entropy"
+    attribute_loss: str = "mse"
+    class_weight: float = Field(1.5, ge=0)
+    attribute_weight: float = Field(0.4, ge=0)
+    balance_exponent: float = Field(0.5, ge=0)
+    no_agreement_share: float = Field(1.0, ge=0)
+    mixup: MixupRecipe = MixupRecipe()
+    standardize: bool = True
+    max_frames: int | None = Field(None, ge=1)
+    """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class MemberRecipe(_Strict):
+    """One member: a head over feature sets, with its own seed."""
+
+    name: Name
+    head: str = "deepser"
+    features: list[Name] = Field(..., min_length=1)
+    options: dict[str, int | float | str | bool] = {}
+    seed: int = 0
+    training: dict[str, Any] = {}
+    """Keys of ``training`` that this member sets differently."""
+
+
+class NeuralRecipe(_Strict):
+    """The neural meta-classifier and its soup."""
+
+    hidden: int = Field(0, ge=0)
+    """Width of a hidden layer; 0 is the paper's linear meta-classifier."""
+    runs: int = Field(6, ge=1)
+    epochs: int = Field(200, ge=1)
+    patience: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(0.01, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class LightGBMRecipe(_Strict):
+    """The LightGBM stacker; defaults for some hundred to some ten thousand rows."""
+
+    learning_rate: float = Field(0.05, gt=0)
+    rounds: int = Field(400, ge=1)
+    patience: int = Field(30, ge=1)
+    num_leaves: int = Field(7, ge=2)
+    min_rows_per_leaf: int = Field(20, ge=1)
+    threads: int = Field(1, ge=1)
+
+
+class StackingRecipe(_Strict):
+    """The meta-level and its comparison."""
+
+    stackers: list[str] = ["best-single", "hard-vote", "soft-vote", "neural", "soup", "lightgbm"]
+    neural: NeuralRecipe = NeuralRecipe()
+    lightgbm: LightGBMRecipe = LightGBMRecipe()
+    balance_exponent: float = Field(0.5, ge=0)
+    bootstrap_samples: int = Field(2000, ge=100)
+
+
+class Recipe(_Strict):
+    """A whole run. Paths are relative to the folder of the recipe file."""
+
+    corpus: Path
+    cache: Path = Path("cache")
+    output: Path
+    seed: int = 0
+    classes: list[str] | None = None
+    """Classes to learn, in this order; votes for any other class count as other votes. None: all."""
+    features: dict[Name, FeatureRecipe] = Field(..., min_length=1)
+    folds: FoldsRecipe = FoldsRecipe()
+    targets: TargetsRecipe = TargetsRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    members: list[MemberRecipe] = Field(..., min_length=1)
+    stacking: StackingRecipe = StackingRecipe()
+
+    @field_validator("members")
+    @classmethod
+    def _names_once(cls, members: list[MemberRecipe]) -> list[MemberRecipe]:
+        names = [member.name for member in members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"member name '{twice[0]}' occurs twice")
+        return members
+
+    @model_validator(mode="after")
+    def _members_fit(self) -> "Recipe":
+        for member in self.members:
+            for feature in member.features:
+                if feature not in self.features:
+                    known = ", ".join(self.features)
+                    raise ValueError(
+                        f"member '{member.name}' reads feature set '{feature}', "
+                        f"which is not under features (there are: {known})"
+                    )
+            self.training_of(member)
+        return self
+
+    def training_of(self, member: MemberRecipe) -> TrainingRecipe:
+        """Return the training settings of ``member``: the recipe's, with the member's own over them."""
+        try:
+            return TrainingRecipe.model_validate(_merged(self.training.model_dump(), member.training))
+        except ValidationError as error:
+            problem = _explain(_worst_first(error)[0], TrainingRecipe)
+            raise ValueError(f"member '{member.name}', training: {problem}") from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file; paths in it become relative to the file's folder.
+
+    Raises:
+        RecipeError: the file is missing, not YAML, or not a valid recipe; the first problem is named.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(loaded, dict):
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of keys to values, this is a {type(loaded).__name__}"
+        )
+    loaded.setdefault("output", f"runs/{path.stem}")
+    try:
+        recipe = Recipe.model_validate(loaded)
+    except ValidationError as error:
+        problems = _worst_first(error)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RecipeError(f"{path}: {_explain(problems[0], Recipe)}{more}") from None
+    folder = path.parent
+    placed = {key: folder / getattr(recipe, key) for key in ("corpus", "cache", "output")}
+    return recipe.model_copy(update=placed)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both_mappings else value
+    return merged
+
+
+def _worst_first(error: ValidationError) -> list[Any]:
+    """Misspelt keys first: the keys that then seem to be missing follow from them."""
+    return sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(model), n=1)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        return f"unknown key '{place}'.{hint}"
+    if problem["type"] == "missing":
+        return f"key '{place}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def _all_keys(model: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> list[str]:
+    keys: list[str] = []
+    for name, described in model.model_fields.items():
+        keys.append(name)
+        for part in [described.annotation, *getattr(described.annotation, "__args__", ())]:
+            if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
+                keys.extend(_all_keys(part, seen | {part}))
+    return keys

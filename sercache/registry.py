@@ -1,0 +1,51 @@
+"""The one mechanism by which encoders, heads, losses, stackers, readers and engines are found by name."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar, cast
+
+from sercache.errors import SercacheError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names and where their implementations live; a module is imported when its name is asked for.
+
+    A built-in is one line, ``"deepser": "sercache.heads.deepser:DeepSER"``. Another package adds to a
+    registry through an entry point in the group ``sercache.<kind>s``, without a change here.
+
+    >>> registry = Registry("codec", {"json": "json:dumps"})
+    >>> registry["json"]([1])
+    '[1]'
+    >>> registry["jason"]
+    Traceback (most recent call last):
+    sercache.errors.SercacheError: unknown codec 'jason' (known: json). Did you mean 'json'?
+    """
+
+    def __init__(
+        self, kind: str, targets: Mapping[str, str], error: type[SercacheError] = SercacheError
+    ) -> None:
+        self.kind = kind
+        self._targets = dict(targets)
+        self._error = error
+
+    def __getitem__(self, name: str) -> T:
+        """Return the implementation called ``name``; raise this registry's error if there is none."""
+        targets = self._all_targets()
+        if name not in targets:
+            known = ", ".join(sorted(targets))
+            raise self._error(f"unknown {self.kind} '{name}' (known: {known}).{did_you_mean(name, targets)}")
+        module, _, attribute = targets[name].partition(":")
+        return cast(T, getattr(importlib.import_module(module), attribute))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._targets or name in self._all_targets()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._all_targets()))
+
+    def _all_targets(self) -> dict[str, str]:
+        installed = {point.name: point.value for point in entry_points(group=f"sercache.{self.kind}s")}
+        return installed | self._targets

@@ -1,0 +1,102 @@
+"""The folder that one recipe produces, and where everything lies in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sercache.errors import RecipeError
+from sercache.files import read_json, write_atomically, write_json
+from sercache.recipe import Recipe, dump_recipe, load_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Paths of a run folder (DESIGN section 4)."""
+
+    root: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def description_path(self) -> Path:
+        """Versions, corpus hash, feature fingerprints, seeds."""
+        return self.root / "run.json"
+
+    @property
+    def folds_path(self) -> Path:
+        """The assignment of utterances to folds."""
+        return self.root / "folds.json"
+
+    @property
+    def comparison_path(self) -> Path:
+        """The meta-level's comparison table."""
+        return self.root / "comparison.csv"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Everything that was measured, for machines."""
+        return self.root / "metrics.json"
+
+    def fold_folder(self, member: str, fold: int) -> Path:
+        """Where one member x fold keeps its weights, resume state and history."""
+        return self.root / "members" / member / f"fold-{fold}"
+
+    def posteriors_path(self, member: str) -> Path:
+        """A member's posteriors over all rows."""
+        return self.root / "members" / member / "posteriors.parquet"
+
+    def stacker_folder(self, stacker: str) -> Path:
+        """Where a fitted stacker lies."""
+        return self.root / "stack" / stacker
+
+    def recipe(self) -> Recipe:
+        """Return the resolved recipe.
+
+        Raises:
+            RecipeError: the folder is not a run.
+        """
+        if not self.recipe_path.is_file():
+            raise RecipeError(
+                f"{self.root} is not a run: it has no recipe.yaml; sercache train-ensemble RECIPE makes one"
+            )
+        return load_recipe(self.recipe_path)
+
+    def start(self, recipe: Recipe, description: dict[str, Any]) -> None:
+        """Make the folder for ``recipe``, or check that it is the folder of this very run.
+
+        Raises:
+            RecipeError: the folder belongs to another recipe, corpus or feature set; says what differs.
+        """
+        wanted = {"recipe": _comparable(recipe), **description}
+        if self.description_path.exists():
+            earlier = read_json(self.description_path)
+            for key in wanted:
+                if key != "versions" and earlier.get(key) != wanted[key]:
+                    where = f"{key}{_difference(earlier.get(key), wanted[key])}"
+                    raise RecipeError(
+                        f"{self.root} holds a run with another {where}; "
+                        "give this recipe another 'output', or remove that folder"
+                    )
+        absolute = recipe.model_copy(
+            update={key: getattr(recipe, key).resolve() for key in ("corpus", "cache", "output")}
+        )
+        write_atomically(self.recipe_path, dump_recipe(absolute))
+        write_json(self.description_path, wanted)
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """What must be equal for a run to be resumed; where things lie and the meta-level may change."""
+    return recipe.model_dump(mode="json", exclude={"corpus", "cache", "output", "stacking"})
+
+
+def _difference(earlier: Any, wanted: Any) -> str:
+    if not isinstance(earlier, dict) or not isinstance(wanted, dict):
+        return ""
+    for key in sorted(set(earlier) | set(wanted)):
+        if earlier.get(key) != wanted.get(key):
+            inner = _difference(earlier.get(key), wanted.get(key))
+            return f" ({key}{': ' + inner.strip() if inner else ''})"
+    return ""

@@ -1,0 +1,1 @@
+"""The meta-level: voting, neural meta-classifier, soup, LightGBM, and their comparison."""

@@ -1,0 +1,1 @@
+"""The objective, sampling, the training loop and the ensemble."""

@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sercache.files import read_json, remove_stale_temporaries, slug, write_atomically, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
+    path = tmp_path / "weights.bin"
+    write_atomically(path, b"old")
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    value = {"classes": ["Angry", "Überraschung"], "macro_f1": 0.43}
+    write_json(tmp_path / "deep" / "metrics.json", value)
+    assert read_json(tmp_path / "deep" / "metrics.json") == value
+
+
+def test_only_dead_writers_temporaries_are_removed(tmp_path):
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    dead = tmp_path / f".shard.h5.{finished.pid}.0123abcd.tmp"
+    living = tmp_path / f".shard.h5.{os.getpid()}.0123abcd.tmp"
+    bystander = tmp_path / ".notes.tmp"
+    for path in (dead, living, bystander):
+        path.touch()
+    remove_stale_temporaries(tmp_path)
+    assert not dead.exists()
+    assert living.exists()
+    assert bystander.exists()
+
+
+@given(st.text())
+def test_a_slug_is_one_safe_path_component(text):
+    component = slug(text)
+    assert component
+    assert not set(component) & set("/\\.\0 ")
+    assert len(component) <= 64

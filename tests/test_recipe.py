@@ -1,0 +1,110 @@
+import pytest
+import yaml
+
+from sercache.errors import RecipeError
+from sercache.recipe import Recipe, TrainingRecipe, dump_recipe, load_recipe
+from sercache.run import Run
+
+SMALLEST = """
+corpus: corpus.csv
+features:
+  speech: {encoder: logmel}
+members:
+  - {name: one, features: [speech]}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_recipe_and_the_output_has_its_name(tmp_path):
+    recipe = load_recipe(write(tmp_path, SMALLEST))
+    assert recipe.corpus == tmp_path / "corpus.csv"
+    assert recipe.cache == tmp_path / "cache"
+    assert recipe.output == tmp_path / "runs" / "recipe"
+
+
+def test_defaults_are_the_papers():
+    training = TrainingRecipe()
+    assert (training.batch_size, training.accumulate, training.patience) == (32, 2, 8)
+    assert (training.class_weight, training.attribute_weight) == (1.5, 0.4)
+    assert (training.stage1.learning_rate, training.stage2.learning_rate) == (1e-5, 1e-6)
+    assert training.mixup.alpha == 0.2
+    assert training.balance_exponent == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("foldz: {count: 3}", r"unknown key 'foldz'\. Did you mean 'folds'\?"),
+        ("folds: {cuont: 3}", r"unknown key 'folds\.cuont'\. Did you mean 'count'\?"),
+        ("folds: {count: 1}", r"folds\.count: .*greater than or equal to 2"),
+        (
+            "training: {stage1: {epochs: 3, learning_rat: 1}}",
+            r"learning_rat'\. Did you mean 'learning_rate'\?",
+        ),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_place_and_the_nearest_one(tmp_path, change, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, SMALLEST + change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("corpus: [", "not valid YAML"),
+        ("- a list", "a recipe is a mapping"),
+        ("features: {}", "key 'corpus' is missing"),
+        (SMALLEST.replace("[speech]", "[text]"), "'one' reads feature set 'text'.*there are: speech"),
+        (SMALLEST.replace("name: one", "name: ../one"), r"members\.0\.name"),
+        (SMALLEST + "  - {name: one, features: [speech]}", "member name 'one' occurs twice"),
+        (SMALLEST.replace("name: one", "name: one, training: {patiense: 3}"),
+         "member 'one', training: unknown key 'patiense'. Did you mean 'patience'"),
+        ("corpus: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_every_bad_recipe_is_one_clear_line(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml: cannot read"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+def test_a_members_own_training_settings_go_over_the_recipes(tmp_path):
+    text = SMALLEST.replace("name: one", "name: one, training: {stage1: {epochs: 9}, patience: 3}")
+    recipe = load_recipe(write(tmp_path, text + "training: {batch_size: 8, patience: 5}"))
+    training = recipe.training_of(recipe.members[0])
+    assert (training.batch_size, training.patience, training.stage1.epochs) == (8, 3, 9)
+    assert training.stage1.learning_rate == 1e-5
+
+
+def test_a_dumped_recipe_loads_as_itself(tmp_path):
+    recipe = load_recipe(write(tmp_path, SMALLEST))
+    again = Recipe.model_validate(yaml.safe_load(dump_recipe(recipe)))
+    assert again == recipe
+
+
+def test_a_run_folder_refuses_another_recipe_and_says_what_differs(tmp_path):
+    recipe = load_recipe(write(tmp_path, SMALLEST))
+    run = Run(recipe.output)
+    run.start(recipe, {"corpus_digest": "a"})
+    run.start(recipe, {"corpus_digest": "a"})
+    assert run.recipe().members == recipe.members
+    other = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"count": 3})})
+    with pytest.raises(RecipeError, match=r"another recipe \(folds: \(count\)\)"):
+        run.start(other, {"corpus_digest": "a"})
+    with pytest.raises(RecipeError, match="another corpus_digest"):
+        run.start(recipe, {"corpus_digest": "b"})
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"is not a run.*train-ensemble"):
+        Run(tmp_path).recipe()

@@ -1,0 +1,22 @@
+import subprocess
+import sys
+
+import pytest
+
+from sercache.errors import RecipeError
+from sercache.registry import Registry
+
+
+def test_an_unknown_name_is_the_registrys_own_error_and_names_the_nearest():
+    registry = Registry("head", {"deepser": "json:dumps"}, RecipeError)
+    with pytest.raises(RecipeError, match=r"unknown head 'deepsr' \(known: deepser\).*'deepser'"):
+        registry["deepsr"]
+
+
+def test_a_module_is_imported_only_when_its_name_is_asked_for():
+    code = (
+        "import sys; from sercache.registry import Registry; r = Registry('x', {'a': 'colorsys:rgb_to_hsv'});"
+        "assert 'a' in r and list(r) == ['a'] and 'colorsys' not in sys.modules; r['a'];"
+        "assert 'colorsys' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
