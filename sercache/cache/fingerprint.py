@@ -23,7 +23,7 @@ class FeatureSpec:
         revision: hub commit, digest of local weights, or the version of an embedded encoder.
         modality: what the encoder reads.
         layers: names of the frames that are kept, one dataset each (``("last",)``, ``("sum-21-24",)``,
-            ``("layer-0", ..., "layer-24")``).
+            ``("layer-0", ..., "layer-23", "last")``).
         num_layers: how many hidden layers the encoder has; 0 for an embedded encoder.
         dim: features per frame, D.
         frame_rate_hz: frames per second before time pooling; None for text.

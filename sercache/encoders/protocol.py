@@ -1,15 +1,18 @@
 """What every encoder is."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sercache.audio import Waveform
 from sercache.cache.fingerprint import FeatureSpec
 
-Waveform = NDArray[np.float32]
-"""Mono samples in [-1, 1], ``(S,)``, at the encoder's sampling rate."""
+__all__ = ["Encoder", "Frames", "Precision", "Waveform"]
+
+Precision = Literal["float32", "bfloat16"]
+"""How a transformers encoder computes; ``bfloat16`` is autocast."""
 
 Frames = NDArray[np.float32]
 """What an encoder gives for one clip: ``(L, T, D)``, one plane per kept layer; nearly always L = 1."""

@@ -1,0 +1,94 @@
+"""What the transformers encoders share: a frozen forward pass, and batches of bounded size."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sercache.encoders.layers import LayerSelection
+from sercache.encoders.protocol import Precision
+from sercache.errors import EncoderError
+
+
+class FrozenNetwork:
+    """A model on its device that turns input tensors into the kept layers.
+
+    Args:
+        name: the encoder's name, for messages.
+        model: a transformers encoder in evaluation mode.
+        selection: which layers to keep; those of a group are summed on the device, in float32.
+        device: where to compute, as torch names it.
+        precision: ``bfloat16`` runs the forward pass under autocast.
+    """
+
+    def __init__(
+        self, name: str, model: Any, selection: LayerSelection, device: str, precision: Precision
+    ) -> None:
+        self.name = name
+        self._selection = selection
+        self._precision = precision
+        try:
+            self._device = torch.device(device)
+            self._model = model.to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise EncoderError(f"encoder '{name}' cannot be put on device '{device}' ({reason})") from error
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Return whether the network computes on the CPU, where small batches are the fastest."""
+        return self._device.type == "cpu"
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run a batch.
+
+        Args:
+            inputs: the model's keyword arguments, tensors with the batch first.
+
+        Returns:
+            ``(L, B, T, D)`` float32 on the device.
+        """
+        on_device = {key: tensor.to(self._device) for key, tensor in inputs.items()}
+        autocast = torch.autocast(self._device.type, torch.bfloat16)
+        with autocast if self._precision == "bfloat16" else nullcontext():
+            output = self._model(**on_device, output_hidden_states=self._selection.needs_hidden_states)
+        hidden_states: Any = output.hidden_states if self._selection.needs_hidden_states else None
+        top = self._selection.num_layers
+        if hidden_states is not None and len(hidden_states) != top + 1:
+            raise EncoderError(
+                f"encoder '{self.name}' gives {len(hidden_states)} hidden states, "
+                f"its config promises {top + 1}"
+            )
+
+        def layer(index: int) -> Tensor:
+            # hidden_states[-1] lies before or after the final norm, depending on the transformers version
+            state = output.last_hidden_state if index == top else hidden_states[index]
+            return state.float()  # type: ignore[no-any-return]
+
+        return torch.stack(self._selection.combine(layer))
+
+
+def batches_by_length(lengths: Sequence[int], limit: float) -> list[list[int]]:
+    """Group inputs of similar length, longest first, so that a padded batch stays within ``limit``.
+
+    >>> batches_by_length([5, 1, 4, 1], limit=10)
+    [[0, 2], [1, 3]]
+
+    Args:
+        lengths: ``(N,)`` length of each input.
+        limit: greatest product of a batch's size and its longest length; a longer input goes alone.
+
+    Returns:
+        Indices of the inputs; each occurs once.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fits = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= limit
+        if fits:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -1,0 +1,134 @@
+"""Text encoders of transformers: RoBERTa, XLM-R, BERT, MiniLM, ModernBERT, DeBERTa and their kin."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from sercache.cache.fingerprint import FeatureSpec
+from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
+from sercache.encoders.layers import LayerSelection
+from sercache.encoders.network import FrozenNetwork, batches_by_length
+from sercache.encoders.protocol import Frames, Precision, Waveform
+from sercache.encoders.windows import cross_fade
+from sercache.errors import EncoderError
+
+_TOKENS_PER_BATCH_CPU, _TOKENS_PER_BATCH = 512, 8192
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A stretch of one text's tokens that the model reads at once."""
+
+    text_index: int
+    inputs: dict[str, Tensor]
+    """``(T,)`` each."""
+    is_word: Tensor
+    """``(T,)`` bool, False for the special tokens that the tokenizer added."""
+
+
+class TextEncoder:
+    """A transformers text model; one frame per word piece, special tokens dropped.
+
+    What is special is what the tokenizer says it added: the first and the last word of a transcript stay, and
+    a one-word transcript has its frames. A text of more pieces than the model has positions is read in
+    windows that share a quarter of their length, cross-faded where they meet: no text is cut off.
+
+    Attributes:
+        batch_tokens: most tokens in one batch, padding included.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: Any,
+        selection: LayerSelection,
+        device: str,
+        precision: Precision,
+    ) -> None:
+        self._tokenizer = checkpoint.load_tokenizer()
+        self._network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
+        self._longest = int(min(self._tokenizer.model_max_length, _positions(checkpoint.config, model)))
+        self.batch_tokens = _TOKENS_PER_BATCH_CPU if self._network.is_on_cpu else _TOKENS_PER_BATCH
+        self.spec = FeatureSpec(
+            encoder=checkpoint.name,
+            revision=checkpoint.revision,
+            modality="text",
+            layers=selection.names,
+            num_layers=selection.num_layers,
+            dim=checkpoint.config.hidden_size,
+            frame_rate_hz=None,
+            sample_rate_hz=None,
+            normalization="stripped",
+            library=transformers_version(),
+            options={"last": "last_hidden_state", "longest": self._longest, "precision": precision},
+        )
+
+    def encode(self, inputs: Sequence[Waveform] | Sequence[str]) -> list[Frames]:
+        """Encode texts of any lengths; returns one ``(L, T_i, D)`` array each, in order.
+
+        Raises:
+            EncoderError: a text is empty, or the tokenizer makes nothing of it.
+        """
+        with quiet_transformers():
+            pieces = [piece for index, text in enumerate(inputs) for piece in self._pieces(index, text)]
+        encoded: dict[int, Frames] = {}
+        for batch in batches_by_length([len(piece.is_word) for piece in pieces], self.batch_tokens):
+            encoded.update(zip(batch, self._encode_batch([pieces[i] for i in batch]), strict=True))
+        texts = groupby(range(len(pieces)), key=lambda i: pieces[i].text_index)
+        return [self._join([encoded[i] for i in indices]) for _, indices in texts]
+
+    def _pieces(self, text_index: int, text: object) -> Iterator[_Piece]:
+        if not isinstance(text, str):
+            raise EncoderError(f"encoder '{self._network.name}' reads text, not audio")
+        encoding = self._tokenizer(
+            [text.strip()],
+            return_special_tokens_mask=True,
+            return_overflowing_tokens=True,
+            truncation=True,
+            max_length=self._longest,
+            stride=self._overlap,
+        )
+        names = [name for name in self._tokenizer.model_input_names if name in encoding]
+        for window, special in enumerate(encoding["special_tokens_mask"]):
+            is_word = ~torch.tensor(special, dtype=torch.bool)
+            if not is_word.any():
+                raise EncoderError(f"encoder '{self._network.name}': the text has no token to encode")
+            yield _Piece(text_index, {name: torch.tensor(encoding[name][window]) for name in names}, is_word)
+
+    def _encode_batch(self, pieces: list[_Piece]) -> list[Frames]:
+        padding = {"input_ids": self._tokenizer.pad_token_id or 0}
+        inputs = {
+            name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
+            for name in pieces[0].inputs
+        }
+        planes = self._network(inputs).cpu()
+        return [
+            planes[:, row, : len(piece.is_word)][:, piece.is_word].numpy() for row, piece in enumerate(pieces)
+        ]
+
+    def _join(self, windows: list[Frames]) -> Frames:
+        if len(windows) == 1:
+            return windows[0]
+        step = windows[0].shape[1] - self._overlap
+        return cross_fade(windows, [step * index for index in range(len(windows))])
+
+    @property
+    def _overlap(self) -> int:
+        return self._longest // 4
+
+
+def _positions(config: Any, model: Any) -> int:
+    """Return how many tokens the model has positions for.
+
+    RoBERTa's kin count positions from ``padding_idx + 1``: 514 positions are room for 512 tokens.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - int(first)
+    return int(getattr(config, "max_position_embeddings", None) or 512)

@@ -1,0 +1,85 @@
+"""Whisper's encoder, trimmed to the true length of the clip."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sercache.cache.fingerprint import FeatureSpec
+from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
+from sercache.encoders.layers import LayerSelection
+from sercache.encoders.network import FrozenNetwork, batches_by_length
+from sercache.encoders.protocol import Frames, Precision, Waveform
+from sercache.errors import EncoderError
+
+_SECONDS_PER_BATCH = 480.0
+
+
+class WhisperEncoder:
+    """The encoder half of a Whisper model; the decoder is not kept.
+
+    Whisper always reads 30 s: a clip is padded with silence before its log-mel frames are taken, as Whisper
+    was trained. Of the 1,500 frames that come out, the clip's own are kept, one per 20 ms begun. All inputs
+    have the same shape, so a clip's frames cannot depend on its batch mates.
+
+    Attributes:
+        batch_seconds: most audio in one batch, padding included.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: Any,
+        selection: LayerSelection,
+        device: str,
+        precision: Precision,
+    ) -> None:
+        self._extractor = checkpoint.load_feature_extractor()
+        self._network = FrozenNetwork(checkpoint.name, model.get_encoder(), selection, device, precision)
+        self._samples_per_frame = 2 * self._extractor.hop_length  # the second convolution has stride 2
+        self.batch_seconds = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        self.spec = FeatureSpec(
+            encoder=checkpoint.name,
+            revision=checkpoint.revision,
+            modality="audio",
+            layers=selection.names,
+            num_layers=selection.num_layers,
+            dim=checkpoint.config.d_model,
+            frame_rate_hz=self._extractor.sampling_rate / self._samples_per_frame,
+            sample_rate_hz=self._extractor.sampling_rate,
+            normalization="whisper log-mel",
+            library=transformers_version(),
+            options={"last": "last_hidden_state", "precision": precision},
+        )
+
+    def encode(self, inputs: Sequence[Waveform] | Sequence[str]) -> list[Frames]:
+        """Encode waveforms of at most 30 s; returns one ``(L, ceil(S_i / 320), D)`` array each, in order.
+
+        Raises:
+            EncoderError: a waveform is empty or longer than Whisper's input.
+        """
+        with quiet_transformers():
+            prepared = [self._prepare(waveform) for waveform in inputs]
+        limit = self.batch_seconds * self._extractor.sampling_rate
+        frames: list[Frames] = []
+        for batch in batches_by_length([self._extractor.n_samples] * len(prepared), limit):
+            features = torch.stack([prepared[index] for index in batch])
+            planes = self._network({"input_features": features}).cpu().numpy()
+            for row, index in enumerate(batch):
+                count = -(-len(inputs[index]) // self._samples_per_frame)
+                frames.append(np.ascontiguousarray(planes[:, row, :count]))
+        return frames
+
+    def _prepare(self, waveform: Waveform | str) -> Tensor:
+        """Return ``(mel bands, 3000)`` log-mel frames of the clip, padded with silence to 30 s."""
+        if isinstance(waveform, str):
+            raise EncoderError(f"encoder '{self._network.name}' reads audio, not text")
+        if not 0 < len(waveform) <= self._extractor.n_samples:
+            raise EncoderError(
+                f"encoder '{self._network.name}' reads up to {self._extractor.chunk_length} s at once, not "
+                f"{len(waveform) / self._extractor.sampling_rate:.2f} s; longer audio goes in windows"
+            )
+        features = self._extractor(waveform, sampling_rate=self._extractor.sampling_rate, return_tensors="pt")
+        return features["input_features"][0].float()  # type: ignore[no-any-return]
