@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class HeadInput(NamedTuple):
-    """A feature set's part of a batch: ``frames`` ``(B, T, D)``; ``mask`` ``(B, T)`` bool, True where valid."""
+    """A feature set's part of a batch: ``frames`` ``(B, T, D)``; ``mask`` ``(B, T)``, True where valid."""
 
     frames: Tensor
     mask: Tensor

@@ -1,0 +1,63 @@
+"""Attentive statistics pooling (Okabe, Koshinaka and Shinoda 2018), one pool per feature set."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sercache.heads.masking import attendable
+from sercache.heads.protocol import Head, HeadInput
+
+
+class AttentivePool(nn.Module):
+    """Weighted mean and standard deviation over time, the weights learned (eqs. 2 to 6)."""
+
+    def __init__(self, input_dim: int, bottleneck: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(input_dim, bottleneck), nn.Tanh(), nn.Linear(bottleneck, 1))
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return ``(B, 2 D)`` from ``frames`` ``(B, T, D)``; zero for a clip without a valid frame."""
+        scores = self.score(frames).squeeze(-1).masked_fill(~attendable(mask), float("-inf"))
+        weights = torch.softmax(scores, dim=1).unsqueeze(-1)
+        mean = (weights * frames).sum(dim=1)
+        variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(dim=1)
+        pooled = torch.cat([mean, variance.clamp_min(1e-8).sqrt()], dim=1)
+        return pooled * mask.any(dim=1, keepdim=True).to(pooled.dtype)
+
+
+class AttentiveStatistics(Head):
+    """Each feature set pooled by its own attention, then one hidden layer over all of them.
+
+    Args:
+        input_dims: D of each feature set.
+        num_classes: C.
+        attribute_ranges: ``(low, high)`` of each attribute.
+        width: of the hidden layer.
+        bottleneck: inner width of the attention's score.
+        dropout: on the pooled statistics.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        num_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        *,
+        width: int = 256,
+        bottleneck: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(input_dims, num_classes, attribute_ranges, embedding_dim=width)
+        self.pools = nn.ModuleList(AttentivePool(dim, bottleneck) for dim in input_dims)
+        self.drop = nn.Dropout(dropout)
+        self.merge = nn.Linear(2 * sum(input_dims), width)
+
+    def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
+        """Return the hidden layer before its activation, ``(B, width)``."""
+        pooled = [
+            pool(self.standardize(index, one.frames), one.mask)
+            for index, (pool, one) in enumerate(zip(self.pools, inputs, strict=True))
+        ]
+        merged: Tensor = self.merge(self.drop(torch.cat(pooled, dim=1)))
+        return merged

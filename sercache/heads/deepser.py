@@ -1,0 +1,148 @@
+"""DeepSER: deep hierarchical fusion of any number of feature sets (MEDUSA, arXiv 2506.09556, section 3)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sercache.heads.masking import attendable, concatenate_over_time, masked_mean
+from sercache.heads.protocol import Head, HeadInput
+
+
+class LegOutput(NamedTuple):
+    """What a leg hands on: ``h1`` and ``h2`` ``(B, T, d)`` after its two layers, ``h3`` ``(B, d)`` pooled."""
+
+    h1: Tensor
+    h2: Tensor
+    h3: Tensor
+
+
+class EncoderLayer(nn.Module):
+    """A post-norm Transformer encoder layer (Vaswani et al. 2017, section 3.1) that takes a mask.
+
+    The same function and initialisation as ``nn.TransformerEncoderLayer``; written out because that one
+    changes its code path between training and evaluation, and the mask keeps it from the fused attention.
+    """
+
+    def __init__(self, width: int, attention_heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        if width % attention_heads:
+            raise ValueError(f"width {width} is not a multiple of attention_heads {attention_heads}")
+        self.attention_heads = attention_heads
+        self.dropout = dropout
+        self.project_in = nn.Linear(width, 3 * width)
+        self.project_out = nn.Linear(width, width)
+        self.widen = nn.Linear(width, feedforward)
+        self.narrow = nn.Linear(feedforward, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feedforward_norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.project_in.weight)
+        nn.init.zeros_(self.project_in.bias)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return ``(B, T, d)``; ``mask`` ``(B, T)`` bool says which frames may be attended to."""
+        frames = self.attention_norm(frames + self._drop(self._attend(frames, mask)))
+        widened = self._drop(F.relu(self.widen(frames)))
+        normed: Tensor = self.feedforward_norm(frames + self._drop(self.narrow(widened)))
+        return normed
+
+    def _attend(self, frames: Tensor, mask: Tensor) -> Tensor:
+        batch, time, width = frames.shape
+        projected = self.project_in(frames).view(batch, time, 3, self.attention_heads, -1)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)  # each (B, heads, T, d / heads)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        joined: Tensor = self.project_out(attended.transpose(1, 2).reshape(batch, time, width))
+        return joined
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.dropout, self.training)
+
+
+class Leg(nn.Module):
+    """``Linear, ReLU, Linear, two encoder layers``: one per feature set, two for fusion (Algorithm 1)."""
+
+    def __init__(
+        self, input_dim: int, width: int, attention_heads: int, feedforward: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(input_dim, width), nn.ReLU(), nn.Linear(width, width))
+        self.first = EncoderLayer(width, attention_heads, feedforward, dropout)
+        self.second = EncoderLayer(width, attention_heads, feedforward, dropout)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> LegOutput:
+        """Run ``frames`` ``(B, T, D)``, valid where ``mask`` ``(B, T)`` is True."""
+        allowed = attendable(mask)
+        h1 = self.first(self.project(frames), allowed)
+        h2 = self.second(h1, allowed)
+        return LegOutput(h1, h2, masked_mean(h2, mask))
+
+
+class DeepSER(Head):
+    """Deep fusion of N feature sets through their hidden layers (MEDUSA, Algorithm 2).
+
+    Each feature set has a leg. A first fusion leg reads all legs' first layers, concatenated over time; a
+    second one reads all second layers and the first fusion leg's. The pooled outputs of the feature sets'
+    legs and of the second fusion leg meet in one linear layer. There is no positional encoding, as in the
+    paper: the encoders' frames carry their positions. A clip without frames of a feature set is masked there.
+
+    >>> head = DeepSER([768, 1024], num_classes=8, attribute_ranges=[(1, 7)] * 3, width=64, feedforward=128)
+    >>> speech = HeadInput(torch.randn(2, 50, 768), torch.ones(2, 50, dtype=torch.bool))
+    >>> text = HeadInput(torch.randn(2, 9, 1024), torch.ones(2, 9, dtype=torch.bool))
+    >>> [tuple(part.shape) for part in head([speech, text])]
+    [(2, 8), (2, 3)]
+
+    Args:
+        input_dims: D of each feature set, N of them.
+        num_classes: C.
+        attribute_ranges: ``(low, high)`` of each attribute.
+        width: d.
+        feedforward: inner width of the encoder layers.
+        attention_heads: of the encoder layers.
+        dropout: in the encoder layers.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        num_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        *,
+        width: int = 512,
+        feedforward: int = 2048,
+        attention_heads: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(input_dims, num_classes, attribute_ranges, embedding_dim=width)
+        leg = (width, attention_heads, feedforward, dropout)
+        self.legs = nn.ModuleList(Leg(dim, *leg) for dim in input_dims)
+        self.first_fusion = Leg(width, *leg)
+        self.second_fusion = Leg(width, *leg)
+        self.merge = nn.Linear((len(self.legs) + 1) * width, width)
+
+    def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
+        """Return the merged representation ``(B, d)``."""
+        masks = [one.mask for one in inputs]
+        legs: list[LegOutput] = [
+            leg(self.standardize(index, one.frames), one.mask)
+            for index, (leg, one) in enumerate(zip(self.legs, inputs, strict=True))
+        ]
+        first_layers = concatenate_over_time(
+            [HeadInput(leg.h1, mask) for leg, mask in zip(legs, masks, strict=True)]
+        )
+        fused: LegOutput = self.first_fusion(*first_layers)
+        second_layers = concatenate_over_time(
+            [HeadInput(leg.h2, mask) for leg, mask in zip(legs, masks, strict=True)]
+            + [HeadInput(fused.h2, first_layers.mask)]
+        )
+        pooled: Tensor = self.second_fusion(*second_layers).h3
+        merged: Tensor = self.merge(torch.cat([*(leg.h3 for leg in legs), pooled], dim=1))
+        return merged

@@ -1,0 +1,50 @@
+"""Logistic regression on pooled frames: the baseline that a head has to beat."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sercache.heads.masking import masked_deviation, masked_mean
+from sercache.heads.protocol import Head, HeadInput
+
+
+class MeanLinear(Head):
+    """Mean (and standard deviation) over time of each feature set, then the outputs; nothing between them.
+
+    Args:
+        input_dims: D of each feature set.
+        num_classes: C.
+        attribute_ranges: ``(low, high)`` of each attribute.
+        deviation: whether standard deviations join the means.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        num_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        *,
+        deviation: bool = True,
+    ) -> None:
+        statistics = 2 if deviation else 1
+        super().__init__(
+            input_dims,
+            num_classes,
+            attribute_ranges,
+            embedding_dim=statistics * sum(input_dims),
+            activation=nn.Identity(),
+        )
+        self.deviation = deviation
+
+    def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
+        """Return the pooled statistics, ``(B, sum D)`` or ``(B, 2 sum D)``."""
+        pooled: list[Tensor] = []
+        for index, one in enumerate(inputs):
+            frames = self.standardize(index, one.frames)
+            mean = masked_mean(frames, one.mask)
+            pooled.append(mean)
+            if self.deviation:
+                present = one.mask.any(dim=1, keepdim=True).to(mean.dtype)
+                pooled.append(masked_deviation(frames, one.mask, mean) * present)
+        return torch.cat(pooled, dim=1)

@@ -1,0 +1,68 @@
+"""Heads by name, and how one is built."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from sercache.errors import RecipeError, did_you_mean
+from sercache.heads.protocol import Head
+from sercache.registry import Registry
+
+HEADS: Registry[type[Head]] = Registry(
+    "head",
+    {
+        "attentive-statistics": "sercache.heads.attentive_statistics:AttentiveStatistics",
+        "deepser": "sercache.heads.deepser:DeepSER",
+        "mean-linear": "sercache.heads.mean_linear:MeanLinear",
+    },
+    RecipeError,
+)
+
+HeadOptions = Mapping[str, int | float | str | bool]
+
+
+def build_head(
+    name: str,
+    input_dims: Sequence[int],
+    num_classes: int,
+    attribute_ranges: Sequence[tuple[float, float]],
+    options: HeadOptions,
+    seed: int,
+) -> Head:
+    """Return a freshly initialised head; its weights depend on ``seed`` alone.
+
+    Args:
+        name: a name in :data:`HEADS`.
+        input_dims: D of each feature set.
+        num_classes: C.
+        attribute_ranges: ``(low, high)`` of each attribute.
+        options: the head's own keyword arguments.
+        seed: of the initialisation; the global generators are left as they were.
+
+    Raises:
+        RecipeError: no such head, an option that it does not know, or a value that it cannot take.
+    """
+    head_class = HEADS[name]
+    known = [
+        parameter.name
+        for parameter in inspect.signature(head_class).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise RecipeError(
+                f"head '{name}' has no option '{option}' (options: {listed}).{did_you_mean(option, known)}"
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return head_class(input_dims, num_classes, attribute_ranges, **options)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"head '{name}' with options {dict(options)}: {error}") from error
+
+
+def parameter_count(head: Head) -> int:
+    """Return how many trainable numbers a head has."""
+    return sum(parameter.numel() for parameter in head.parameters() if parameter.requires_grad)
