@@ -1,0 +1,82 @@
+"""Losses by name; each is a function, and a new one is one function and one registry line."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sercache.errors import RecipeError
+from sercache.registry import Registry
+
+ClassLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""``(logits (B, C), soft targets (B, C), class weights (C,) or None) -> (B,)``, one loss per row."""
+
+AttributeLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(predicted (B, A), truth (B, A), valid (B, A) bool) -> scalar``; truth is finite also where not valid."""
+
+CLASS_LOSSES: Registry[ClassLoss] = Registry(
+    "class loss",
+    {
+        "cross_entropy": "sercache.training.losses:cross_entropy",
+        "focal": "sercache.training.losses:focal",
+        "kl": "sercache.training.losses:kl_divergence",
+    },
+    RecipeError,
+)
+
+ATTRIBUTE_LOSSES: Registry[AttributeLoss] = Registry(
+    "attribute loss",
+    {
+        "ccc": "sercache.training.losses:one_minus_ccc",
+        "mse": "sercache.training.losses:mean_squared_error",
+    },
+    RecipeError,
+)
+
+FOCUS = 2.0
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Cross-entropy against soft targets (MEDUSA, section 3): ``-sum_c w_c t_c log p_c``, ``(B,)``."""
+    return F.cross_entropy(logits, targets, weight=class_weights, reduction="none")
+
+
+def kl_divergence(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+    """KL divergence from prediction to votes, ``sum_c w_c t_c (log t_c - log p_c)``, ``(B,)``.
+
+    Its gradient is cross-entropy's; its value is zero where the prediction equals the votes.
+    """
+    weighted = targets if class_weights is None else targets * class_weights
+    log_targets = targets.clamp_min(torch.finfo(targets.dtype).tiny).log()
+    return (weighted * (log_targets - F.log_softmax(logits, dim=1))).sum(dim=1)
+
+
+def focal(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Focal loss (Lin et al. 2017, eq. 4) against soft targets, gamma 2, ``(B,)``."""
+    log_probabilities = F.log_softmax(logits, dim=1)
+    weighted = targets if class_weights is None else targets * class_weights
+    hardness = (1 - log_probabilities.exp()) ** FOCUS
+    return -(weighted * hardness * log_probabilities).sum(dim=1)
+
+
+def mean_squared_error(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Mean squared error over the valid values, on the corpus's own scale (MEDUSA, section 3)."""
+    weights = valid.to(predicted.dtype)
+    return (weights * (predicted - truth).square()).sum() / weights.sum().clamp_min(1)
+
+
+def one_minus_ccc(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """``1 - CCC`` (Lin 1989) over a batch's valid rows, averaged over attributes that have two or more."""
+    weights = valid.to(predicted.dtype)
+    count = weights.sum(dim=0)
+    divisor = count.clamp_min(1)
+    predicted_mean = (weights * predicted).sum(dim=0) / divisor
+    truth_mean = (weights * truth).sum(dim=0) / divisor
+    predicted_offset, truth_offset = predicted - predicted_mean, truth - truth_mean
+    covariance = (weights * predicted_offset * truth_offset).sum(dim=0) / divisor
+    spread = (weights * (predicted_offset.square() + truth_offset.square())).sum(dim=0) / divisor
+    distance = (predicted_mean - truth_mean).square()
+    ccc = 2 * covariance / (spread + distance).clamp_min(1e-8)
+    usable = (count >= 2).to(predicted.dtype)
+    return ((1 - ccc) * usable).sum() / usable.sum().clamp_min(1)

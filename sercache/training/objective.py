@@ -1,0 +1,61 @@
+"""What training minimises: MEDUSA's weighted sum of a class loss and an attribute loss."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sercache.heads.protocol import HeadOutput
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+
+
+class Targets(NamedTuple):
+    """What a batch should give.
+
+    ``soft`` ``(B, C)``: distributions over classes, a row of NaN where there is no class target.
+    ``attributes`` ``(B, A)``: values on the corpus's scale, NaN where nobody rated.
+    """
+
+    soft: Tensor
+    attributes: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``class_weight * class loss + attribute_weight * attribute loss`` (MEDUSA, section 3: 1.5 and 0.4).
+
+    The class loss is averaged over the rows that have a class target, the attribute loss over the values that
+    are there; what is missing adds nothing, to the loss or to its gradient. Class weights scale each class's
+    share of a row and are not divided out again, as in ``torch.nn.CrossEntropyLoss`` with probabilities.
+
+    Attributes:
+        class_loss: a name in :data:`~sercache.training.losses.CLASS_LOSSES`.
+        attribute_loss: a name in :data:`~sercache.training.losses.ATTRIBUTE_LOSSES`.
+        class_weight: of the class loss.
+        attribute_weight: of the attribute loss.
+        class_weights: ``(C,)``, or None for equal classes.
+    """
+
+    class_loss: str = "cross_entropy"
+    attribute_loss: str = "mse"
+    class_weight: float = 1.5
+    attribute_weight: float = 0.4
+    class_weights: Tensor | None = None
+
+    def __call__(self, output: HeadOutput, targets: Targets) -> Tensor:
+        """Return the loss of a batch, a scalar in float32."""
+        logits, predicted = output.logits.float(), output.attributes.float()
+        loss = logits.new_zeros(())
+        if self.class_weight:
+            has_target = ~targets.soft.isnan().any(dim=1)
+            soft = torch.where(has_target.unsqueeze(1), targets.soft, 1.0 / logits.shape[1])
+            rows = CLASS_LOSSES[self.class_loss](logits, soft.to(logits.dtype), self.class_weights)
+            kept = has_target.to(rows.dtype)
+            loss = loss + self.class_weight * (rows * kept).sum() / kept.sum().clamp_min(1)
+        if self.attribute_weight and predicted.shape[1]:
+            valid = ~targets.attributes.isnan()
+            truth = targets.attributes.nan_to_num(nan=0.0).to(predicted.dtype)
+            attribute_loss = ATTRIBUTE_LOSSES[self.attribute_loss](predicted, truth, valid)
+            loss = loss + self.attribute_weight * attribute_loss
+        return loss

@@ -1,0 +1,42 @@
+import numpy as np
+import torch
+from scipy.stats import kstest
+
+from sercache.training.mixup import Mix, draw_mix, mix_targets
+from sercache.training.objective import Targets
+
+
+def test_shares_follow_beta_one_per_row_and_batches_are_mixed_with_the_given_probability():
+    generator = np.random.default_rng(0)
+    mixes = [draw_mix(16, 0.3, 0.2, generator) for _ in range(2000)]
+    mixed = [mix for mix in mixes if mix is not None]
+    assert abs(len(mixed) / len(mixes) - 0.3) < 0.03
+    shares = torch.cat([mix.share for mix in mixed]).numpy()
+    assert kstest(shares, "beta", args=(0.2, 0.2)).pvalue > 0.01
+    assert len(np.unique(mixed[0].share)) == 16
+    assert sorted(mixed[0].partner.tolist()) == list(range(16))
+
+
+def test_probability_zero_and_single_rows_are_never_mixed():
+    generator = np.random.default_rng(0)
+    assert all(draw_mix(16, 0.0, 0.2, generator) is None for _ in range(50))
+    assert draw_mix(1, 1.0, 0.2, generator) is None
+
+
+def test_rows_and_targets_are_mixed_alike():
+    mix = Mix(torch.tensor([0.25, 1.0]), torch.tensor([1, 0]))
+    targets = Targets(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0], [5.0]]))
+    kept, mixed = mix_targets(mix, targets)
+    torch.testing.assert_close(mixed.soft, torch.tensor([[0.25, 0.75], [0.0, 1.0]]))
+    torch.testing.assert_close(mixed.attributes, torch.tensor([[4.0], [5.0]]))
+    torch.testing.assert_close(kept.apply(torch.tensor([[0.0], [8.0]])), torch.tensor([[6.0], [8.0]]))
+
+
+def test_missing_targets_are_neither_spread_nor_invented():
+    mix = Mix(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([1, 0, 2]))
+    nan = torch.nan
+    targets = Targets(torch.tensor([[1.0, 0.0], [nan, nan], [0.0, 1.0]]), torch.tensor([[2.0], [4.0], [nan]]))
+    kept, mixed = mix_targets(mix, targets)
+    assert kept.share.tolist() == [1.0, 1.0, 0.5]
+    torch.testing.assert_close(mixed.soft, targets.soft, equal_nan=True)
+    torch.testing.assert_close(mixed.attributes, targets.attributes, equal_nan=True)

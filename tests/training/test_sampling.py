@@ -1,0 +1,61 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sercache.training.balance import class_weights
+from sercache.training.sampling import balanced_draw, epoch_batches
+
+
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=300),
+    batch_size=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_an_epoch_holds_every_row_once_in_batches_of_the_right_size(lengths, batch_size, seed):
+    batches = epoch_batches(np.asarray(lengths), batch_size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_batches_differ_from_epoch_to_epoch_and_hold_similar_lengths():
+    lengths = np.random.default_rng(0).integers(10, 1000, 2000)
+    generator = np.random.default_rng(1)
+    first, second = (epoch_batches(lengths, 32, generator) for _ in range(2))
+    assert {tuple(batch) for batch in first}.isdisjoint(tuple(batch) for batch in second)
+    padded = sum(len(batch) * lengths[batch].max() for batch in first)
+    assert padded / lengths.sum() < 1.15
+
+
+@given(
+    labels=st.lists(st.integers(-3, 3), min_size=1, max_size=80),
+    share=st.floats(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_balanced_draw_has_as_many_rows_of_every_class_as_the_rarest(labels, share, seed):
+    consensus = np.asarray(labels)
+    drawn = balanced_draw(consensus, 4, share, np.random.default_rng(seed))
+    assert len(set(drawn.tolist())) == len(drawn)
+    counts = np.bincount(consensus[consensus >= 0], minlength=4)
+    if not counts.any():
+        assert len(drawn) == len(labels)
+        return
+    rarest = counts[counts > 0].min()
+    taken = np.bincount(consensus[drawn][consensus[drawn] >= 0], minlength=4)
+    assert set(taken.tolist()) <= {0, rarest}
+    without = (consensus[drawn] < 0).sum()
+    assert without == min((consensus < 0).sum(), round(share * rarest))
+
+
+def test_the_balanced_draw_is_another_one_every_epoch():
+    consensus = np.asarray([0] * 10 + [1] * 1000 + [-1] * 500)
+    generator = np.random.default_rng(0)
+    draws = [set(balanced_draw(consensus, 2, 1.0, generator).tolist()) for _ in range(5)]
+    common = set.intersection(*draws)
+    assert common == set(range(10))
+
+
+def test_class_weights_follow_the_papers_formula_over_rows_that_have_a_target():
+    targets = np.asarray([[1.0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [np.nan] * 3])
+    weights = class_weights(targets, 0.5)
+    np.testing.assert_allclose(weights, [(3 / (3 * 2.5)) ** 0.5, (3 / (3 * 0.5)) ** 0.5, 1.0])
+    np.testing.assert_array_equal(class_weights(targets, 0.0), [1, 1, 1])
