@@ -127,10 +127,12 @@ class Corpus:
         """Return the corpus over ``classes`` only, in that order; votes for any other become other votes.
 
         Raises:
-            CorpusError: a class is not one of the corpus's.
+            CorpusError: a class is not one of the corpus's, or named twice.
         """
         wanted = tuple(classes)
-        for name in wanted:
+        for place, name in enumerate(wanted):
+            if name in wanted[:place]:
+                raise CorpusError(f"class '{name}' is named twice")
             if name not in self.classes:
                 known = ", ".join(self.classes)
                 raise CorpusError(

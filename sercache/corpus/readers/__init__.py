@@ -1,1 +1,1 @@
-"""Readers for real corpora, one file each."""
+"""Readers for real corpora, one file each; :data:`sercache.corpus.readers.registry.READERS` finds them."""
