@@ -1,0 +1,127 @@
+"""``sercache cache ls``, ``info`` and ``verify``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sercache.cache.store import FeatureSet
+
+app = typer.Typer(help="Look into a cache, and check it.", no_args_is_help=True)
+
+
+@app.command("ls")
+def list_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
+    """List the feature sets of a cache.
+
+    Example: sercache cache ls cache
+    """
+    from rich.table import Table
+
+    from sercache.cache.store import shortened
+
+    from .console import console
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("encoder", overflow="fold")
+    table.add_column("layers", overflow="fold")
+    table.add_column("stored")
+    table.add_column("fingerprint", no_wrap=True)
+    for heading in ("utterances", "hours", "GB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for feature_set in _feature_sets(cache):
+        spec = feature_set.spec
+        table.add_row(
+            spec.encoder,
+            shortened(spec.layers),
+            f"{spec.dtype}, pool {spec.time_pool}" if spec.time_pool > 1 else spec.dtype,
+            spec.fingerprint[:12],
+            f"{len(feature_set):,}",
+            f"{feature_set.seconds / 3600:.2f}" if spec.modality == "audio" else "-",
+            f"{feature_set.size_bytes / 1e9:.3f}",
+        )
+    console.print(table)
+
+
+@app.command("info")
+def describe(
+    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
+) -> None:
+    """Print everything that a feature set's fingerprint covers, and what it holds.
+
+    Example: sercache cache info cache/logmel-0123456789ab
+    """
+    from sercache.cache.ledger import Ledger
+
+    from .console import console
+
+    for feature_set in _feature_sets(path):
+        console.print(str(feature_set.folder), style="bold", highlight=False, markup=False, soft_wrap=True)
+        counts = feature_set.frame_counts(feature_set.ids)
+        held = {
+            "fingerprint": feature_set.spec.fingerprint,
+            "utterances": f"{len(feature_set):,}",
+            "failed": f"{len(Ledger(feature_set.folder).failures):,}",
+            "frames": f"{counts.sum():,} ({counts.mean():.0f} an utterance)" if len(counts) else "0",
+            "hours": f"{feature_set.seconds / 3600:.2f}",
+            "size": f"{feature_set.size_bytes / 1e9:.3f} GB in {len(feature_set.shards)} shards",
+        }
+        for name, value in {**feature_set.spec.provenance(), **held}.items():
+            console.print(f"  {name:<16} {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("verify")
+def verify_cache(
+    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
+    sources: Annotated[
+        Path | None,
+        typer.Option(help="A corpus: also compare its audio and text with what was extracted."),
+    ] = None,
+) -> None:
+    """Read every byte, and name the utterances whose frames are not what was written.
+
+    Exits with code 2 if there are any.
+
+    Example: sercache cache verify cache --sources corpus.csv
+    """
+    from sercache.cache.verify import verify, verify_sources
+    from sercache.corpus.manifest import read_corpus
+    from sercache.errors import CacheError
+    from sercache.interrupts import stop_flag
+
+    from .console import console, progress_listener
+
+    feature_sets = _feature_sets(path)
+    corpus = None if sources is None else read_corpus(sources)
+    rotten = []
+    with stop_flag() as should_stop, progress_listener() as listener:
+        for feature_set in feature_sets:
+            found = verify(feature_set, listener=listener, should_stop=should_stop)
+            if corpus is not None and not found:
+                found = verify_sources(feature_set, corpus, listener=listener, should_stop=should_stop)
+            rotten += found
+    for one in rotten:
+        who = "every utterance in it" if one.utterance_id is None else one.utterance_id
+        console.print(f"{one.path}: {who}: {one.what}", highlight=False, markup=False, soft_wrap=True)
+    if rotten:
+        raise CacheError(
+            f"{path}: {len(rotten):,} findings; remove a damaged shard and run sercache extract again, "
+            "or extract changed sources with --replace-changed"
+        )
+    held = sum(len(feature_set) for feature_set in feature_sets)
+    what = "every checksum and every source fits" if sources else "every checksum fits"
+    console.print(f"{what}: {held:,} utterances in {len(feature_sets)} feature sets", highlight=False)
+
+
+def _feature_sets(path: Path) -> "list[FeatureSet]":
+    """Return the feature set that lies at ``path``, or all of the cache that does."""
+    from sercache.cache.store import DESCRIPTION_NAME, Cache, FeatureSet
+    from sercache.errors import CacheError
+
+    if (path / DESCRIPTION_NAME).exists():
+        return [FeatureSet(path)]
+    feature_sets = Cache(path).feature_sets()
+    if not feature_sets:
+        raise CacheError(f"{path}: neither a cache nor a feature set; sercache extract makes one")
+    return feature_sets

@@ -1,0 +1,137 @@
+"""``sercache extract``."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sercache.extract.extraction import ExtractionReport
+    from sercache.recipe import FeatureRecipe
+
+
+def extract(
+    source: Annotated[Path, typer.Argument(help="A recipe (.yaml), or a corpus (.csv, .parquet).")],
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the cache; with a recipe, the recipe's own.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With a corpus: NAME or NAME:LAYERS (logmel, microsoft/wavlm-large:last4); repeatable."
+        ),
+    ] = None,
+    time_pool: Annotated[int, typer.Option(min=1, help="With --encoder: average this many frames.")] = 1,
+    dtype: Annotated[str, typer.Option(help="With --encoder: auto, float16, bfloat16 or float32.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="With --encoder: let Python code that comes with a checkpoint run.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Utterances that may fail per feature set; else 5 % of the corpus, at least 10."
+        ),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed before.")] = False,
+    replace_changed: Annotated[
+        bool, typer.Option(help="Extract anew what changed since it was extracted.")
+    ] = False,
+) -> None:
+    """Run every encoder over the corpus once and keep its features in the cache.
+
+    Interrupt it as you like: the same command goes on from there, and redoes nothing that is finished.
+
+    Examples: sercache extract recipe.yaml
+
+    sercache extract corpus.csv --cache cache --encoder logmel --encoder microsoft/wavlm-large:last4
+    """
+    from sercache.corpus.manifest import read_corpus
+    from sercache.errors import RecipeError
+    from sercache.extract.extraction import extract as extract_features
+    from sercache.interrupts import stop_flag
+    from sercache.recipe import load_recipe
+
+    from .console import console, progress_listener
+
+    is_recipe = source.suffix.lower() in (".yaml", ".yml")
+    if is_recipe:
+        if encoder or time_pool != 1 or dtype != "auto" or trust_remote_code:
+            raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
+        recipe = load_recipe(source)
+        corpus_path, cache_root, features = recipe.corpus, cache or recipe.cache, recipe.features
+    else:
+        if cache is None or not encoder:
+            raise RecipeError(
+                f"{source}: a corpus needs --cache FOLDER and --encoder NAME; a recipe is .yaml"
+            )
+        options = {"time_pool": time_pool, "dtype": dtype, "trust_remote_code": trust_remote_code}
+        corpus_path, cache_root = source, cache
+        features = dict(_feature_recipe(request, options) for request in encoder)
+    with stop_flag() as should_stop, progress_listener() as listener:
+        report = extract_features(
+            read_corpus(corpus_path),
+            features,
+            cache_root,
+            device=device,
+            max_failures=max_failures,
+            retry_failed=retry_failed,
+            replace_changed=replace_changed,
+            listener=listener,
+            should_stop=should_stop,
+        )
+    _show(report)
+    following = f"sercache train-ensemble {source}" if is_recipe else f"sercache cache info {cache_root}"
+    console.print(f"Next: {following}", highlight=False, soft_wrap=True)
+
+
+def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, FeatureRecipe]":
+    """Return what to call a feature set, and its recipe, from ``NAME`` or ``NAME:LAYERS``."""
+    from pydantic import ValidationError
+
+    from sercache.cache.store import encoder_name
+    from sercache.errors import RecipeError
+    from sercache.recipe import FeatureRecipe
+
+    match = None if Path(request).is_dir() else re.fullmatch(r"(.+):((?:last|all|[0-9,-])+)", request)
+    name, layers = match.groups() if match else (request, "last")
+    try:
+        recipe = FeatureRecipe.model_validate({"encoder": name, "layers": layers, **options})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecipeError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    return (f"{encoder_name(name)}:{layers}" if match else encoder_name(name)), recipe
+
+
+def _show(report: "ExtractionReport") -> None:
+    from rich.table import Table
+
+    from .console import console
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("feature set", overflow="fold")
+    for heading in ("utterances", "new", "failed", "hours", "GB", "seconds"):
+        table.add_column(heading, justify="right")
+    for feature in report.features:
+        table.add_row(
+            feature.name,
+            f"{feature.extracted + feature.reused:,}",
+            f"{feature.extracted:,}",
+            f"{feature.failed:,}",
+            f"{feature.audio_seconds / 3600:.2f}" if feature.audio_seconds else "-",
+            f"{feature.size_bytes / 1e9:.3f}",
+            f"{feature.took_seconds:.1f}",
+        )
+    console.print(table)
+    for feature in report.features:
+        console.print(f"  {feature.folder}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        if feature.failed:
+            console.print(
+                f"  {feature.failed:,} utterances have no features: {feature.folder / 'failures.csv'} says "
+                "why, --retry-failed tries them again",
+                style="yellow",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,99 @@
+"""Finding what rotted in a feature set, and which sources have changed since."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from sercache.cache.shard import read_whole
+from sercache.cache.sources import read_source
+from sercache.cache.store import FeatureSet
+from sercache.corpus import Corpus
+from sercache.errors import CacheError, Interrupted
+from sercache.events import Event, Listener, ignore
+from sercache.interrupts import ShouldStop, never
+
+
+@dataclass(frozen=True, slots=True)
+class Rotten:
+    """Something that is not what it was.
+
+    Attributes:
+        path: the shard, or the audio file.
+        utterance_id: whose frames; None where the damage hides even the ids of the shard.
+        what: what is wrong, for people.
+    """
+
+    path: Path
+    utterance_id: str | None
+    what: str
+
+
+def verify(
+    feature_set: FeatureSet, *, listener: Listener = ignore, should_stop: ShouldStop = never
+) -> list[Rotten]:
+    """Read every byte of a feature set and compare it with its checksums."""
+    task, paths = f"verify {feature_set.folder.name}", feature_set.shard_paths
+    listener(Event("start", task, total=len(paths)))
+    rotten: list[Rotten] = []
+    for number, path in enumerate(paths, 1):
+        _check(should_stop)
+        rotten += _verify_shard(path, feature_set)
+        listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
+    listener(Event("finish", task, len(paths), len(paths)))
+    return rotten
+
+
+def verify_sources(
+    feature_set: FeatureSet,
+    corpus: Corpus,
+    *,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> list[Rotten]:
+    """Read the audio or text of every cached utterance of ``corpus`` again and compare it with its hash."""
+    task, modality = f"sources of {feature_set.folder.name}", feature_set.spec.modality
+    cached = [utterance for utterance in corpus.utterances if utterance.id in feature_set]
+    listener(Event("start", task, total=len(cached)))
+    rotten: list[Rotten] = []
+    for number, utterance in enumerate(cached, 1):
+        _check(should_stop)
+        stored, path = feature_set.source(utterance.id), corpus.root
+        if modality == "audio":
+            if utterance.audio is None:
+                rotten.append(Rotten(path, utterance.id, "the corpus no longer names its audio"))
+                continue
+            path = corpus.audio_path(utterance)
+        try:
+            if modality == "audio" and not stat.S_ISREG(path.stat().st_mode):
+                rotten.append(Rotten(path, utterance.id, "its audio is no longer a regular file"))
+            elif read_source(corpus, utterance, modality) != stored:
+                rotten.append(Rotten(path, utterance.id, f"its {modality} has changed since the extraction"))
+        except OSError as error:
+            rotten.append(Rotten(path, utterance.id, f"its audio cannot be read ({error.strerror})"))
+        listener(Event("advance", task, number, len(cached), values={"changed": len(rotten)}))
+    listener(Event("finish", task, len(cached), len(cached)))
+    return rotten
+
+
+def _verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+    try:
+        index, content = read_whole(path, feature_set.spec)
+    except CacheError as error:
+        return [Rotten(path, None, str(error).removeprefix(f"{path}: "))]
+    size = path.stat().st_size
+    what = "its frames are not what was written"
+    if size != index.size_bytes:
+        what = f"its frames are cut off: the file has {size:,} of {index.size_bytes:,} bytes"
+    rotten = [
+        Rotten(path, utterance.id, what)
+        for utterance, is_intact in index.utterances(content, feature_set.spec)
+        if not is_intact
+    ]
+    if size != index.size_bytes and not rotten:
+        rotten = [Rotten(path, None, f"has {size:,} bytes, not {index.size_bytes:,}; all frames are there")]
+    return rotten
+
+
+def _check(should_stop: ShouldStop) -> None:
+    if should_stop():
+        raise Interrupted("stopped before everything was verified")

@@ -1,0 +1,120 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from sercache.cli.extract import extract
+
+from sercache.cache.store import Cache
+from sercache.corpus import Corpus, Utterance
+from sercache.corpus.manifest import write_corpus
+from sercache.errors import CacheError, CorpusError, EncoderError, RecipeError, SercacheError
+from sercache.recipe import FeatureRecipe
+
+RECIPE = """
+corpus: corpus.csv
+output: run
+features:
+  sound: {encoder: logmel, time_pool: 2}
+  words: {encoder: char-ngrams}
+members:
+  - {name: m, features: [sound, words]}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rows = []
+    for number in range(4):
+        noise = np.random.default_rng(number).normal(size=8_000) / 9
+        soundfile.write(tmp_path / f"{number}.wav", noise.clip(-1, 1), 16_000)
+        rows.append(Utterance(id=f"clip {number}", audio=f"{number}.wav", text="so what?", votes=(1.0, 0.0)))
+    path = tmp_path / "corpus.csv"
+    write_corpus(Corpus(("Angry", "Happy"), (), tuple(rows), tmp_path), path)
+    return path
+
+
+def test_a_recipe_extracts_its_feature_sets_and_says_what_is_next(manifest, capsys):
+    recipe = manifest.with_name("recipe.yaml")
+    recipe.write_text(RECIPE)
+    extract(recipe)
+    shown = capsys.readouterr().out
+    assert "sound" in shown
+    assert f"Next: sercache train-ensemble {recipe}" in shown.replace("\n", "")
+    cache = Cache(manifest.parent / "cache")
+    assert len(cache.find(FeatureRecipe(encoder="logmel", time_pool=2))) == 4
+    assert len(cache.find(FeatureRecipe(encoder="char-ngrams"))) == 4
+
+
+def test_a_corpus_extracts_the_encoders_it_is_given(manifest, tmp_path, capsys):
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel", "char-ngrams:last"], dtype="float32")
+    assert [feature_set.spec.encoder for feature_set in Cache(tmp_path / "c").feature_sets()] == [
+        "char-ngrams",
+        "logmel",
+    ]
+    assert {feature_set.spec.dtype for feature_set in Cache(tmp_path / "c").feature_sets()} == {"float32"}
+    assert f"Next: sercache cache info {tmp_path / 'c'}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_failures_are_in_the_summary(manifest, tmp_path, capsys):
+    (tmp_path / "2.wav").write_text("these are notes")
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 utterances have no features" in shown
+    assert "failures.csv" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({}, RecipeError, "a corpus needs --cache FOLDER and --encoder NAME"),
+        ({"encoder": ["logmel"]}, RecipeError, "a corpus needs --cache"),
+        ({"encoder": ["logmle"]}, EncoderError, "Did you mean 'logmel'"),
+        ({"encoder": ["logmel:12"]}, EncoderError, "there is no layer 12"),
+        ({"encoder": ["logmel"], "dtype": "int8"}, RecipeError, "--dtype: Input should be 'auto', "),
+    ],
+)
+def test_wrong_options_are_one_clear_line(manifest, tmp_path, options, error, said):
+    cache = None if not options or options == {"encoder": ["logmel"]} else tmp_path / "c"
+    with pytest.raises(error, match=said) as caught:
+        extract(manifest, cache=cache, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_an_encoder_do_not_go_with_a_recipe(manifest):
+    recipe = manifest.with_name("recipe.yaml")
+    recipe.write_text(RECIPE)
+    with pytest.raises(RecipeError, match="a recipe has its own"):
+        extract(recipe, time_pool=3)
+
+
+def test_an_absent_corpus_is_one_clear_line(tmp_path):
+    with pytest.raises(CorpusError, match=r"nowhere\.csv"):
+        extract(tmp_path / "nowhere.csv", cache=tmp_path / "c", encoder=["logmel"])
+
+
+def test_too_many_failures_stop(manifest, tmp_path):
+    (tmp_path / "2.wav").unlink()
+    with pytest.raises(SercacheError, match="1 of 4 utterances failed, at most 0 may"):
+        extract(manifest, cache=tmp_path / "c", encoder=["logmel"], max_failures=0)
+
+
+def test_changed_audio_needs_consent(manifest, tmp_path):
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel"])
+    (tmp_path / "1.wav").write_bytes((tmp_path / "0.wav").read_bytes() + b"\0\0")
+    with pytest.raises(CacheError, match="first 'clip 1'"):
+        extract(manifest, cache=tmp_path / "c", encoder=["logmel"])
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel"], replace_changed=True)
+
+
+def test_embedded_encoders_need_neither_torch_nor_transformers(manifest, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from sercache.cli.extract import extract;"
+        "extract(Path(sys.argv[1]), cache=Path(sys.argv[2]), encoder=['logmel', 'char-ngrams']);"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(manifest), str(tmp_path / "c")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
