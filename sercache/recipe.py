@@ -140,6 +140,8 @@ class StackingRecipe(_Strict):
     neural: NeuralRecipe = NeuralRecipe()
     lightgbm: LightGBMRecipe = LightGBMRecipe()
     balance_exponent: float = Field(0.5, ge=0)
+    inner_share: float = Field(0.15, gt=0, lt=0.5)
+    """Share of a stacker's fitting rows, of speakers of their own, that its early stopping looks at."""
     bootstrap_samples: int = Field(2000, ge=100)
 
 

@@ -1,0 +1,206 @@
+"""The comparison of meta-levels: same rows, no leak, intervals over speakers, and what may be concluded."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sercache.errors import StackingError
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric
+from sercache.events import Event, Listener, ignore
+from sercache.files import write_atomically, write_json
+from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import ALL_FOLDS
+from sercache.recipe import StackingRecipe
+from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.stacking.joining import load_rows
+from sercache.stacking.registry import STACKERS
+from sercache.stacking.rows import StackingRows
+from sercache.stacking.scores import score_names, scores_of
+from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
+from sercache.stacking.task import Plan, StackerResult, earlier_result, input_digest, run_stacker
+from sercache.stacking.verdict import oppose, recommend
+
+BASELINES = ("majority", "chance")
+OPPOSED = (("neural", "lightgbm"), ("soup", "lightgbm"))
+
+
+def compare(
+    run: Run,
+    *,
+    allow_in_sample: bool = False,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> Comparison:
+    """Fit and judge the recipe's stackers on the posteriors of a run, and write the results into it.
+
+    Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors), ``comparison.csv`` and
+    ``metrics.json``. A stacker whose inputs are those of an earlier result is not fitted again.
+
+    Raises:
+        StackingError: members may not be stacked (:func:`sercache.stacking.joining.join`), or there are no
+            rows to fit or judge on.
+        Interrupted: ``should_stop`` said so.
+    """
+    recipe = run.recipe()
+    for name in recipe.stacking.stackers:
+        STACKERS[name]
+    rows = load_rows(run, allow_in_sample=allow_in_sample, listener=listener)
+    plan = make_plan(rows, listener)
+    results = _results(plan, recipe.stacking, recipe.seed, run, listener, should_stop)
+    listener(Event("start", "stack/intervals", total=1))
+    comparison = judge(plan, results, recipe.stacking, recipe.seed, run, listener)
+    write_atomically(run.comparison_path, as_csv(comparison))
+    write_json(run.metrics_path, as_json(comparison))
+    listener(Event("finish", "stack/intervals"))
+    return comparison
+
+
+def make_plan(rows: StackingRows, listener: Listener = ignore) -> Plan:
+    """Decide what stackers are fitted on and judged on.
+
+    Out-of-fold rows (and in-sample ones, where they were let in) are fitted on. Held-out rows are judged on;
+    if none has a consensus class, the folds take turns. Development rows serve neither purpose: they stopped
+    the members' training.
+
+    Raises:
+        StackingError: there are no rows to fit on, or no folds to take turns.
+    """
+    fitting = rows.where(np.isin(rows.origins, ["out-of-fold", "in-sample"]))
+    if not len(fitting):
+        raise StackingError(
+            "there are no out-of-fold rows to fit a stacker on: the corpus needs a training split"
+        )
+    if not (fitting.labels >= 0).any():
+        raise StackingError(f"none of the {len(fitting)} out-of-fold rows has a consensus class")
+    development = int((rows.origins == "development").sum())
+    if development:
+        _note(listener, f"{development} development rows are left out: they stopped the members' training")
+    held_out = rows.where(rows.origins == "held-out")
+    if (held_out.labels >= 0).any():
+        return Plan(fitting, held_out)
+    if len(held_out):
+        _note(listener, f"none of the {len(held_out)} held-out rows has a consensus class: folds take turns")
+    folds = np.unique(fitting.folds)
+    if ALL_FOLDS in folds or len(folds) < 2:
+        raise StackingError(
+            f"stackers cannot take turns over {len(folds)} fold(s): the rows to fit on need at least two, "
+            "or the corpus a test split"
+        )
+    return Plan(fitting, None)
+
+
+def judge(
+    plan: Plan,
+    results: Sequence[StackerResult],
+    settings: StackingRecipe,
+    seed: int,
+    run: Run,
+    listener: Listener = ignore,
+) -> Comparison:
+    """Score the results with intervals, and say what they allow one to say."""
+    judged = plan.judged
+    bootstrap = SpeakerBootstrap(judged.speakers, settings.bootstrap_samples, derive_seed(seed, "bootstrap"))
+    if bootstrap.unknown_speakers:
+        _warn(
+            listener,
+            f"{bootstrap.unknown_speakers} of {len(judged)} judged rows name no speaker and count as one "
+            "each: the intervals are too narrow if they share speakers",
+        )
+    scores = {result.name: scores_of(judged, result.prediction) for result in results}
+    names = score_names(tuple(attribute.name for attribute in judged.inputs.attributes))
+    macro_f1 = {name: own["macro_f1"].value for name, own in scores.items()}
+
+    def differences(first: str, second: str) -> dict[str, Difference]:
+        return {name: bootstrap.difference(scores[first][name], scores[second][name]) for name in names}
+
+    def row(result: StackerResult) -> ComparisonRow:
+        own = scores[result.name]
+        return ComparisonRow(
+            stacker=result.name,
+            is_baseline=result.name in BASELINES,
+            scores={name: bootstrap.estimate(metric) for name, metric in own.items()},
+            to_soft_vote={} if result.name == REFERENCE else differences(result.name, REFERENCE),
+            fit_seconds=result.fit_seconds,
+            predict_seconds=result.predict_seconds,
+            fitting_macro_f1=result.fitting_macro_f1,
+            leak_gap=result.fitting_macro_f1 - macro_f1[result.name],
+            folder=run.stacker_folder(result.name),
+        )
+
+    table = tuple(sorted((row(result) for result in results), key=lambda one: -macro_f1[one.stacker]))
+    opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
+    is_leaky = bool((judged.origins == "in-sample").any())
+    return Comparison(
+        rows=table,
+        opposed=opposed,
+        verdict=_verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky),
+        is_leaky=is_leaky,
+        judged_on="folds" if plan.held_out is None else "held-out",
+        fitting_rows=len(plan.fitting),
+        judged_rows=len(judged),
+        speakers=bootstrap.cluster_count,
+        classes=judged.inputs.classes,
+        attributes=tuple(attribute.name for attribute in judged.inputs.attributes),
+        members=judged.inputs.members,
+    )
+
+
+def _results(
+    plan: Plan, settings: StackingRecipe, seed: int, run: Run, listener: Listener, should_stop: ShouldStop
+) -> list[StackerResult]:
+    plan_digest = plan.digest()
+    results = []
+    for name in dict.fromkeys([*BASELINES, "best-single", REFERENCE, *settings.stackers]):
+        folder = run.stacker_folder(name)
+        digest = input_digest(name, plan_digest, settings, seed)
+        result = earlier_result(name, digest, folder)
+        if result is None:
+            result = run_stacker(name, plan, settings, seed, digest, folder, listener, should_stop)
+        else:
+            listener(Event("start", f"stack/{name}", total=1))
+            listener(Event("finish", f"stack/{name}", values={"state": "reused"}))
+        results.append(result)
+    return results
+
+
+def _verdict(
+    table: Sequence[ComparisonRow],
+    scores: Mapping[str, Mapping[str, SumMetric]],
+    opposed: Mapping[tuple[str, str], Mapping[str, Difference]],
+    bootstrap: SpeakerBootstrap,
+    plan: Plan,
+    *,
+    is_leaky: bool,
+) -> tuple[str, ...]:
+    if is_leaky:
+        return (
+            "No conclusion: members trained on rows they are judged on here, so no score in this table says "
+            "anything about new speakers.",
+        )
+
+    def difference(first: str, second: str, score: str = "macro_f1") -> Difference:
+        return bootstrap.difference(scores[first][score], scores[second][score])
+
+    candidates = {row.stacker: row.scores["macro_f1"] for row in table if not row.is_baseline}
+    best = max(candidates, key=lambda name: candidates[name].value)
+    behind = {name: difference(best, name) for name in candidates if name != best}
+    over_guessing = difference(best, "majority", "uar")
+    sentences = [recommend(candidates, behind, over_guessing, speakers=bootstrap.cluster_count)]
+    sentences += [oppose(*pair, own["macro_f1"]) for pair, own in opposed.items()]
+    if (plan.fitting.origins == "in-sample").any():
+        worst = max(table, key=lambda row: row.leak_gap)
+        sentences.append(
+            "Stackers were fitted on in-sample posteriors: "
+            f"{worst.stacker} scores {worst.fitting_macro_f1:.3f} on the rows it was fitted on and "
+            f"{worst.scores['macro_f1'].value:.3f} on held-out ones, a gap of {worst.leak_gap:+.3f}."
+        )
+    return tuple(sentences)
+
+
+def _note(listener: Listener, message: str) -> None:
+    listener(Event("note", "stack", message=message))
+
+
+def _warn(listener: Listener, message: str) -> None:
+    listener(Event("warning", "stack", message=message))

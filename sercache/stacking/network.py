@@ -1,0 +1,97 @@
+"""The network of the neural meta-level, as plain arrays: what it computes, how it is saved and averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+
+from sercache.errors import StackingError
+from sercache.stacking.protocol import Prediction
+from sercache.stacking.rows import Floats, StackingInputs
+
+
+@dataclass(frozen=True)
+class Network:
+    """``outputs = x @ vote + body @ weight + bias``, with nothing after the output.
+
+    ``x`` ``(N, F)`` holds the members' posteriors, see :func:`network_features`. ``body`` is ``x`` itself in
+    the linear network of MEDUSA (section 3.4), or ``relu(x @ hidden_weight + hidden_bias)`` with a hidden
+    layer. ``vote`` is the soft vote; training learns what to add to it, so weight decay pulls towards the
+    vote and not towards saying nothing.
+
+    Attributes:
+        vote: ``(F, C + A)``.
+        weight: ``(F, C + A)``, or ``(H, C + A)`` with a hidden layer.
+        bias: ``(C + A,)``.
+        hidden_weight: ``(F, H)``; H is 0 in the linear network.
+        hidden_bias: ``(H,)``.
+    """
+
+    vote: Floats
+    weight: Floats
+    bias: Floats
+    hidden_weight: Floats
+    hidden_bias: Floats
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is no hidden layer."""
+        return not len(self.hidden_bias)
+
+    def outputs(self, features: Floats) -> Floats:
+        """Return ``(N, C + A)``: class logits, then attributes scaled to 0..1."""
+        body = features
+        if not self.is_linear:
+            body = np.maximum(features @ self.hidden_weight + self.hidden_bias, 0.0)
+        return np.asarray(features @ self.vote + body @ self.weight + self.bias)
+
+    def predict(self, inputs: StackingInputs) -> Prediction:
+        """Return softmaxed classes, and attribute values within their scale."""
+        outputs = self.outputs(network_features(inputs))
+        num_classes = len(inputs.classes)
+        low, high = attribute_bounds(inputs)
+        values = low + (high - low) * np.clip(outputs[:, num_classes:], 0.0, 1.0)
+        return Prediction(softmax(outputs[:, :num_classes]), values)
+
+    def to_bytes(self) -> bytes:
+        """Return the arrays as safetensors."""
+        from safetensors.numpy import save
+
+        return save({part.name: np.ascontiguousarray(getattr(self, part.name)) for part in fields(self)})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read what :meth:`to_bytes` wrote."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            return cls(**load(content))
+        except (SafetensorError, TypeError) as error:
+            raise StackingError(f"not the weights of a neural meta-classifier ({error})") from error
+
+    @classmethod
+    def average(cls, networks: Sequence["Network"]) -> Self:
+        """Return the network whose every weight is the mean of theirs."""
+        names = [part.name for part in fields(cls)]
+        return cls(**{name: np.mean([getattr(one, name) for one in networks], axis=0) for name in names})
+
+
+def network_features(inputs: StackingInputs) -> Floats:
+    """Return ``(N, M * (C + A))``: for each member its class probabilities, then its attributes in 0..1."""
+    low, high = attribute_bounds(inputs)
+    return replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low)).features()
+
+
+def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:
+    """Return the low and the high ends of the attributes' scales, ``(A,)`` each."""
+    low = np.asarray([attribute.low for attribute in inputs.attributes], dtype=np.float64)
+    high = np.asarray([attribute.high for attribute in inputs.attributes], dtype=np.float64)
+    return low, high
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the softmax of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -1,0 +1,217 @@
+"""Training runs of the neural meta-level, all from one initialisation and side by side."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sercache.evaluation.metrics import log_loss, macro_f1
+from sercache.recipe import NeuralRecipe
+from sercache.stacking.network import Network, attribute_bounds, network_features, softmax
+from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.targets import class_weights, has_class_target
+
+CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
+"""MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""
+
+_LARGEST_SHARPNESS = 50.0
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """One run: its best weights, the epoch they are of, and which initialisation it started from."""
+
+    network: Network
+    epoch: int
+    initialisation: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a network does on the stopping slice; macro-F1 counts first, then log-loss against votes."""
+
+    macro_f1: float
+    log_loss: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better."""
+        return self.macro_f1, -self.log_loss
+
+
+def stand(network: Network, rows: StackingRows) -> Standing:
+    """Judge ``network`` on ``rows``; a score of no rows is 0."""
+    logits = network.outputs(network_features(rows.inputs))[:, : len(rows.inputs.classes)]
+    judged = rows.labels >= 0
+    score = macro_f1(rows.labels[judged], logits[judged].argmax(axis=1), logits.shape[1])
+    loss = log_loss(rows.soft_targets, softmax(logits))
+    return Standing(float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
+
+
+def initial_network(rows: StackingRows, hidden: int, seed: int) -> Network:
+    """Return the soft vote as a network: training starts there.
+
+    The mean of probabilities is no logit: it is multiplied by the sharpness whose softmax fits the votes.
+    """
+    inputs = rows.inputs
+    num_members, num_classes, num_attributes = (
+        len(inputs.members),
+        len(inputs.classes),
+        len(inputs.attributes),
+    )
+    block = np.eye(num_classes + num_attributes) / num_members
+    block[:num_classes] *= _best_sharpness(rows)
+    vote = np.tile(block, (num_members, 1))
+    rng = np.random.default_rng(seed)
+    bound = 1 / np.sqrt(len(vote))
+    return Network(
+        vote=vote,
+        weight=np.zeros((hidden or len(vote), vote.shape[1])),
+        bias=np.zeros(vote.shape[1]),
+        hidden_weight=rng.uniform(-bound, bound, (len(vote), hidden)),
+        hidden_bias=rng.uniform(-bound, bound, hidden),
+    )
+
+
+def train_runs(
+    fit: StackingRows,
+    stop: StackingRows,
+    initial: Network,
+    settings: NeuralRecipe,
+    balance_exponent: float,
+    order_seeds: Sequence[int],
+) -> list[TrainedRun]:
+    """Train one run per seed from ``initial``; a run depends on its own seed only, which orders its batches.
+
+    A run keeps the weights of the epoch with the lowest loss on ``stop`` and ends when ``patience`` epochs
+    brought none lower. Without rows to stop on it lasts ``patience`` epochs.
+
+    Args:
+        fit: rows to learn from.
+        stop: rows of other speakers, may be empty.
+        initial: where all runs start.
+        settings: epochs, patience, batch size, learning rate, weight decay.
+        balance_exponent: of the class weights.
+        order_seeds: R of them.
+    """
+    known = fit.soft_targets[has_class_target(fit)]
+    weights = class_weights(known, balance_exponent)
+    fit_tensors, stop_tensors = _Tensors.of(fit, weights), _Tensors.of(stop, weights)
+    runs = _SideBySide(initial, len(order_seeds), settings)
+    orders = [np.random.default_rng(seed) for seed in order_seeds]
+    lowest = np.full(len(orders), np.inf)
+    best_epochs = np.zeros(len(orders), dtype=np.int64)
+    best = [initial] * len(orders)
+    for epoch in range(1, (settings.epochs if len(stop) else min(settings.patience, settings.epochs)) + 1):
+        is_running = epoch - best_epochs <= settings.patience
+        if not is_running.any():
+            break
+        runs.learn(fit_tensors, np.stack([rng.permutation(len(fit)) for rng in orders]))
+        losses = runs.judge(stop_tensors) if len(stop) else np.full(len(orders), -epoch)
+        for run in np.flatnonzero(is_running & (losses < lowest)):
+            lowest[run], best_epochs[run], best[run] = losses[run], epoch, runs.network(int(run))
+    initialisation = hashlib.sha256(initial.to_bytes()).hexdigest()
+    return [TrainedRun(best[run], int(best_epochs[run]), initialisation) for run in range(len(orders))]
+
+
+class _SideBySide:
+    """R runs as one stack of weights; no run's gradient reaches another's."""
+
+    def __init__(self, initial: Network, runs: int, settings: NeuralRecipe) -> None:
+        def stacked(start: Floats) -> Tensor:
+            return torch.from_numpy(np.repeat(start[None], runs, axis=0)).requires_grad_()
+
+        self._initial, self._batch_size = initial, settings.batch_size
+        self._vote = torch.from_numpy(initial.vote)
+        self._weight, self._bias = stacked(initial.weight), stacked(initial.bias)
+        self._hidden_weight, self._hidden_bias = stacked(initial.hidden_weight), stacked(initial.hidden_bias)
+        groups = [
+            {"params": [self._weight, self._hidden_weight], "weight_decay": settings.weight_decay},
+            {"params": [self._bias, self._hidden_bias], "weight_decay": 0.0},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+    def learn(self, rows: "_Tensors", orders: NDArray[np.int64]) -> None:
+        """Go once through the rows; ``orders`` ``(R, N)`` says in which order each run sees them."""
+        for first in range(0, orders.shape[1], self._batch_size):
+            batch = torch.from_numpy(orders[:, first : first + self._batch_size])
+            self._optimizer.zero_grad()
+            loss = rows.losses(self._outputs(rows.features[batch]), batch).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+
+    def judge(self, rows: "_Tensors") -> Floats:
+        """Return the loss of each run, ``(R,)``."""
+        runs, count = self._bias.shape[0], len(rows.features)
+        everyone = torch.arange(count).expand(runs, count)
+        with torch.no_grad():
+            return np.asarray(rows.losses(self._outputs(rows.features.expand(runs, -1, -1)), everyone))
+
+    def network(self, run: int) -> Network:
+        """Return a copy of one run's weights."""
+
+        def copied(stack: Tensor) -> Floats:
+            return np.array(stack.detach()[run].numpy())
+
+        weights = copied(self._weight), copied(self._bias)
+        return Network(self._initial.vote, *weights, copied(self._hidden_weight), copied(self._hidden_bias))
+
+    def _outputs(self, features: Tensor) -> Tensor:
+        """Return ``(R, B, C + A)`` of ``(R, B, F)``."""
+        body = features
+        if not self._initial.is_linear:
+            body = torch.relu(features @ self._hidden_weight + self._hidden_bias[:, None])
+        return features @ self._vote + body @ self._weight + self._bias[:, None]
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """Rows as tensors: ``features`` (N, F), weighted ``votes`` (N, C), ``attributes`` (N, A) 0..1, masks."""
+
+    features: Tensor
+    votes: Tensor
+    has_votes: Tensor
+    attributes: Tensor
+    is_rated: Tensor
+
+    @classmethod
+    def of(cls, rows: StackingRows, weights: Floats) -> "_Tensors":
+        low, high = attribute_bounds(rows.inputs)
+        attributes = (rows.attribute_targets - low) / (high - low)
+        return cls(
+            torch.from_numpy(network_features(rows.inputs)),
+            torch.from_numpy(np.nan_to_num(rows.soft_targets, nan=0.0) * weights),
+            torch.from_numpy(has_class_target(rows).astype(np.float64)),
+            torch.from_numpy(np.nan_to_num(attributes, nan=0.0)),
+            torch.from_numpy((~np.isnan(attributes)).astype(np.float64)),
+        )
+
+    def losses(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of each run, ``(R,)``, of ``outputs`` (R, B, C + A) for ``rows`` (R, B)."""
+        num_classes = self.votes.shape[1]
+        logs = outputs[..., :num_classes].log_softmax(dim=-1)
+        entropies = -(self.votes[rows] * logs).sum(dim=(1, 2))
+        class_losses = entropies / self.has_votes[rows].sum(dim=1).clamp_min(1.0)
+        is_rated = self.is_rated[rows]
+        squares = (outputs[..., num_classes:] - self.attributes[rows]) ** 2 * is_rated
+        attribute_losses = squares.sum(dim=(1, 2)) / is_rated.sum(dim=(1, 2)).clamp_min(1.0)
+        return CLASS_LOSS_WEIGHT * class_losses + ATTRIBUTE_LOSS_WEIGHT * attribute_losses
+
+
+def _best_sharpness(rows: StackingRows) -> float:
+    from scipy.optimize import minimize_scalar
+
+    known = has_class_target(rows)
+    if not known.any():
+        return 1.0
+    votes, means = rows.soft_targets[known], rows.inputs.class_probabilities[known].mean(axis=1)
+    found = minimize_scalar(
+        lambda sharpness: log_loss(votes, softmax(sharpness * means)),
+        bounds=(0.0, _LARGEST_SHARPNESS),
+        method="bounded",
+    )
+    return float(found.x)

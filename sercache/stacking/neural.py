@@ -1,0 +1,67 @@
+"""The neural meta-classifier: one run."""
+
+from pathlib import Path
+from typing import Self
+
+from sercache.recipe import StackingRecipe
+from sercache.seeds import derive_seed
+from sercache.stacking.network import Network
+from sercache.stacking.network_training import TrainedRun, initial_network, train_runs
+from sercache.stacking.protocol import Prediction
+from sercache.stacking.rows import StackingInputs, StackingRows
+from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.targets import stopping_slice
+
+_WEIGHTS = "weights.safetensors"
+
+
+class Neural:
+    """A linear network over the members' posteriors (MEDUSA, section 3.4); ``hidden`` makes it an MLP.
+
+    Soft targets, attributes beside classes, class weights, AdamW; it starts as the soft vote and stops early
+    on an inner slice of other speakers.
+    """
+
+    def __init__(self, settings: StackingRecipe, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self._signature: Signature
+        self._network: Network
+        self._epoch: int
+
+    def fit(self, rows: StackingRows) -> None:
+        """Train one run."""
+        self._signature = Signature.of(rows.inputs)
+        (run,), _ = fit_runs(rows, self.settings, self.seed, runs=1)
+        self._network, self._epoch = run.network, run.epoch
+
+    def predict(self, inputs: StackingInputs) -> Prediction:
+        """Return what the network says."""
+        return self._network.predict(self._signature.arrange(inputs))
+
+    def save(self, folder: Path) -> None:
+        """Write the weights."""
+        files = {_WEIGHTS: self._network.to_bytes()}
+        SavedStacker("neural", self._signature, {"epoch": self._epoch}, files).write(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        saved = SavedStacker.read(folder, "neural")
+        loaded = cls(StackingRecipe(), 0)
+        loaded._signature, loaded._epoch = saved.signature, saved.learned["epoch"]
+        loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
+        return loaded
+
+
+def fit_runs(
+    rows: StackingRows, settings: StackingRecipe, seed: int, runs: int
+) -> tuple[list[TrainedRun], StackingRows]:
+    """Train ``runs`` runs from one initialisation, each with its own order of batches.
+
+    Returns:
+        The runs, and the rows they stopped on.
+    """
+    fit, stop = stopping_slice(rows, settings.inner_share, derive_seed(seed, "stop"))
+    initial = initial_network(fit, settings.neural.hidden, derive_seed(seed, "initialisation"))
+    orders = [derive_seed(seed, "order", run) for run in range(runs)]
+    return train_runs(fit, stop, initial, settings.neural, settings.balance_exponent, orders), stop

@@ -1,0 +1,32 @@
+"""The stackers by name."""
+
+from pathlib import Path
+
+from sercache.errors import StackingError
+from sercache.registry import Registry
+from sercache.stacking.protocol import Stacker
+from sercache.stacking.saved import SavedStacker
+
+STACKERS: Registry[type[Stacker]] = Registry(
+    "stacker",
+    {
+        "best-single": "sercache.stacking.best_single:BestSingle",
+        "hard-vote": "sercache.stacking.hard_vote:HardVote",
+        "soft-vote": "sercache.stacking.soft_vote:SoftVote",
+        "neural": "sercache.stacking.neural:Neural",
+        "soup": "sercache.stacking.soup:Soup",
+        "lightgbm": "sercache.stacking.boosting:Boosting",
+        "majority": "sercache.stacking.baselines:MajorityClass",
+        "chance": "sercache.stacking.baselines:Chance",
+    },
+    StackingError,
+)
+
+
+def load_stacker(folder: Path) -> Stacker:
+    """Read a fitted stacker of whatever kind.
+
+    Raises:
+        StackingError: the folder holds none, or a file of it is damaged.
+    """
+    return STACKERS[SavedStacker.read(folder).kind].load(folder)

@@ -1,0 +1,158 @@
+"""What a stacker sees: the members' posteriors side by side, and what was to be predicted."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.corpus import Attribute, Corpus
+from sercache.errors import StackingError
+
+Floats = NDArray[np.float64]
+RowIndex = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StackingInputs:
+    """The members' posteriors, joined: all that a stacker needs to predict.
+
+    Attributes:
+        ids: utterance ids, N of them.
+        members: names, M of them.
+        classes: names, C of them.
+        attributes: names and ranges, A of them.
+        class_probabilities: ``(N, M, C)``.
+        attribute_values: ``(N, M, A)``, on the corpus's scale.
+    """
+
+    ids: tuple[str, ...]
+    members: tuple[str, ...]
+    classes: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    class_probabilities: Floats
+    attribute_values: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def features(self) -> Floats:
+        """Return ``(N, M * (C + A))``: for each member its class probabilities, then its attribute values."""
+        both = np.concatenate([self.class_probabilities, self.attribute_values], axis=2)
+        return both.reshape(len(self), both.shape[1] * both.shape[2])
+
+    def take(self, rows: RowIndex) -> "StackingInputs":
+        """Return these rows, in this order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            class_probabilities=self.class_probabilities[rows],
+            attribute_values=self.attribute_values[rows],
+        )
+
+    def arranged(
+        self, members: Sequence[str], classes: Sequence[str], attributes: Sequence[Attribute]
+    ) -> "StackingInputs":
+        """Return the same with members, classes and attributes in the given order, matched by name.
+
+        Raises:
+            StackingError: the names are not the same; says both sides.
+        """
+        names = [attribute.name for attribute in self.attributes]
+        wanted = [attribute.name for attribute in attributes]
+        member_order = columns_in_order("members", self.members, members)
+        class_order = columns_in_order("classes", self.classes, classes)
+        attribute_order = columns_in_order("attributes", names, wanted)
+        return replace(
+            self,
+            members=tuple(members),
+            classes=tuple(classes),
+            attributes=tuple(attributes),
+            class_probabilities=self.class_probabilities[:, member_order][:, :, class_order],
+            attribute_values=self.attribute_values[:, member_order][:, :, attribute_order],
+        )
+
+
+@dataclass(frozen=True)
+class StackingRows:
+    """Inputs and what was to be predicted, row by row.
+
+    Attributes:
+        inputs: the members' posteriors, N rows.
+        corpus: the same utterances in the same order: speakers, votes, ranges.
+        soft_targets: ``(N, C)``; NaN rows have no class target.
+        labels: ``(N,)`` int64, the consensus class; negative where there is none.
+        attribute_targets: ``(N, A)``, NaN where nobody rated.
+        folds: ``(N,)`` int64, the fold whose models predicted the row; ``ALL_FOLDS`` for a mean of all.
+        origins: ``(N,)`` of :data:`sercache.posteriors.Origin`; the leakiest of the members'.
+        fold_map_digest: which assignment of speakers to folds this was.
+    """
+
+    inputs: StackingInputs
+    corpus: Corpus
+    soft_targets: Floats
+    labels: NDArray[np.int64]
+    attribute_targets: Floats
+    folds: NDArray[np.int64]
+    origins: NDArray[np.str_]
+    fold_map_digest: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def speakers(self) -> tuple[str | None, ...]:
+        """Who speaks in each row."""
+        return tuple(utterance.speaker for utterance in self.corpus.utterances)
+
+    def take(self, rows: RowIndex) -> "StackingRows":
+        """Return these rows, in this order."""
+        inputs = self.inputs.take(rows)
+        return replace(
+            self,
+            inputs=inputs,
+            corpus=self.corpus.select(inputs.ids),
+            soft_targets=self.soft_targets[rows],
+            labels=self.labels[rows],
+            attribute_targets=self.attribute_targets[rows],
+            folds=self.folds[rows],
+            origins=self.origins[rows],
+        )
+
+    def where(self, chosen: NDArray[np.bool_]) -> "StackingRows":
+        """Return the rows where ``chosen`` ``(N,)`` is True."""
+        return self.take(np.flatnonzero(chosen).astype(np.int64))
+
+    def digest(self) -> str:
+        """Return a digest of everything a stacker could learn from, and of what it is judged by."""
+        hashed = hashlib.sha256()
+        names = (self.inputs.members, self.inputs.classes, self.inputs.attributes)
+        hashed.update(repr((self.inputs.ids, names, self.speakers, self.fold_map_digest)).encode())
+        arrays: tuple[NDArray[Any], ...] = (
+            self.inputs.class_probabilities,
+            self.inputs.attribute_values,
+            self.soft_targets,
+            self.labels,
+            self.attribute_targets,
+            self.folds,
+        )
+        for array in arrays:
+            hashed.update(np.ascontiguousarray(array).tobytes())
+        hashed.update(repr(self.origins.tolist()).encode())
+        return hashed.hexdigest()
+
+
+def columns_in_order(what: str, have: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return where each of the ``wanted`` names is in ``have``.
+
+    Raises:
+        StackingError: the names are not the same; says both sides.
+    """
+    if sorted(have) != sorted(wanted):
+        raise StackingError(
+            f"{what} do not match: the posteriors have {', '.join(have) or 'none'}; "
+            f"expected are {', '.join(wanted) or 'none'}"
+        )
+    return [list(have).index(name) for name in wanted]

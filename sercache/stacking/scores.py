@@ -1,0 +1,61 @@
+"""Every score of a prediction in the comparison, in the form that the bootstrap wants."""
+
+from functools import partial
+
+import numpy as np
+
+from sercache.evaluation.bootstrap import (
+    SumMetric,
+    calibration_metric,
+    ccc_metric,
+    confusion_metric,
+    mean_metric,
+)
+from sercache.evaluation.metrics import (
+    CONFUSION_METRICS,
+    brier_per_row,
+    jensen_shannon_per_row,
+    log_loss_per_row,
+    per_class_f1_of_confusion,
+)
+from sercache.stacking.protocol import Prediction
+from sercache.stacking.rows import Floats, StackingRows
+
+LOWER_IS_BETTER = ("log_loss", "jsd", "ece", "brier")
+
+
+def score_names(attributes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the scores, in table order.
+
+    >>> score_names(("arousal",))
+    ('macro_f1', 'uar', 'weighted_f1', 'ccc:arousal', 'log_loss', 'jsd', 'ece', 'brier')
+    """
+    return (*CONFUSION_METRICS, *(f"ccc:{attribute}" for attribute in attributes), *LOWER_IS_BETTER)
+
+
+def scores_of(rows: StackingRows, prediction: Prediction) -> dict[str, SumMetric]:
+    """Return the scores by name, and ``f1:<class>`` of each class.
+
+    F1, UAR, calibration and Brier score are against the consensus class and leave out rows without one;
+    ``log_loss`` and ``jsd`` are against the votes of every row that has a soft target.
+    """
+    probabilities = prediction.class_probabilities
+    classes, labels = rows.inputs.classes, rows.labels
+    confused = partial(confusion_metric, labels, probabilities.argmax(axis=1), len(classes))
+    consensus = np.full(probabilities.shape, np.nan)
+    consensus[labels >= 0] = np.eye(len(classes))[labels[labels >= 0]]
+    scores = {name: confused(score) for name, score in CONFUSION_METRICS.items()}
+    for index, attribute in enumerate(rows.inputs.attributes):
+        values = prediction.attribute_values[:, index]
+        scores[f"ccc:{attribute.name}"] = ccc_metric(rows.attribute_targets[:, index], values)
+    scores["log_loss"] = mean_metric(log_loss_per_row(rows.soft_targets, probabilities))
+    scores["jsd"] = mean_metric(jensen_shannon_per_row(rows.soft_targets, probabilities))
+    scores["ece"] = calibration_metric(labels, probabilities)
+    scores["brier"] = mean_metric(brier_per_row(consensus, probabilities))
+    for index, name in enumerate(classes):
+        scores[f"f1:{name}"] = confused(partial(_f1_of_class, index))
+    return scores
+
+
+def _f1_of_class(index: int, confusions: Floats) -> Floats:
+    return np.asarray(per_class_f1_of_confusion(confusions)[..., index])

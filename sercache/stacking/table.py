@@ -1,0 +1,143 @@
+"""The comparison's table, and how it is written for people's programs."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.stacking.scores import score_names
+
+REFERENCE = "soft-vote"
+"""What every stacker is held against."""
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One stacker of the table.
+
+    Attributes:
+        stacker: its name.
+        is_baseline: whether it ignores the members.
+        scores: by name (:func:`sercache.stacking.scores.score_names`), and ``f1:<class>``.
+        to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
+        fit_seconds: on all fitting rows.
+        predict_seconds: of all judged rows.
+        fitting_macro_f1: macro-F1 on the rows it was fitted on.
+        leak_gap: ``fitting_macro_f1`` minus macro-F1 on the judged rows.
+        folder: where the fitted stacker lies.
+    """
+
+    stacker: str
+    is_baseline: bool
+    scores: Mapping[str, Estimate]
+    to_soft_vote: Mapping[str, Difference]
+    fit_seconds: float
+    predict_seconds: float
+    fitting_macro_f1: float
+    leak_gap: float
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table and what it says.
+
+    Attributes:
+        rows: best macro-F1 first.
+        opposed: ``(first, second)`` to their difference in each score.
+        verdict: sentences: which meta-level to use and how sure that is, then the opposed pairs.
+        is_leaky: whether members trained on judged rows: then nothing here holds for new speakers.
+        judged_on: ``held-out`` rows, or the ``folds`` in turn.
+        fitting_rows: how many rows the stackers learn from.
+        judged_rows: how many rows they are judged on.
+        speakers: how many speakers those have; a row without speaker counts as one.
+        classes: their names.
+        attributes: their names.
+        members: their names.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    opposed: Mapping[tuple[str, str], Mapping[str, Difference]]
+    verdict: tuple[str, ...]
+    is_leaky: bool
+    judged_on: str
+    fitting_rows: int
+    judged_rows: int
+    speakers: int
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    members: tuple[str, ...]
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores of the table, in order."""
+        return score_names(self.attributes)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
+    rivals = sorted({second for _, second in comparison.opposed})
+
+    def line(row: ComparisonRow) -> dict[str, Any]:
+        cells: dict[str, Any] = {"stacker": row.stacker, "baseline": str(row.is_baseline).lower()}
+        for name in comparison.score_names:
+            estimate = row.scores[name]
+            cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        compared = {REFERENCE: row.to_soft_vote.get("macro_f1")}
+        for rival in rivals:
+            compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get("macro_f1")
+        for rival, difference in compared.items():
+            cells |= _difference_cells(f"macro_f1_minus_{rival}", difference)
+        return cells | {
+            "fitting_macro_f1": row.fitting_macro_f1,
+            "leak_gap": row.leak_gap,
+            "fit_seconds": row.fit_seconds,
+            "predict_seconds": row.predict_seconds,
+            "judged_rows": comparison.judged_rows,
+            "speakers": comparison.speakers,
+        }
+
+    lines = [line(row) for row in comparison.rows]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in one.items()} for one in lines)
+    return stream.getvalue()
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    content = asdict(comparison)
+    content["rows"] = {
+        row.stacker: {key: value for key, value in asdict(row).items() if key not in ("stacker", "folder")}
+        for row in comparison.rows
+    }
+    content["opposed"] = {
+        f"{first} minus {second}": {name: asdict(one) for name, one in own.items()}
+        for (first, second), own in comparison.opposed.items()
+    }
+    return dict(_without_nan(content))
+
+
+def _difference_cells(column: str, difference: Difference | None) -> dict[str, Any]:
+    names = {"value": column, "low": f"{column}_low", "high": f"{column}_high", "p_value": f"{column}_p"}
+    return {name: None if difference is None else getattr(difference, part) for part, name in names.items()}
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _without_nan(value: Any) -> Any:
+    """Return ``value`` with null where JSON knows no number."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

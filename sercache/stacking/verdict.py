@@ -1,0 +1,93 @@
+"""What a comparison allows one to say, in words: no more than its intervals support."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sercache.evaluation.bootstrap import Difference, Estimate, holm
+
+SIMPLEST_FIRST = ("best-single", "soft-vote", "hard-vote", "neural", "soup", "lightgbm")
+_FEW_SPEAKERS = 10
+
+
+def recommend(
+    scores: Mapping[str, Estimate],
+    behind: Mapping[str, Difference],
+    over_guessing: Difference,
+    *,
+    speakers: int,
+) -> str:
+    """Say which meta-level to use, and how sure that is.
+
+    Args:
+        scores: macro-F1 of the stackers, without baselines.
+        behind: the best one's macro-F1 minus that of each other.
+        over_guessing: the best one's unweighted average recall minus that of always naming one class, 1/C.
+            (Macro-F1 will not do here: plain guessing has a higher one than naming the most frequent class.)
+        speakers: how many were judged on.
+    """
+    best = max(scores, key=lambda name: scores[name].value)
+    caveat = f" Only {speakers} speakers: take the intervals as rough." if speakers < _FEW_SPEAKERS else ""
+    if not (over_guessing.is_clear and over_guessing.value > 0):
+        return (
+            f"Use none of them yet: {best} has the highest macro-F1 ({_estimate(scores[best])}), but is not "
+            f"clearly better than guessing (UAR {_difference(over_guessing)}).{caveat}"
+        )
+    others = list(behind)
+    if not others:
+        return f"{best} was compared with nothing else: macro-F1 {_estimate(scores[best])}.{caveat}"
+    corrected = holm([1.0 if math.isnan(behind[name].p_value) else behind[name].p_value for name in others])
+    p_values = dict(zip(others, corrected.tolist(), strict=True))
+    level_with = [name for name in others if not (behind[name].is_clear and p_values[name] < 0.05)]
+    if not level_with:
+        nearest = min(others, key=lambda name: behind[name].value)
+        return (
+            f"Use {best}: its macro-F1 of {_estimate(scores[best])} is above every other, above {nearest} by "
+            f"{_difference(behind[nearest], p_value=max(p_values.values()))}{_corrected(others)}.{caveat}"
+        )
+    level_with.sort(key=_simplicity)
+    simplest = min([best, *level_with], key=_simplicity)
+    lost = sorted(set(others) - set(level_with), key=_simplicity)
+    beaten = f" It is clearly above {_listed(lost)}." if lost else ""
+    smallest = f"{_p(min(p_values[name] for name in level_with))} or more{_corrected(others)}"
+    return (
+        f"{best} has the highest macro-F1 ({_estimate(scores[best])}) but cannot be told apart from "
+        f"{_listed(level_with)} ({smallest}): use the simplest of them, {simplest}.{beaten}{caveat}"
+    )
+
+
+def oppose(first: str, second: str, difference: Difference) -> str:
+    """Say whether ``first`` and ``second`` differ in macro-F1."""
+    if difference.is_clear:
+        word = "is better than" if difference.value > 0 else "is worse than"
+        return f"{first} {word} {second}: macro-F1 {_difference(difference)}."
+    return f"{first} and {second} cannot be told apart: macro-F1 {_difference(difference)}."
+
+
+def _simplicity(name: str) -> tuple[int, str]:
+    known = name in SIMPLEST_FIRST
+    return (SIMPLEST_FIRST.index(name) if known else len(SIMPLEST_FIRST)), name
+
+
+def _estimate(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return f"{estimate.value:.3f}, no interval from one speaker"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _difference(difference: Difference, p_value: float | None = None) -> str:
+    if math.isnan(difference.low):
+        return f"{difference.value:+.3f}, no interval from one speaker"
+    p_value = difference.p_value if p_value is None else p_value
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], {_p(p_value)}"
+
+
+def _p(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _corrected(others: Sequence[str]) -> str:
+    return f" after Holm's correction for {len(others)} comparisons" if len(others) > 1 else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

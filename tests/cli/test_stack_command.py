@@ -1,0 +1,117 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sercache.corpus import Attribute, Corpus, Utterance
+from sercache.corpus.folds import assign_folds
+from sercache.corpus.manifest import write_corpus
+from sercache.posteriors import Posteriors
+from sercache.recipe import Recipe, dump_recipe
+from sercache.run import Run
+
+CLASSES = ("Angry", "Sad", "Happy")
+ATTRIBUTES = tuple(Attribute(name, 1.0, 7.0) for name in ("arousal", "valence", "dominance"))
+
+
+def sercache(*arguments):
+    command = [sys.executable, "-c", "from sercache.cli.stack import stack; import typer; typer.run(stack)"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stack")
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 240)
+    utterances = tuple(
+        Utterance(
+            f"u{row}",
+            f"u{row}.wav",
+            speaker=f"s{row % 12}",
+            votes=tuple((np.eye(3)[truth[row]] * 3 + rng.integers(0, 3, 3)).tolist()),
+            attributes=tuple(rng.uniform(1, 7, 3).round(2).tolist()),
+        )
+        for row in range(240)
+    )
+    corpus = Corpus(CLASSES, ATTRIBUTES, utterances, folder)
+    write_corpus(corpus, folder / "corpus.csv")
+    fold_map = assign_folds(corpus, 3, seed=0)
+    run = Run(folder / "run")
+    run.root.mkdir()
+    recipe = Recipe.model_validate(
+        {
+            "corpus": str(folder / "corpus.csv"),
+            "output": str(run.root),
+            "features": {"logmel": {"encoder": "logmel"}},
+            "members": [{"name": name, "features": ["logmel"]} for name in ("a", "b")],
+            "stacking": {
+                "neural": {"runs": 2, "epochs": 5},
+                "lightgbm": {"rounds": 10},
+                "bootstrap_samples": 200,
+            },
+        }
+    )
+    run.recipe_path.write_text(dump_recipe(recipe))
+    fold_map.save(run.folds_path)
+    for name in ("a", "b"):
+        powers = np.exp(1.5 * np.eye(3)[truth] + rng.normal(size=(240, 3)))
+        Posteriors(
+            name,
+            corpus.ids,
+            CLASSES,
+            corpus.attribute_names,
+            powers / powers.sum(axis=1, keepdims=True),
+            corpus.attribute_values * 0.5 + 2,
+            fold_map.of(corpus.ids),
+            np.full(240, "out-of-fold"),
+            fold_map.digest,
+        ).save(run.posteriors_path(name))
+    return run
+
+
+def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
+    done = sercache(run.root)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    table = lines[: next(index for index, line in enumerate(lines) if line.startswith("240 rows"))]
+    assert all(len(line.rstrip()) <= 100 for line in table)
+    assert len(table) == 2 + 8, done.stdout
+    shown = [line.split()[0] for line in table[2:]]
+    assert set(shown) == {
+        "best-single",
+        "hard-vote",
+        "soft-vote",
+        "neural",
+        "soup",
+        "lightgbm",
+        "majority",
+        "chance",
+    }
+    scores = [float(line.split()[1]) for line in table[2:]]
+    assert scores == sorted(scores, reverse=True)
+    assert "240 rows of 12 speakers (folds in turn" in done.stdout
+    assert "neural" in done.stdout.split("minus macro-F1 here.")[1]
+    for path in (run.comparison_path, run.metrics_path, run.root / "stack"):
+        assert f"{path}  " in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
+    from sercache.cli.stack import stack
+
+    stack(run.root)
+    first = capsys.readouterr().out
+    stack(run.root)
+    assert capsys.readouterr().out == first
+
+
+def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
+    from sercache.cli.stack import stack
+
+    from sercache.errors import RecipeError
+
+    with pytest.raises(RecipeError, match="is not a run"):
+        stack(Path(tmp_path))

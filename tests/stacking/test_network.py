@@ -1,0 +1,170 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from sercache.errors import StackingError
+from sercache.recipe import NeuralRecipe, StackingRecipe
+from sercache.stacking.network import Network, network_features, softmax
+from sercache.stacking.network_training import initial_network, stand, train_runs
+from sercache.stacking.neural import Neural, fit_runs
+from sercache.stacking.soft_vote import SoftVote
+from sercache.stacking.soup import Soup, average_runs, choose_soup
+from sercache.stacking.targets import class_weights, stopping_slice
+
+QUICK = StackingRecipe(neural=NeuralRecipe(runs=4, epochs=20, patience=5))
+EXACT = NeuralRecipe(epochs=400, patience=400, learning_rate=0.1, weight_decay=0)
+HIDDEN = StackingRecipe(neural=NeuralRecipe(runs=4, epochs=10, patience=5, hidden=8))
+
+
+@pytest.fixture(scope="module")
+def many(simulate):
+    return simulate(seed=3, speakers=24, attributes=False).rows()
+
+
+def test_the_linear_network_equals_scikit_learns_logistic_regression(many):
+    """Hard labels, all classes alike, no decay, no early stop: both then find the one optimum."""
+    rows = many.where(many.labels >= 0)
+    rows = replace(rows, soft_targets=np.eye(4)[rows.labels])
+    settings = EXACT.model_copy(update={"batch_size": len(rows)})
+    (run,) = train_runs(rows, rows, initial_network(rows, 0, seed=0), settings, 0.0, [0])
+    features = network_features(rows.inputs)
+    oracle = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-10).fit(features, rows.labels)
+    ours = softmax(run.network.outputs(features))
+    np.testing.assert_allclose(ours, oracle.predict_proba(features), atol=2e-3)
+
+
+def test_soft_targets_equal_scikit_learn_on_weighted_duplicates(many):
+    settings = EXACT.model_copy(update={"batch_size": len(many)})
+    (run,) = train_runs(many, many, initial_network(many, 0, seed=0), settings, 0.5, [0])
+    features, weights = network_features(many.inputs), class_weights(many.soft_targets, 0.5)
+    which, classes = np.nonzero(many.soft_targets)
+    shares = (many.soft_targets * weights)[which, classes]
+    oracle = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-10)
+    oracle.fit(features[which], classes, sample_weight=shares)
+    np.testing.assert_allclose(
+        softmax(run.network.outputs(features)), oracle.predict_proba(features), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_training_starts_at_the_soft_vote(rows, hidden):
+    vote = SoftVote(QUICK, 0)
+    vote.fit(rows)
+    expected = vote.predict(rows.inputs)
+    initial = initial_network(rows, hidden, seed=0).predict(rows.inputs)
+    np.testing.assert_array_equal(
+        initial.class_probabilities.argmax(axis=1), expected.class_probabilities.argmax(axis=1)
+    )
+    np.testing.assert_allclose(initial.attribute_values, expected.attribute_values)
+
+
+def test_nothing_comes_after_the_output(rows):
+    """A released meta-classifier had a ReLU after its output; negative logits were lost."""
+    initial = initial_network(rows, 0, seed=0)
+    outputs = replace(initial, bias=initial.bias - 3).outputs(network_features(rows.inputs))
+    assert (outputs < 0).any()
+
+
+@pytest.mark.parametrize("settings", [QUICK, HIDDEN], ids=["linear", "hidden"])
+def test_a_run_does_not_depend_on_the_runs_beside_it(rows, settings):
+    many_runs, _ = fit_runs(rows, settings, 5, runs=4)
+    (alone,), _ = fit_runs(rows, settings, 5, runs=1)
+    np.testing.assert_allclose(alone.network.weight, many_runs[0].network.weight, atol=1e-9)
+    assert alone.epoch == many_runs[0].epoch
+    assert np.abs(many_runs[0].network.weight - many_runs[1].network.weight).max() > 1e-6
+    assert len({run.initialisation for run in many_runs}) == 1
+
+
+def test_a_soup_of_linear_runs_is_exactly_the_mean_of_their_logits(rows):
+    runs, _ = fit_runs(rows, QUICK, 0, runs=4)
+    features = network_features(rows.inputs)
+    mean = np.mean([run.network.outputs(features) for run in runs], axis=0)
+    np.testing.assert_allclose(average_runs(runs).outputs(features), mean, atol=1e-12)
+
+
+def test_hidden_runs_of_several_initialisations_make_no_soup(rows):
+    settings = replace_neural(hidden=8)
+    first, _ = fit_runs(rows, settings, 0, runs=2)
+    second, _ = fit_runs(rows, settings, 1, runs=2)
+    with pytest.raises(StackingError, match="needs one initialisation for all"):
+        average_runs([*first, *second])
+    average_runs(first)
+    linear_first, _ = fit_runs(rows, QUICK, 0, runs=1)
+    linear_second, _ = fit_runs(rows, QUICK, 1, runs=1)
+    average_runs([*linear_first, *linear_second])
+
+
+def replace_neural(**changes):
+    return QUICK.model_copy(update={"neural": QUICK.neural.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("settings", [QUICK, HIDDEN], ids=["linear", "hidden"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_soup_never_loses_to_its_best_run_on_the_rows_it_was_judged_on(rows, settings, seed):
+    runs, stop = fit_runs(rows, settings, seed, runs=4)
+    network, description = choose_soup(runs, stop)
+    best = max(stand(run.network, stop).macro_f1 for run in runs)
+    assert stand(network, stop).macro_f1 >= best
+    chosen = [runs[index] for index in description["runs"]]
+    np.testing.assert_allclose(network.weight, average_runs(chosen).weight)
+
+
+def test_a_spoilt_run_stays_out_of_the_soup(rows):
+    runs, stop = fit_runs(rows, QUICK, 0, runs=3)
+    spoilt = replace(
+        runs[1],
+        network=replace(
+            runs[1].network,
+            weight=-30 * np.ones_like(runs[1].network.weight),
+            bias=np.array([500.0, 0, 0, 0, 0]),
+        ),
+    )
+    _, description = choose_soup([runs[0], spoilt, runs[2]], stop)
+    assert description["kept"] in ("greedy", "best run")
+    assert 1 not in description["runs"]
+
+
+def test_early_stopping_never_sees_a_speaker_that_is_fitted_on(rows):
+    fit, stop = stopping_slice(rows, 0.15, seed=0)
+    assert not set(fit.speakers) & set(stop.speakers)
+    assert sorted(fit.inputs.ids + stop.inputs.ids) == sorted(rows.inputs.ids)
+    assert 0.05 < len(stop) / len(rows) < 0.3
+    everyone, nobody = stopping_slice(rows.where(np.array(rows.speakers) == "s001"), 0.15, seed=0)
+    assert (len(everyone), len(nobody)) == (25, 0)
+
+
+def test_the_neural_stacker_is_the_first_run_of_its_soup(rows):
+    neural, soup = Neural(QUICK, 3), Soup(replace_neural(runs=1), 3)
+    neural.fit(rows)
+    soup.fit(rows)
+    np.testing.assert_allclose(
+        neural.predict(rows.inputs).class_probabilities, soup.predict(rows.inputs).class_probabilities
+    )
+
+
+def test_class_weights_balance_as_the_exponent_says():
+    targets = np.repeat(np.eye(3), [80, 15, 5], axis=0)
+    np.testing.assert_allclose(class_weights(targets, 0.0), 1)
+    np.testing.assert_allclose(class_weights(targets, 1.0) * [80, 15, 5], 100 / 3)
+    np.testing.assert_allclose(class_weights(targets, 0.5), class_weights(targets, 1.0) ** 0.5)
+    np.testing.assert_allclose(class_weights(np.eye(3)[[0, 0, 1]], 1.0), [0.5, 1.0, 1.0])
+    np.testing.assert_allclose(class_weights(np.empty((0, 3)), 0.5), 1)
+
+
+def test_balance_lifts_the_rare_class(simulate):
+    rows = simulate(seed=1, speakers=30, skill=0.8).rows()
+    rare = rows.where((rows.labels != 1) | (np.arange(len(rows)) % 8 == 0))
+
+    def named(exponent):
+        stacker = Neural(StackingRecipe(balance_exponent=exponent), 0)
+        stacker.fit(rare)
+        return np.mean(stacker.predict(rare.inputs).class_probabilities.argmax(axis=1) == 1)
+
+    assert named(0.0) < named(0.5) < named(1.0)
+
+
+def test_weights_of_something_else_are_refused():
+    with pytest.raises(StackingError, match="not the weights"):
+        Network.from_bytes(b"nonsense")
