@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sercache.corpus.targets import NO_AGREEMENT_INDEX, OTHER_INDEX
+
 _POOL_BATCHES = 16
 """Batches that are sorted by length together: enough to save most padding, few enough to stay random."""
 
@@ -39,10 +41,10 @@ def balanced_draw(
     """Draw a class-balanced epoch (MEDUSA, section 3, stage 2); call it anew for every epoch.
 
     Every class is undersampled to the rarest one that has any row, and rows without a consensus class (X, O)
-    join with ``no_agreement_share`` times as many.
+    join with ``no_agreement_share`` times as many. Where no row has a class, all rows are drawn.
 
     Args:
-        consensus: ``(N,)`` class index of each training row, negative where there is none.
+        consensus: ``(N,)`` of each training row, as :func:`sercache.corpus.targets.consensus` gives it.
         num_classes: C.
         no_agreement_share: rows without consensus, in units of one class's rows.
         generator: the source of randomness.
@@ -52,9 +54,9 @@ def balanced_draw(
     """
     by_class = [np.flatnonzero(consensus == index) for index in range(num_classes)]
     present = [rows for rows in by_class if len(rows)]
-    without = np.flatnonzero(consensus < 0)
+    without = np.flatnonzero((consensus == NO_AGREEMENT_INDEX) | (consensus == OTHER_INDEX))
     if not present:
-        return without
+        return np.arange(len(consensus))
     size = min(len(rows) for rows in present)
     extra = min(len(without), round(no_agreement_share * size))
     drawn = [generator.choice(rows, size, replace=False) for rows in present]

@@ -42,8 +42,9 @@ def test_a_balanced_draw_has_as_many_rows_of_every_class_as_the_rarest(labels, s
     rarest = counts[counts > 0].min()
     taken = np.bincount(consensus[drawn][consensus[drawn] >= 0], minlength=4)
     assert set(taken.tolist()) <= {0, rarest}
-    without = (consensus[drawn] < 0).sum()
-    assert without == min((consensus < 0).sum(), round(share * rarest))
+    assert -3 not in consensus[drawn]  # nobody rated it: neither in a class nor in dispute
+    disputed = np.isin(consensus, (-1, -2))
+    assert disputed[drawn].sum() == min(disputed.sum(), round(share * rarest))
 
 
 def test_the_balanced_draw_is_another_one_every_epoch():

@@ -1,0 +1,14 @@
+"""Engines by name."""
+
+from collections.abc import Callable
+
+from sercache.engines.protocol import Engine
+from sercache.registry import Registry
+
+ENGINES: Registry[Callable[[int], Engine]] = Registry(
+    "engine",
+    {
+        "in-process": "sercache.engines.in_process:InProcess",
+        "processes": "sercache.engines.processes:Processes",
+    },
+)

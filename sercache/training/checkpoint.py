@@ -1,0 +1,114 @@
+"""What training leaves on disk: resume state and finished weights, as safetensors with JSON metadata."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sercache.errors import TrainingError
+from sercache.files import write_atomically
+from sercache.heads.protocol import Head
+from sercache.heads.registry import build_head
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class HeadDescription:
+    """Everything that rebuilds a trained head, and says what its inputs and outputs mean.
+
+    Attributes:
+        member: the member's name.
+        fold: which fold it was *not* trained on.
+        head: name in the registry.
+        options: the head's options.
+        input_dims: D of each feature set.
+        features: fingerprint of each feature set, by the recipe's name for it, in the order of the inputs.
+        classes: names of the logits.
+        attributes: ``(name, low, high)`` of each attribute output.
+        best: what the kept epoch scored on the rows that stopped training.
+        versions: of the libraries.
+    """
+
+    member: str
+    fold: int
+    head: str
+    options: dict[str, Any]
+    input_dims: list[int]
+    features: dict[str, str]
+    classes: list[str]
+    attributes: list[tuple[str, float, float]]
+    best: dict[str, float]
+    versions: dict[str, str]
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write tensors and a JSON description as one safetensors file, atomically."""
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stated = {"format_version": FORMAT_VERSION, **description}
+    write_atomically(path, save(content, metadata={"sercache": json.dumps(stated)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote.
+
+    Raises:
+        TrainingError: the file is missing, damaged, or of another format version.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            description = json.loads((stream.metadata() or {})["sercache"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path}: not a checkpoint of sercache, or damaged ({error})") from error
+    version = description.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise TrainingError(f"{path}: has format {version}; this version reads format {FORMAT_VERSION}")
+    return tensors, description
+
+
+def save_head(path: Path, head: Head, description: HeadDescription) -> None:
+    """Write the finished weights of a head with everything that rebuilds it."""
+    save_tensors(path, dict(head.state_dict()), asdict(description))
+
+
+def load_head(path: Path) -> tuple[Head, HeadDescription]:
+    """Rebuild a trained head from its weights file alone, ready for evaluation.
+
+    Raises:
+        TrainingError: the file is damaged or its weights do not fit its description.
+    """
+    tensors, stated = load_tensors(path)
+    try:
+        attributes = [(name, low, high) for name, low, high in stated.pop("attributes")]
+        description = HeadDescription(attributes=attributes, **stated)
+        ranges = [(low, high) for _, low, high in attributes]
+        head = build_head(
+            description.head, description.input_dims, len(description.classes), ranges, description.options, 0
+        )
+        head.load_state_dict(tensors)
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path}: the weights do not fit their description ({error})") from error
+    return head.eval(), description
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return an optimiser's state as named tensors, ``<prefix><parameter>.<name>``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}{index}.{name}": value for index, row in state.items() for name, value in row.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, _, name = key.removeprefix(prefix).partition(".")
+            state.setdefault(int(index), {})[name] = value
+    described = optimizer.state_dict()
+    optimizer.load_state_dict({**described, "state": state})

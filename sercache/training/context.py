@@ -1,0 +1,114 @@
+"""A run folder, opened: what every member x fold of it reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sercache.cache.ledger import Ledger
+from sercache.cache.store import Cache, FeatureSet
+from sercache.corpus import Corpus, Split
+from sercache.corpus.folds import FoldMap
+from sercache.corpus.manifest import read_corpus
+from sercache.errors import CacheError, RecipeError, TrainingError
+from sercache.recipe import MemberRecipe, Recipe
+from sercache.run import Run
+from sercache.training.rows import LabelledRows
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The recipe, corpus, targets, folds and feature sets of a run."""
+
+    run: Run
+    recipe: Recipe
+    corpus: Corpus
+    rows: LabelledRows
+    folds: FoldMap
+    feature_sets: Mapping[str, FeatureSet]
+
+    def sets_of(self, member: MemberRecipe) -> list[FeatureSet]:
+        """Return the feature sets that a member reads, in its order."""
+        return [self.feature_sets[name] for name in member.features]
+
+    def usable(self, member: MemberRecipe, ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those of ``ids`` of which the member has frames in at least one of its feature sets."""
+        feature_sets = self.sets_of(member)
+        return tuple(utterance_id for utterance_id in ids if any(utterance_id in one for one in feature_sets))
+
+
+@lru_cache(maxsize=1)
+def open_run(root: Path) -> RunContext:
+    """Open a run folder that :func:`~sercache.training.ensemble.train_ensemble` has laid out.
+
+    Raises:
+        SercacheError: the corpus, a feature set or the folds are gone or damaged.
+    """
+    run = Run(root)
+    recipe = run.recipe()
+    corpus = read_run_corpus(recipe)
+    rows = LabelledRows.of(corpus, recipe.targets)
+    return RunContext(run, recipe, corpus, rows, FoldMap.load(run.folds_path), open_feature_sets(recipe))
+
+
+def read_run_corpus(recipe: Recipe) -> Corpus:
+    """Return the recipe's corpus over the recipe's classes.
+
+    Raises:
+        RecipeError: the recipe names a class that the corpus does not have.
+        CorpusError: the manifest is missing or wrong.
+    """
+    corpus = read_corpus(recipe.corpus)
+    for name in recipe.classes or ():
+        if name not in corpus.classes:
+            known = ", ".join(corpus.classes)
+            raise RecipeError(
+                f"classes: the corpus {recipe.corpus.name} has no class '{name}' (it has: {known})"
+            )
+    return corpus if recipe.classes is None else corpus.with_classes(recipe.classes)
+
+
+def open_feature_sets(recipe: Recipe) -> dict[str, FeatureSet]:
+    """Return the feature sets that the recipe's members read, by the recipe's name.
+
+    Raises:
+        CacheError: one is not in the cache.
+        RecipeError: a member would read several layers at once.
+    """
+    opened = {}
+    for name in sorted({feature for member in recipe.members for feature in member.features}):
+        try:
+            opened[name] = Cache(recipe.cache).find(recipe.features[name])
+        except CacheError as error:
+            raise CacheError(f"feature set '{name}': {error}") from None
+        if len(opened[name].layers) > 1:
+            raise RecipeError(
+                f"feature set '{name}' keeps {len(opened[name].layers)} layers, a member reads one: "
+                "give 'layers' as one layer (12) or a sum (last4, 8-12) and extract"
+            )
+    return opened
+
+
+def refuse_unextracted(feature_sets: Mapping[str, FeatureSet], corpus: Corpus) -> dict[str, int]:
+    """Return how many utterances failed in each feature set; all others must be there.
+
+    Raises:
+        TrainingError: extraction was not finished: utterances are missing that never failed.
+    """
+    failed = {}
+    for name, feature_set in feature_sets.items():
+        missing = feature_set.missing(corpus.ids)
+        known = Ledger(feature_set.folder).failures
+        untried = [utterance_id for utterance_id in missing if utterance_id not in known]
+        if untried:
+            raise TrainingError(
+                f"feature set '{name}' lacks {len(untried)} of {len(corpus)} utterances, first "
+                f"'{untried[0]}'; run sercache extract with this recipe to finish it"
+            )
+        failed[name] = len(missing)
+    return failed
+
+
+def split_ids(corpus: Corpus, split: Split) -> tuple[str, ...]:
+    """Return the ids of one split; a row without split is a training row."""
+    return tuple(row.id for row in corpus.utterances if (row.split or "train") == split)

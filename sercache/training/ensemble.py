@@ -1,0 +1,208 @@
+"""The ensemble: every member on every fold, and the out-of-fold posteriors that come of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sercache.corpus.folds import assign_folds
+from sercache.corpus.manifest import corpus_digest
+from sercache.devices import resolve_device
+from sercache.engines.protocol import Task
+from sercache.engines.registry import ENGINES
+from sercache.errors import Interrupted, SercacheError, TrainingError
+from sercache.evaluation.metrics import macro_f1, uar
+from sercache.events import Event, Listener, ignore
+from sercache.heads.registry import build_head, parameter_count
+from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import ALL_FOLDS, Posteriors
+from sercache.recipe import MemberRecipe, Recipe
+from sercache.run import Run
+from sercache.training.context import (
+    RunContext,
+    open_feature_sets,
+    open_run,
+    read_run_corpus,
+    refuse_unextracted,
+    split_ids,
+)
+from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, train_fold
+from sercache.versions import library_versions
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """How one member did, on the out-of-fold rows that have a consensus class.
+
+    ``error`` says why the member is not part of the ensemble, and is empty otherwise.
+    """
+
+    name: str
+    head: str
+    features: tuple[str, ...]
+    parameters: int
+    rows: int
+    macro_f1: float
+    uar: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleReport:
+    """What became of a recipe's members.
+
+    ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
+    ``num_classes``.
+    """
+
+    run: Run
+    members: tuple[MemberReport, ...]
+    num_classes: int
+    majority_macro_f1: float
+
+
+def train_ensemble(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    workers: int = 1,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> EnsembleReport:
+    """Train every member of a recipe on every fold, and write the members' posteriors.
+
+    A row of the training split is predicted by the fold model that never saw its speaker; a row of another
+    split by the mean of all fold models. What is finished is not done again; a member that cannot be trained
+    does not end the others.
+
+    Args:
+        recipe: what to train on what.
+        device: ``auto``, or a device as torch names it.
+        workers: processes that train side by side; 1 trains here, one fold after the other.
+        listener: told of every epoch.
+        should_stop: looked at after every batch.
+
+    Raises:
+        RecipeError: the run folder belongs to another recipe, or the recipe does not fit the corpus.
+        CacheError, CorpusError: features or corpus are missing or damaged.
+        TrainingError: no member could be trained.
+        Interrupted: ``should_stop`` said so.
+    """
+    context = _lay_out(recipe, listener)
+    place = resolve_device(device)
+    jobs = [
+        FoldJob(context.run.root, member.name, fold, place)
+        for member in recipe.members
+        for fold in range(recipe.folds.count)
+    ]
+    tasks = [Task(job.name, train_fold, (job,)) for job in jobs]
+    engine = ENGINES["processes" if workers > 1 else "in-process"](workers)
+    try:
+        errors = engine.run(tasks, listener, should_stop)
+    except Interrupted:
+        done = sum((context.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs)
+        raise Interrupted(
+            f"stopped with {done} of {len(jobs)} folds finished; "
+            "the same command goes on after the last finished epoch"
+        ) from None
+    reports = [_gather(context, member, errors) for member in recipe.members]
+    if all(report.error for report in reports):
+        raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
+    train = context.rows.select(split_ids(context.corpus, "train"))
+    labels = train.consensus[train.consensus >= 0]
+    num_classes = len(context.corpus.classes)
+    majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
+    return EnsembleReport(context.run, tuple(reports), num_classes, macro_f1(labels, majority, num_classes))
+
+
+def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
+    """Check that everything fits before anything is trained, and write what describes the run."""
+    corpus = read_run_corpus(recipe)
+    feature_sets = open_feature_sets(recipe)
+    for name, failed in refuse_unextracted(feature_sets, corpus).items():
+        if failed:
+            message = f"feature set '{name}' has no frames of {failed} utterances (see its failures.csv)"
+            listener(Event("warning", name, message=message))
+    for member in recipe.members:
+        dims = [feature_sets[name].dim for name in member.features]
+        build_head(member.head, dims, len(corpus.classes), [], member.options, 0)
+    folds = assign_folds(corpus.select(split_ids(corpus, "train")), recipe.folds.count, recipe.seed)
+    run = Run(recipe.output.resolve())
+    run.start(
+        recipe,
+        {
+            "versions": library_versions(),
+            "corpus": corpus_digest(corpus),
+            "folds": folds.digest,
+            "features": {name: one.spec.fingerprint for name, one in feature_sets.items()},
+        },
+    )
+    folds.save(run.folds_path)
+    open_run.cache_clear()
+    return open_run(run.root)
+
+
+def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
+    """Join the fold models' predictions into the member's posteriors, and score the out-of-fold rows."""
+    corpus = context.corpus
+    ranges = [(attribute.low, attribute.high) for attribute in corpus.attributes]
+    dims = [feature_set.dim for feature_set in context.sets_of(member)]
+    head = build_head(member.head, dims, len(corpus.classes), ranges, member.options, 0)
+    described = (member.name, member.head, tuple(member.features), parameter_count(head))
+    failed = [str(error) for name, error in errors.items() if name.rpartition("/")[0] == member.name]
+    if failed:
+        return MemberReport(*described, rows=0, macro_f1=np.nan, uar=np.nan, error=failed[0])
+    parts = [
+        Posteriors.load(context.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
+        for fold in range(context.recipe.folds.count)
+    ]
+    posteriors = join_folds(parts)
+    posteriors.save(context.run.posteriors_path(member.name))
+    own = posteriors.origins == "out-of-fold"
+    labels = context.rows.select(posteriors.ids).consensus[own]
+    predicted = posteriors.class_probabilities[own].argmax(axis=1)[labels >= 0]
+    labels = labels[labels >= 0]
+    num_classes = len(corpus.classes)
+    return MemberReport(
+        *described,
+        rows=len(labels),
+        macro_f1=macro_f1(labels, predicted, num_classes),
+        uar=uar(labels, predicted, num_classes),
+    )
+
+
+def join_folds(parts: list[Posteriors]) -> Posteriors:
+    """Return a member's posteriors: each fold's own rows, and the mean of all folds on every other row."""
+    own = [part.origins == "out-of-fold" for part in parts]
+    shared_ids = [
+        utterance_id for utterance_id, is_own in zip(parts[0].ids, own[0], strict=True) if not is_own
+    ]
+    shared = [part.take(shared_ids) for part in parts]
+    return Posteriors(
+        member=parts[0].member,
+        ids=tuple(
+            utterance_id
+            for part, rows in zip(parts, own, strict=True)
+            for utterance_id, is_own in zip(part.ids, rows, strict=True)
+            if is_own
+        )
+        + tuple(shared_ids),
+        classes=parts[0].classes,
+        attributes=parts[0].attributes,
+        class_probabilities=np.concatenate(
+            [part.class_probabilities[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.mean([part.class_probabilities for part in shared], axis=0)]
+        ),
+        attribute_values=np.concatenate(
+            [part.attribute_values[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.mean([part.attribute_values for part in shared], axis=0)]
+        ),
+        folds=np.concatenate(
+            [part.folds[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.full(len(shared_ids), ALL_FOLDS)]
+        ),
+        origins=np.concatenate(
+            [part.origins[rows] for part, rows in zip(parts, own, strict=True)] + [shared[0].origins]
+        ),
+        fold_map_digest=parts[0].fold_map_digest,
+    )

@@ -1,0 +1,191 @@
+"""One member on one fold, from the run folder back into it: the task that an engine runs."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sercache.corpus import Corpus
+from sercache.corpus.folds import inner_slice
+from sercache.errors import TrainingError
+from sercache.events import Event, Listener, ignore
+from sercache.files import write_atomically
+from sercache.heads.registry import build_head
+from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import Origin, Posteriors
+from sercache.recipe import MemberRecipe
+from sercache.seeds import derive_seed
+from sercache.training.batches import FrameSource
+from sercache.training.checkpoint import HeadDescription, save_head
+from sercache.training.context import RunContext, open_run, split_ids
+from sercache.training.loop import HeadTraining, predict
+from sercache.training.rows import LabelledRows
+from sercache.training.standardize import standardize_inputs
+from sercache.versions import library_versions
+
+WEIGHTS_NAME = "weights.safetensors"
+PREDICTIONS_NAME = "predictions.parquet"
+STATE_NAME = "state.safetensors"
+HISTORY_NAME = "history.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldJob:
+    """Which member and fold of which run, and where it computes."""
+
+    run_root: Path
+    member: str
+    fold: int
+    device: str
+
+    @property
+    def name(self) -> str:
+        """How events call it."""
+        return f"{self.member}/fold-{self.fold}"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRows:
+    """The utterances of one fold, by what they are for.
+
+    Attributes:
+        fit: learned from.
+        stop: decide when training ends; never of a speaker in ``fit``.
+        predicted: by origin: the fold's own rows, and the development and test splits.
+    """
+
+    fit: tuple[str, ...]
+    stop: tuple[str, ...]
+    predicted: dict[Origin, tuple[str, ...]]
+
+
+def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> None:
+    """Train a member on all folds but one, and predict that one and the splits that no fold has.
+
+    The weights are published last: a fold whose weights are there is finished, and nothing is done.
+
+    Raises:
+        TrainingError: the member cannot be trained on this fold.
+        Interrupted: ``should_stop`` said so; the next call goes on after the last finished epoch.
+    """
+    context = open_run(job.run_root)
+    folder = context.run.fold_folder(job.member, job.fold)
+    if (folder / WEIGHTS_NAME).exists():
+        return
+    member = next(one for one in context.recipe.members if one.name == job.member)
+    settings = context.recipe.training_of(member)
+    device = torch.device(job.device)
+    seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
+    rows = fold_rows(context, member, job.fold)
+    feature_sets = context.sets_of(member)
+    head = build_head(
+        member.head,
+        [feature_set.dim for feature_set in feature_sets],
+        len(context.corpus.classes),
+        [(attribute.low, attribute.high) for attribute in context.corpus.attributes],
+        member.options,
+        derive_seed(seed, "initialisation"),
+    )
+    if settings.standardize:
+        standardize_inputs(
+            head, feature_sets, rows.fit, np.random.default_rng(derive_seed(seed, "standardisation"))
+        )
+
+    def labelled(ids: Sequence[str]) -> tuple[FrameSource, LabelledRows]:
+        return FrameSource(feature_sets, ids, device), context.rows.select(ids)
+
+    training = HeadTraining(
+        head,
+        labelled(rows.fit),
+        labelled(rows.stop),
+        settings,
+        seed=seed,
+        state_path=folder / STATE_NAME,
+        task=job.name,
+        listener=listener,
+        should_stop=should_stop,
+    )
+    listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
+    progress = training.run()
+    predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
+    output = predict(head, FrameSource(feature_sets, predicted, device), settings.batch_size)
+    Posteriors(
+        member=member.name,
+        ids=tuple(predicted),
+        classes=context.corpus.classes,
+        attributes=context.corpus.attribute_names,
+        class_probabilities=torch.softmax(output.logits.double(), dim=1).numpy(),
+        attribute_values=output.attributes.double().numpy(),
+        folds=np.full(len(predicted), job.fold),
+        origins=np.asarray([origin for origin, ids in rows.predicted.items() for _ in ids], dtype=np.str_),
+        fold_map_digest=context.folds.digest,
+    ).save(folder / PREDICTIONS_NAME)
+    write_atomically(folder / HISTORY_NAME, _as_csv(progress.history))
+    description = HeadDescription(
+        member=member.name,
+        fold=job.fold,
+        head=member.head,
+        options=dict(member.options),
+        input_dims=[feature_set.dim for feature_set in feature_sets],
+        features={name: context.feature_sets[name].spec.fingerprint for name in member.features},
+        classes=list(context.corpus.classes),
+        attributes=[(one.name, one.low, one.high) for one in context.corpus.attributes],
+        best=progress.best,
+        versions=library_versions(),
+    )
+    save_head(folder / WEIGHTS_NAME, head, description)
+    (folder / STATE_NAME).unlink(missing_ok=True)
+    listener(Event("finish", job.name, values={"best": progress.best.get("macro_f1", float("nan"))}))
+
+
+def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
+    """Return which utterances a fold model learns from, stops on, and predicts.
+
+    It stops on the development split where there is one, else on an inner slice of its training rows; in
+    both cases on speakers that it does not learn from.
+
+    Raises:
+        TrainingError: a speaker would be on both sides.
+    """
+    corpus = context.corpus
+    train = context.usable(member, split_ids(corpus, "train"))
+    development = context.usable(member, split_ids(corpus, "development"))
+    folds = context.folds.of(train)
+    own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
+    others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)
+    if development:
+        fit, stop = others, development
+    else:
+        seed = derive_seed(context.recipe.seed, "fold", fold)
+        fit, stop = inner_slice(corpus.select(others), context.recipe.folds.inner_share, seed)
+        refuse_shared_speakers(corpus, fit, stop, f"fold {fold}: learned from and stopped on")
+        refuse_shared_speakers(corpus, stop, own, f"fold {fold}: stopped on and predicted")
+    refuse_shared_speakers(corpus, fit, own, f"fold {fold}: learned from and predicted")
+    predicted: dict[Origin, tuple[str, ...]] = {
+        "out-of-fold": own,
+        "development": development,
+        "held-out": context.usable(member, split_ids(corpus, "test")),
+    }
+    return FoldRows(fit, stop, predicted)
+
+
+def refuse_shared_speakers(corpus: Corpus, one: Iterable[str], other: Iterable[str], what: str) -> None:
+    """Raise a TrainingError if a speaker, known or not, has utterances on both sides."""
+    shared = {corpus.by_id[each].speaker for each in one} & {corpus.by_id[each].speaker for each in other}
+    if shared:
+        names = ", ".join(sorted(name or "(unknown)" for name in shared)[:3])
+        raise TrainingError(f"{what} share {len(shared)} speakers ({names}); this would leak")
+
+
+def _as_csv(history: list[dict[str, float]]) -> str:
+    if not history:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

@@ -1,0 +1,57 @@
+"""What a head learns from: targets by utterance, in one order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sercache.corpus import Corpus
+from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
+from sercache.recipe import TargetsRecipe
+from sercache.training.objective import Targets
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Targets of N utterances.
+
+    Attributes:
+        ids: the utterances.
+        soft: ``(N, C)`` float64, a row of NaN where there is no class target.
+        consensus: ``(N,)`` int64, negative where there is no consensus class.
+        attributes: ``(N, A)`` float64, NaN where nobody rated.
+    """
+
+    ids: tuple[str, ...]
+    soft: NDArray[np.float64]
+    consensus: NDArray[np.int64]
+    attributes: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, corpus: Corpus, recipe: TargetsRecipe) -> "LabelledRows":
+        """Return the targets of a whole corpus under the recipe's policies."""
+        policy = TargetPolicy(**recipe.model_dump())
+        return cls(corpus.ids, soft_targets(corpus, policy), consensus(corpus), corpus.attribute_values)
+
+    def select(self, ids: Sequence[str]) -> "LabelledRows":
+        """Return the rows of ``ids``, in that order."""
+        places = {utterance_id: place for place, utterance_id in enumerate(self.ids)}
+        order = np.asarray([places[utterance_id] for utterance_id in ids], dtype=np.int64)
+        return LabelledRows(tuple(ids), self.soft[order], self.consensus[order], self.attributes[order])
+
+    @property
+    def has_target(self) -> NDArray[np.bool_]:
+        """Whether there is anything to learn from a row, ``(N,)``."""
+        return np.asarray(np.isfinite(self.soft).all(axis=1) | np.isfinite(self.attributes).any(axis=1))
+
+    def targets(self, device: torch.device) -> Targets:
+        """Return all targets as float32 tensors on ``device``."""
+        return Targets(
+            torch.from_numpy(self.soft).to(device, torch.float32),
+            torch.from_numpy(self.attributes).to(device, torch.float32),
+        )
