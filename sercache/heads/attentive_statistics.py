@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sercache.heads.masking import attendable
+from sercache.heads.options import require_dropout, require_positive
 from sercache.heads.protocol import Head, HeadInput
 
 
@@ -48,6 +49,8 @@ class AttentiveStatistics(Head):
         bottleneck: int = 128,
         dropout: float = 0.1,
     ) -> None:
+        require_positive(width=width, bottleneck=bottleneck)
+        require_dropout(dropout)
         super().__init__(input_dims, num_classes, attribute_ranges, embedding_dim=width)
         self.pools = nn.ModuleList(AttentivePool(dim, bottleneck) for dim in input_dims)
         self.drop = nn.Dropout(dropout)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sercache.heads.masking import attendable, concatenate_over_time, masked_mean
+from sercache.heads.options import require_dropout, require_positive
 from sercache.heads.protocol import Head, HeadInput
 
 
@@ -51,7 +52,8 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, frames: Tensor, mask: Tensor) -> Tensor:
         batch, time, width = frames.shape
-        projected = self.project_in(frames).view(batch, time, 3, self.attention_heads, -1)
+        heads = self.attention_heads
+        projected = self.project_in(frames).view(batch, time, 3, heads, width // heads)
         query, key, value = projected.permute(2, 0, 3, 1, 4)  # each (B, heads, T, d / heads)
         attended = F.scaled_dot_product_attention(
             query,
@@ -121,6 +123,8 @@ class DeepSER(Head):
         attention_heads: int = 1,
         dropout: float = 0.1,
     ) -> None:
+        require_positive(width=width, feedforward=feedforward, attention_heads=attention_heads)
+        require_dropout(dropout)
         super().__init__(input_dims, num_classes, attribute_ranges, embedding_dim=width)
         leg = (width, attention_heads, feedforward, dropout)
         self.legs = nn.ModuleList(Leg(dim, *leg) for dim in input_dims)

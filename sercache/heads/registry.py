@@ -1,11 +1,11 @@
 """Heads by name, and how one is built."""
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from sercache.errors import RecipeError, did_you_mean
+from sercache.errors import RecipeError
+from sercache.heads.options import HeadOptions, check_options
 from sercache.heads.protocol import Head
 from sercache.registry import Registry
 
@@ -18,8 +18,6 @@ HEADS: Registry[type[Head]] = Registry(
     },
     RecipeError,
 )
-
-HeadOptions = Mapping[str, int | float | str | bool]
 
 
 def build_head(
@@ -44,23 +42,13 @@ def build_head(
         RecipeError: no such head, an option that it does not know, or a value that it cannot take.
     """
     head_class = HEADS[name]
-    known = [
-        parameter.name
-        for parameter in inspect.signature(head_class).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for option in options:
-        if option not in known:
-            listed = ", ".join(known) or "none"
-            raise RecipeError(
-                f"head '{name}' has no option '{option}' (options: {listed}).{did_you_mean(option, known)}"
-            )
+    check_options(name, head_class, options)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
         try:
             return head_class(input_dims, num_classes, attribute_ranges, **options)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"head '{name}' with options {dict(options)}: {error}") from error
+            raise RecipeError(f"head '{name}': {error}") from error
 
 
 def parameter_count(head: Head) -> int:

@@ -93,7 +93,8 @@ def load_head(path: Path) -> tuple[Head, HeadDescription]:
         )
         head.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{path}: the weights do not fit their description ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path}: the weights do not fit their description ({reason})") from error
     return head.eval(), description
 
 

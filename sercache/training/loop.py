@@ -36,7 +36,7 @@ class Progress:
     """Where training is, after an epoch.
 
     Attributes:
-        stage: 1 or 2; 3 when both are over.
+        stage: 1 or 2.
         stage_epochs: epochs finished in this stage.
         stale_epochs: epochs since the best one of this stage, or since the stage began.
         best: scores of the best epoch so far, empty before the first.
@@ -109,10 +109,9 @@ class HeadTraining:
         """Train to the end, from wherever the resume state left off; the head then has the best weights."""
         self.head.to(self.device)
         optimizer = self._resume() if self.state_path.exists() else self._begin_stage()
-        while self.progress.stage <= 2:
+        while not (self.progress.stage == 2 and self._stage_is_over()):
             if self._stage_is_over():
-                self.progress.stage += 1
-                self.progress.stage_epochs = self.progress.stale_epochs = 0
+                self.progress.stage, self.progress.stage_epochs, self.progress.stale_epochs = 2, 0, 0
                 optimizer = self._begin_stage()
                 continue
             started = time.monotonic()
@@ -223,9 +222,8 @@ class HeadTraining:
             "stop_loss": unweighted(output, self.stop_rows.targets(torch.device("cpu"))).item(),
             "macro_f1": macro_f1(labels, predicted, num_classes),
             "uar": uar(labels, predicted, num_classes),
-            "seconds": seconds,
         }
-        progress.history.append(row)
+        progress.history.append({**row, "seconds": seconds})
         progress.stage_epochs += 1
         if not progress.best or _rank(row) > _rank(progress.best):
             progress.best, progress.stale_epochs = dict(row), 0

@@ -1,13 +1,15 @@
 """What training minimises: MEDUSA's weighted sum of a class loss and an attribute loss."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sercache.errors import RecipeError
 from sercache.heads.protocol import HeadOutput
-from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, AttributeLoss, ClassLoss
 
 
 class Targets(NamedTuple):
@@ -44,18 +46,38 @@ class Objective:
     class_weights: Tensor | None = None
 
     def __call__(self, output: HeadOutput, targets: Targets) -> Tensor:
-        """Return the loss of a batch, a scalar in float32."""
-        logits, predicted = output.logits.float(), output.attributes.float()
+        """Return the loss of a batch, a scalar in at least float32.
+
+        Raises:
+            RecipeError: no part that has a weight has anything to learn from.
+        """
+        logits, predicted = _at_least_float32(output.logits), _at_least_float32(output.attributes)
+        has_attributes = bool(self.attribute_weight) and predicted.shape[1] > 0
+        if not self.class_weight and not has_attributes:
+            cause = "the corpus has no attributes" if self.attribute_weight else "attribute_weight is 0"
+            raise RecipeError(f"there is nothing to learn: class_weight is 0, and {cause}")
         loss = logits.new_zeros(())
         if self.class_weight:
             has_target = ~targets.soft.isnan().any(dim=1)
             soft = torch.where(has_target.unsqueeze(1), targets.soft, 1.0 / logits.shape[1])
-            rows = CLASS_LOSSES[self.class_loss](logits, soft.to(logits.dtype), self.class_weights)
+            weights = None if self.class_weights is None else self.class_weights.to(logits)
+            rows = self._class_loss(logits, soft.to(logits.dtype), weights)
             kept = has_target.to(rows.dtype)
             loss = loss + self.class_weight * (rows * kept).sum() / kept.sum().clamp_min(1)
-        if self.attribute_weight and predicted.shape[1]:
+        if has_attributes:
             valid = ~targets.attributes.isnan()
             truth = targets.attributes.nan_to_num(nan=0.0).to(predicted.dtype)
-            attribute_loss = ATTRIBUTE_LOSSES[self.attribute_loss](predicted, truth, valid)
-            loss = loss + self.attribute_weight * attribute_loss
+            loss = loss + self.attribute_weight * self._attribute_loss(predicted, truth, valid)
         return loss
+
+    @cached_property
+    def _class_loss(self) -> ClassLoss:
+        return CLASS_LOSSES[self.class_loss]
+
+    @cached_property
+    def _attribute_loss(self) -> AttributeLoss:
+        return ATTRIBUTE_LOSSES[self.attribute_loss]
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,12 +1,17 @@
 """Which rows make up a batch, and which rows an epoch."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sercache.corpus.targets import NO_AGREEMENT_INDEX, OTHER_INDEX
 
 _POOL_BATCHES = 16
-"""Batches that are sorted by length together: enough to save most padding, few enough to stay random."""
+"""Batches that are sorted by length together: enough to save most padding, few enough to stay random.
+
+Never more than about half of an epoch: sorting all rows would make the same batches in every epoch.
+"""
 
 
 def epoch_batches(
@@ -16,14 +21,15 @@ def epoch_batches(
 
     Args:
         lengths: ``(N,)`` what padding depends on, for example frames.
-        batch_size: rows per batch; the last ones may be smaller.
+        batch_size: rows per batch; one batch may be smaller.
         generator: the source of randomness.
 
     Returns:
         Row numbers, one array per batch, in random order.
     """
     order = generator.permutation(len(lengths))
-    pool = batch_size * _POOL_BATCHES
+    pool_batches = min(_POOL_BATCHES, math.ceil(len(order) / batch_size / 2))
+    pool = batch_size * max(1, pool_batches)
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]

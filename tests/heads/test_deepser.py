@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sercache.heads.deepser import EncoderLayer
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
 
@@ -113,3 +114,27 @@ def test_a_clip_without_text_is_the_same_whatever_stands_in_the_padding():
         assert (frames.grad[1] == 0).all()
         outputs.append(logits.detach())
     torch.testing.assert_close(*outputs)
+
+
+@pytest.mark.parametrize("attention_heads", [1, 4])
+def test_the_layer_equals_torchs_post_norm_encoder_layer(attention_heads):
+    torch_layer = torch.nn.TransformerEncoderLayer(16, attention_heads, 24, dropout=0.0, batch_first=True)
+    layer = EncoderLayer(16, attention_heads, 24, dropout=0.0)
+    names = {
+        "self_attn.in_proj_": "project_in.",
+        "self_attn.out_proj.": "project_out.",
+        "linear1.": "widen.",
+        "linear2.": "narrow.",
+        "norm1.": "attention_norm.",
+        "norm2.": "feedforward_norm.",
+    }
+    renamed = {
+        ours + key.removeprefix(theirs): value
+        for key, value in torch_layer.state_dict().items()
+        for theirs, ours in names.items()
+        if key.startswith(theirs)
+    }
+    layer.load_state_dict(renamed)
+    frames, mask = torch.randn(3, 7, 16), torch.arange(7) < torch.tensor([[7], [3], [5]])
+    wanted = torch_layer(frames, src_key_padding_mask=~mask)
+    torch.testing.assert_close(layer(frames, mask)[mask], wanted[mask], atol=1e-5, rtol=1e-5)

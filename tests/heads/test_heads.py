@@ -42,7 +42,7 @@ def alone(inputs, row):
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
-@given(lengths=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 5)), min_size=1, max_size=4))
+@given(lengths=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=15)
 def test_a_clips_output_does_not_depend_on_its_batch_mates(name, lengths):
     head = small(name).eval()
@@ -69,6 +69,19 @@ def test_padding_gets_no_gradient_and_a_missing_feature_set_gives_finite_ones(na
     for parameter in head.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_gradients_are_right_in_double_precision_with_padding_and_a_missing_feature_set(name):
+    head = small(name).double().eval()
+    inputs = batch([(4, 3), (2, 0)], padding=7.0)
+    masks = [one.mask for one in inputs]
+    frames = tuple(one.frames.double().requires_grad_() for one in inputs)
+
+    def outputs(*frames):
+        return tuple(head([HeadInput(*pair) for pair in zip(frames, masks, strict=True)]))
+
+    assert torch.autograd.gradcheck(outputs, frames)
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
@@ -130,9 +143,26 @@ def test_mean_linear_is_logistic_regression_on_pooled_frames():
         ("deepser", {"widht": 3}, r"no option 'widht' \(options: width.*Did you mean 'width'"),
         ("deepser", {"width": 10, "attention_heads": 3}, "width 10 is not a multiple"),
         ("mean-linear", {"width": 3}, "no option 'width'"),
-        ("deepser", {"width": "wide"}, "head 'deepser' with options"),
+        ("deepser", {"width": "wide"}, "head 'deepser': option 'width' must be a whole number, not 'wide'"),
+        ("deepser", {"width": 16.5}, "must be a whole number, not 16.5"),
+        ("deepser", {"width": True}, "must be a whole number, not True"),
+        ("deepser", {"dropout": "0.1"}, "option 'dropout' must be a number, not '0.1'"),
+        ("deepser", {"dropout": 1}, "dropout must be at least 0 and below 1, not 1"),
+        ("deepser", {"attention_heads": 0}, "attention_heads must be at least 1, not 0"),
+        ("attentive-statistics", {"bottleneck": -1}, "bottleneck must be at least 1, not -1"),
+        ("mean-linear", {"deviation": 1}, "option 'deviation' must be true or false, not 1"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(name, options, message):
     with pytest.raises(RecipeError, match=message):
         build_head(name, DIMS, 3, RANGES, options, 0)
+
+
+def test_building_a_head_leaves_every_generator_as_it_was(monkeypatch):
+    def refuse(seed):
+        raise AssertionError("torch.manual_seed also seeds the GPUs' generators, which nothing restores")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    before = torch.random.get_rng_state()
+    small("deepser", seed=2**63 - 1)
+    assert torch.equal(torch.random.get_rng_state(), before)

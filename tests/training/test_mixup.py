@@ -40,3 +40,17 @@ def test_missing_targets_are_neither_spread_nor_invented():
     assert kept.share.tolist() == [1.0, 1.0, 0.5]
     torch.testing.assert_close(mixed.soft, targets.soft, equal_nan=True)
     torch.testing.assert_close(mixed.attributes, targets.attributes, equal_nan=True)
+
+
+def test_without_mixing_targets_stay_as_soft_as_they_were():
+    soft = torch.tensor([[0.6, 0.4], [0.3, 0.7]])
+    mix = Mix(torch.ones(2), torch.tensor([1, 0]))
+    _, mixed = mix_targets(mix, Targets(soft, torch.zeros(2, 0)))
+    assert torch.equal(mixed.soft, soft)
+
+
+def test_gradients_flow_to_both_rows_by_their_share():
+    rows = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    mix = Mix(torch.tensor([0.25, 1.0]), torch.tensor([1, 0]))
+    mix.apply(rows)[0].sum().backward()
+    torch.testing.assert_close(rows.grad, torch.tensor([[0.25], [0.75]]))

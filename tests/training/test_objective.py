@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from sercache.errors import RecipeError
 from sercache.heads.protocol import HeadOutput
-from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.objective import Objective, Targets
 
 
@@ -21,53 +20,6 @@ def case(seed=0, rows=6, classes=4, attributes=2):
 
 def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(1, keepdims=True))
-
-
-NUMPY_CLASS_LOSSES = {
-    "cross_entropy": lambda log_p, t, w: -(w * t * log_p).sum(1),
-    "kl": lambda log_p, t, w: (w * t * (np.log(t) - log_p)).sum(1),
-    "focal": lambda log_p, t, w: -(w * t * (1 - np.exp(log_p)) ** 2 * log_p).sum(1),
-}
-
-
-@pytest.mark.parametrize("name", sorted(CLASS_LOSSES))
-@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0, 3.0]])
-def test_class_losses_equal_numpy_and_their_gradients_are_right(name, weights):
-    logits, soft, _, _ = case()
-    class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-    loss = CLASS_LOSSES[name](logits, soft, class_weights)
-    wanted = NUMPY_CLASS_LOSSES[name](
-        log_softmax(logits.detach().numpy()), soft.numpy(), np.asarray(weights or [1.0] * 4)
-    )
-    np.testing.assert_allclose(loss.detach().numpy(), wanted, rtol=1e-10)
-    assert torch.autograd.gradcheck(lambda values: CLASS_LOSSES[name](values, soft, class_weights), logits)
-
-
-def test_kl_is_zero_where_the_prediction_equals_votes_with_zeros():
-    soft = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
-    loss = CLASS_LOSSES["kl"](torch.log(soft + 1e-30), soft, None)
-    assert abs(loss.item()) < 1e-9
-
-
-@pytest.mark.parametrize("name", sorted(ATTRIBUTE_LOSSES))
-def test_attribute_losses_equal_numpy_over_valid_values(name):
-    _, _, predicted, truth = case(rows=8)
-    valid = torch.ones_like(truth, dtype=torch.bool)
-    valid[:3, 0] = False
-    columns = [
-        (predicted.detach().numpy()[keep, column], truth.numpy()[keep, column])
-        for column, keep in enumerate(valid.numpy().T)
-    ]
-    if name == "mse":
-        squares = np.concatenate([(p - t) ** 2 for p, t in columns])
-        wanted = squares.mean()
-    else:
-        wanted = np.mean(
-            [1 - 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
-             for p, t in columns]
-        )  # fmt: skip
-    assert ATTRIBUTE_LOSSES[name](predicted, truth, valid).item() == pytest.approx(wanted, rel=1e-10)
-    assert torch.autograd.gradcheck(lambda values: ATTRIBUTE_LOSSES[name](values, truth, valid), predicted)
 
 
 @given(seed=st.integers(0, 100), missing=st.integers(1, 5), name=st.sampled_from(["mse", "ccc"]))
@@ -111,6 +63,44 @@ def test_a_batch_without_any_target_has_zero_loss():
     assert (logits.grad == 0).all()
 
 
-def test_an_unknown_loss_is_named():
-    with pytest.raises(RecipeError, match=r"unknown class loss 'crossentropy'.*'cross_entropy'"):
-        CLASS_LOSSES["crossentropy"]
+def test_class_weights_scale_each_share_of_a_row_as_in_torch_and_are_not_divided_out():
+    logits, soft, predicted, truth = (tensor.detach() for tensor in case())
+    weights = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    reference = torch.nn.CrossEntropyLoss(weight=weights.double())(logits, soft)
+    objective = Objective(attribute_weight=0.0, class_weights=weights)
+    torch.testing.assert_close(
+        objective(HeadOutput(logits, predicted), Targets(soft, truth)), 1.5 * reference
+    )
+
+
+@pytest.mark.parametrize("class_loss", ["cross_entropy", "focal", "kl"])
+@pytest.mark.parametrize("attribute_loss", ["mse", "ccc"])
+def test_gradients_are_right_in_double_precision_with_missing_targets(class_loss, attribute_loss):
+    logits, soft, predicted, truth = case()
+    soft[1], truth[2, 0], truth[4] = torch.nan, torch.nan, torch.nan
+    objective = Objective(class_loss, attribute_loss, class_weights=torch.tensor([0.5, 1.0, 2.0, 3.0]))
+    targets = Targets(soft, truth)
+    assert torch.autograd.gradcheck(
+        lambda *output: objective(HeadOutput(*output), targets), (logits, predicted)
+    )
+
+
+def test_half_precision_outputs_are_judged_in_single_precision():
+    logits, soft, predicted, truth = (tensor.detach().float() for tensor in case())
+    half = HeadOutput(logits.bfloat16(), predicted.bfloat16())
+    loss = Objective()(half, Targets(soft, truth))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(
+        loss, Objective()(HeadOutput(half.logits.float(), half.attributes.float()), Targets(soft, truth))
+    )
+
+
+@pytest.mark.parametrize(
+    ("attribute_weight", "attributes", "message"),
+    [(0.0, 2, "class_weight is 0, and attribute_weight is 0"), (0.4, 0, "the corpus has no attributes")],
+)
+def test_an_objective_with_nothing_to_learn_is_an_error(attribute_weight, attributes, message):
+    objective = Objective(class_weight=0.0, attribute_weight=attribute_weight)
+    output = HeadOutput(torch.zeros(2, 3), torch.zeros(2, attributes))
+    with pytest.raises(RecipeError, match=message):
+        objective(output, Targets(torch.ones(2, 3) / 3, torch.zeros(2, attributes)))

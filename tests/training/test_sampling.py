@@ -2,7 +2,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.training.balance import class_weights
 from sercache.training.sampling import balanced_draw, epoch_batches
 
 
@@ -55,8 +54,20 @@ def test_the_balanced_draw_is_another_one_every_epoch():
     assert common == set(range(10))
 
 
-def test_class_weights_follow_the_papers_formula_over_rows_that_have_a_target():
-    targets = np.asarray([[1.0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [np.nan] * 3])
-    weights = class_weights(targets, 0.5)
-    np.testing.assert_allclose(weights, [(3 / (3 * 2.5)) ** 0.5, (3 / (3 * 0.5)) ** 0.5, 1.0])
-    np.testing.assert_array_equal(class_weights(targets, 0.0), [1, 1, 1])
+@given(rows=st.integers(200, 600), seed=st.integers(0, 99))
+def test_a_small_corpus_gets_other_batch_mates_every_epoch_too(rows, seed):
+    lengths = np.arange(rows)
+    generator = np.random.default_rng(seed)
+    first, second = (
+        {frozenset(batch.tolist()) for batch in epoch_batches(lengths, 32, generator)} for _ in range(2)
+    )
+    assert len(first & second) <= 1
+    sizes = sorted(map(len, first))
+    assert all(size == 32 for size in sizes[1:])  # no more partial batches than need be
+
+
+def test_a_class_that_the_fold_lacks_is_skipped_and_a_fold_without_classes_is_taken_whole():
+    generator = np.random.default_rng(0)
+    drawn = balanced_draw(np.asarray([0, 0, 2, 2, 2, -1, -2]), 4, 0.5, generator)
+    assert len(drawn) == 2 + 2 + 1
+    assert balanced_draw(np.asarray([-1, -2, -3]), 4, 1.0, generator).tolist() == [0, 1, 2]

@@ -1,0 +1,94 @@
+"""Every loss against numpy, and its gradient against finite differences in double precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from sercache.errors import RecipeError
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+
+
+def case(rows=6, classes=4, attributes=2):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, classes, generator=generator, dtype=torch.float64, requires_grad=True)
+    soft = torch.softmax(2 * torch.randn(rows, classes, generator=generator, dtype=torch.float64), 1)
+    predicted = torch.randn(rows, attributes, generator=generator, dtype=torch.float64, requires_grad=True)
+    truth = torch.randn(rows, attributes, generator=generator, dtype=torch.float64)
+    return logits, soft, predicted, truth
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+NUMPY_CLASS_LOSSES = {
+    "cross_entropy": lambda log_p, t, w: -(w * t * log_p).sum(1),
+    "kl": lambda log_p, t, w: (w * t * (np.log(t) - log_p)).sum(1),
+    "focal": lambda log_p, t, w: -(w * t * (1 - np.exp(log_p)) ** 2 * log_p).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CLASS_LOSSES))
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0, 3.0]])
+def test_class_losses_equal_numpy_and_their_gradients_are_right(name, weights):
+    logits, soft, _, _ = case()
+    class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    loss = CLASS_LOSSES[name](logits, soft, class_weights)
+    wanted = NUMPY_CLASS_LOSSES[name](
+        log_softmax(logits.detach().numpy()), soft.numpy(), np.asarray(weights or [1.0] * 4)
+    )
+    np.testing.assert_allclose(loss.detach().numpy(), wanted, rtol=1e-10)
+    assert torch.autograd.gradcheck(lambda values: CLASS_LOSSES[name](values, soft, class_weights), logits)
+
+
+def test_kl_is_zero_where_the_prediction_equals_votes_with_zeros():
+    soft = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    loss = CLASS_LOSSES["kl"](torch.log(soft + 1e-30), soft, None)
+    assert abs(loss.item()) < 1e-9
+
+
+@pytest.mark.parametrize("name", sorted(ATTRIBUTE_LOSSES))
+def test_attribute_losses_equal_numpy_over_valid_values(name):
+    _, _, predicted, truth = case(rows=8)
+    valid = torch.ones_like(truth, dtype=torch.bool)
+    valid[:3, 0] = False
+    columns = [
+        (predicted.detach().numpy()[keep, column], truth.numpy()[keep, column])
+        for column, keep in enumerate(valid.numpy().T)
+    ]
+    if name == "mse":
+        squares = np.concatenate([(p - t) ** 2 for p, t in columns])
+        wanted = squares.mean()
+    else:
+        wanted = np.mean(
+            [1 - 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+             for p, t in columns]
+        )  # fmt: skip
+    assert ATTRIBUTE_LOSSES[name](predicted, truth, valid).item() == pytest.approx(wanted, rel=1e-10)
+    assert torch.autograd.gradcheck(lambda values: ATTRIBUTE_LOSSES[name](values, truth, valid), predicted)
+
+
+def test_focal_forgives_a_confident_right_answer_more_than_cross_entropy_does():
+    logits = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
+    soft = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    ratio = CLASS_LOSSES["focal"](logits, soft, None) / CLASS_LOSSES["cross_entropy"](logits, soft, None)
+    torch.testing.assert_close(ratio, (1 - torch.softmax(logits, 1)[:, 0]) ** 2)
+
+
+def test_ccc_is_finite_for_constant_values():
+    predicted = torch.full((3, 1), 2.0, requires_grad=True)
+    loss = ATTRIBUTE_LOSSES["ccc"](predicted, torch.full((3, 1), 2.0), torch.ones(3, 1, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 1.0
+    assert predicted.grad.isfinite().all()
+
+
+def test_ccc_leaves_out_an_attribute_with_one_valid_row():
+    truth = torch.tensor([[1.0, 5.0], [2.0, 1.0], [3.0, 3.0]])
+    valid = torch.tensor([[True, True], [True, False], [True, False]])
+    assert ATTRIBUTE_LOSSES["ccc"](truth.clone(), truth, valid).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_unknown_loss_is_named():
+    with pytest.raises(RecipeError, match=r"unknown class loss 'crossentropy'.*'cross_entropy'"):
+        CLASS_LOSSES["crossentropy"]
