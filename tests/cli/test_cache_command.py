@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import soundfile
-from sercache.cli.cache import app
-from sercache.cli.extract import extract
 from typer.testing import CliRunner
 
 from sercache.cache.store import Cache
+from sercache.cli.cache import app
+from sercache.cli.extract import extract
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
 from sercache.errors import CacheError

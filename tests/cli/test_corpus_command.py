@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sercache.cli.corpus import app
 from typer.testing import CliRunner, Result
 
+from sercache.cli.corpus import app
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import CorpusError
 

@@ -4,9 +4,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from sercache.cli.extract import extract
 
 from sercache.cache.store import Cache
+from sercache.cli.extract import extract
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
 from sercache.errors import CacheError, CorpusError, EncoderError, RecipeError, SercacheError

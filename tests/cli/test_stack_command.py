@@ -110,7 +110,6 @@ def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
     from sercache.cli.stack import stack
-
     from sercache.errors import RecipeError
 
     with pytest.raises(RecipeError, match="is not a run"):
