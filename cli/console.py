@@ -9,7 +9,11 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from sercache.events import Event, Listener
 
+_PIPED_WIDTH = 100
+
 console = Console()
+if not console.is_terminal:
+    console = Console(width=_PIPED_WIDTH)
 progress_console = Console(stderr=True)
 
 

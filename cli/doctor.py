@@ -1,11 +1,17 @@
 """``sercache doctor``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from sercache.doctor import Finding
 
-def doctor(as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON.")) -> None:
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
     """Print versions, devices, free disk, and what is missing.
 
     Exits with code 2 if something is missing that sercache cannot work without.
@@ -25,7 +31,7 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print the finding
         raise typer.Exit(2)
 
 
-def _show(findings: list) -> None:  # type: ignore[type-arg]
+def _show(findings: "list[Finding]") -> None:
     from rich.table import Table
 
     from .console import console

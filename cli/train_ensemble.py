@@ -20,8 +20,11 @@ def train_ensemble(
     recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, .yaml.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train side by side, one core each.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
+        ),
+    ] = None,
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
@@ -149,7 +152,7 @@ def _show(report: "EnsembleReport", output: Path) -> None:
             table.add_row(*described, f"{member.rows:,}", f"{member.macro_f1:.3f}", f"{member.uar:.3f}")
     table.add_section()
     table.add_row(
-        "always the most frequent class",
+        "majority class",
         *("",) * 4,
         f"{report.majority_macro_f1:.3f}",
         f"{1 / report.num_classes:.3f}",

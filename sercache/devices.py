@@ -1,5 +1,8 @@
 """Which device work runs on."""
 
+import os
+from pathlib import Path
+
 from sercache.errors import SercacheError
 
 
@@ -25,3 +28,13 @@ def resolve_device(name: str) -> str:
             f"no device '{name}' here ({str(error).splitlines()[0]}); sercache doctor lists the devices"
         ) from None
     return name
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, a container's quota included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sercache
+from sercache.devices import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _devices() -> list[Finding]:
-    findings = [Finding("device", "cpu", f"{_usable_cores()} cores usable of {os.cpu_count()}, {_memory()}")]
+    findings = [Finding("device", "cpu", f"{usable_cores()} cores usable of {os.cpu_count()}, {_memory()}")]
     try:
         import torch
     except ImportError:
@@ -68,16 +69,6 @@ def _devices() -> list[Finding]:
         advice = "large encoders are slow on a CPU; for a GPU install the torch build that matches its driver"
         findings.append(Finding("device", "gpu", "none found", advice))
     return findings
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use, a container's quota included."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores
 
 
 def _memory() -> str:

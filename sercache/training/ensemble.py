@@ -7,7 +7,7 @@ import numpy as np
 
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
-from sercache.devices import resolve_device
+from sercache.devices import resolve_device, usable_cores
 from sercache.engines.protocol import Task
 from sercache.engines.registry import ENGINES
 from sercache.errors import Interrupted, SercacheError, TrainingError
@@ -65,7 +65,7 @@ def train_ensemble(
     recipe: Recipe,
     *,
     device: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> EnsembleReport:
@@ -78,7 +78,8 @@ def train_ensemble(
     Args:
         recipe: what to train on what.
         device: ``auto``, or a device as torch names it.
-        workers: processes that train side by side; 1 trains here, one fold after the other.
+        workers: processes that train side by side, with one thread each; 1 trains here, one fold after the
+            other. None is one per core (a head is too small to keep several busy), and 1 on a GPU.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -96,6 +97,8 @@ def train_ensemble(
         for fold in range(recipe.folds.count)
     ]
     tasks = [Task(job.name, train_fold, (job,)) for job in jobs]
+    if workers is None:
+        workers = min(usable_cores(), len(jobs)) if place == "cpu" else 1
     engine = ENGINES["processes" if workers > 1 else "in-process"](workers)
     try:
         errors = engine.run(tasks, listener, should_stop)

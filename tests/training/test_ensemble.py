@@ -44,7 +44,7 @@ def outcome(recipe):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     recipe = make_run(tmp_path_factory.mktemp("finished"))
-    return recipe, train_ensemble(recipe)
+    return recipe, train_ensemble(recipe, workers=1)
 
 
 def test_members_learn_and_every_row_has_one_out_of_fold_posterior(finished):
@@ -77,7 +77,7 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
         return run(training)
 
     monkeypatch.setattr(loop.HeadTraining, "run", record)
-    report = train_ensemble(recipe)
+    report = train_ensemble(recipe, workers=1)
     for member in report.members:
         table = Posteriors.load(report.run.posteriors_path(member.name))
         for utterance_id, fold in zip(table.ids, table.folds, strict=True):
@@ -93,7 +93,7 @@ def test_a_shared_speaker_is_refused_loudly(tmp_path):
 
 def test_other_splits_are_predicted_by_the_mean_of_the_fold_models(tmp_path):
     recipe = make_run(tmp_path, splits=SPLITS)
-    report = train_ensemble(recipe)
+    report = train_ensemble(recipe, workers=1)
     context = open_run(report.run.root)
     rows = fold_rows(context, recipe.members[0], 0)
     assert {i.split("/")[0] for i in rows.stop} == {"s5"}
@@ -121,7 +121,7 @@ def test_stage_2_starts_with_one_optimiser_and_draws_anew(tmp_path, monkeypatch)
         return draws[-1]
 
     monkeypatch.setattr(loop, "balanced_draw", record)
-    train_ensemble(recipe)
+    train_ensemble(recipe, workers=1)
     assert Counter(optimisers)[0.01] == 3  # one per fold and stage, not one per epoch
     assert Counter(optimisers)[0.003] == 3
     assert len({tuple(rows) for rows in draws}) > 1
@@ -138,9 +138,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, finis
             epochs.append(event.task)
 
     with pytest.raises(Interrupted, match="of 6 folds finished"):
-        train_ensemble(recipe, listener=count, should_stop=lambda: len(epochs) >= stop_after)
+        train_ensemble(recipe, workers=1, listener=count, should_stop=lambda: len(epochs) >= stop_after)
     assert len(epochs) == stop_after
-    train_ensemble(recipe, listener=count)
+    train_ensemble(recipe, workers=1, listener=count)
     assert max(Counter(epochs).values()) <= 7  # no epoch was done twice
     assert outcome(recipe) == outcome(finished[0])
 
@@ -148,7 +148,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, finis
 def test_a_finished_run_is_not_trained_again(finished):
     events = []
     before = outcome(finished[0])
-    train_ensemble(finished[0], listener=events.append)
+    train_ensemble(finished[0], workers=1, listener=events.append)
     assert events == []
     assert outcome(finished[0]) == before
 
@@ -191,7 +191,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path, finished, w
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    train_ensemble(recipe)
+    train_ensemble(recipe, workers=1)
     assert outcome(recipe) == outcome(finished[0])
 
 
@@ -200,7 +200,7 @@ def test_rows_that_failed_extraction_are_left_out_and_said(tmp_path):
     write_features(tmp_path, corpus, missing={("speech", "s2/3"), ("words", "s2/3"), ("words", "s4/1")})
     recipe = load_recipe(write_recipe(tmp_path))
     with pytest.raises(TrainingError, match=r"'speech' lacks 1 of 72 utterances, first 's2/3'; run sercache"):
-        train_ensemble(recipe)
+        train_ensemble(recipe, workers=1)
     for feature_set in Cache(recipe.cache).feature_sets():
         ledger = Ledger(feature_set.folder)
         for utterance_id in feature_set.missing(corpus.ids):
@@ -222,7 +222,7 @@ def test_a_member_that_cannot_be_trained_does_not_end_the_others(tmp_path):
               "training": {"stage1": {"learning_rate": 1e30}, "gradient_clip": None}}  # fmt: skip
     fine = {"name": "fine", "head": "mean-linear", "features": ["speech"]}
     recipe = make_run(tmp_path, members=[broken, fine])
-    report = train_ensemble(recipe)
+    report = train_ensemble(recipe, workers=1)
     assert "loss became" in report.members[0].error
     assert report.members[1].error == ""
     assert not report.run.posteriors_path("broken").exists()
@@ -232,7 +232,7 @@ def test_a_member_that_cannot_be_trained_does_not_end_the_others(tmp_path):
 
 def test_class_order_of_the_recipe_is_the_order_of_the_columns(tmp_path):
     recipe = make_run(tmp_path, classes=["Happy", "Angry"])
-    report = train_ensemble(recipe)
+    report = train_ensemble(recipe, workers=1)
     table = Posteriors.load(report.run.posteriors_path("linear"))
     assert table.classes == ("Happy", "Angry")
     labels = open_run(report.run.root).rows.select(table.ids).consensus
@@ -257,16 +257,16 @@ def test_class_order_of_the_recipe_is_the_order_of_the_columns(tmp_path):
 def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path, changes, error, message):
     recipe = make_run(tmp_path, **changes)
     with pytest.raises(error, match=message):
-        train_ensemble(recipe)
+        train_ensemble(recipe, workers=1)
     assert not list(tmp_path.rglob(WEIGHTS_NAME))
 
 
 def test_features_of_another_setting_cannot_slip_into_a_run(tmp_path):
     recipe = make_run(tmp_path)
-    train_ensemble(recipe)
+    train_ensemble(recipe, workers=1)
     changed = recipe.model_copy(update={"seed": 1})
     with pytest.raises(RecipeError, match=r"another recipe \(seed\)"):
-        train_ensemble(changed)
+        train_ensemble(changed, workers=1)
 
 
 def test_dims_of_the_builder_are_what_the_heads_read(finished):
