@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from sercache.evaluation.bootstrap import Difference, Estimate
     from sercache.stacking.table import Comparison, ComparisonRow
 
-PIPED_WIDTH = 100
-
 
 def stack(
     run: Annotated[Path, typer.Argument(help="A run folder, made by sercache train-ensemble.")],
@@ -31,8 +29,6 @@ def stack(
 
     Example: sercache stack runs/demo
     """
-    from rich.console import Console
-
     from sercache.interrupts import stop_flag
     from sercache.run import Run
     from sercache.stacking.comparison import compare
@@ -44,17 +40,16 @@ def stack(
         comparison = compare(
             folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
         )
-    screen = console if console.is_terminal else Console(width=PIPED_WIDTH)
-    screen.print(_table(comparison))
-    screen.print(_legend(comparison), style="dim", highlight=False)
+    console.print(_table(comparison))
+    console.print(_legend(comparison), style="dim", highlight=False)
     for sentence in ("", *comparison.verdict, ""):
-        screen.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
     for path, what in (
         (folder.comparison_path, "this table, with an interval for every score"),
         (folder.metrics_path, "the same and more, for programs"),
         (folder.root / "stack", "the fitted stackers and what they predicted"),
     ):
-        screen.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+        console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
 
 
 def _table(comparison: "Comparison") -> "Table":

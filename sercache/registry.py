@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
@@ -47,5 +48,9 @@ class Registry(Generic[T]):
         return iter(sorted(self._all_targets()))
 
     def _all_targets(self) -> dict[str, str]:
-        installed = {point.name: point.value for point in entry_points(group=f"sercache.{self.kind}s")}
-        return installed | self._targets
+        return self._installed | self._targets
+
+    @cached_property
+    def _installed(self) -> dict[str, str]:
+        group = f"sercache.{self.kind.replace(' ', '_')}s"
+        return {point.name: point.value for point in entry_points(group=group)}

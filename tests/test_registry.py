@@ -20,3 +20,15 @@ def test_a_module_is_imported_only_when_its_name_is_asked_for():
         "assert 'colorsys' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_package_adds_a_name_through_an_entry_point(tmp_path):
+    metadata = tmp_path / "plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sercache.heads]\nlstm = colorsys:rgb_to_hsv\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sercache.heads.registry import HEADS;"
+        "assert 'lstm' in HEADS and HEADS['lstm'].__name__ == 'rgb_to_hsv'; assert 'deepser' in list(HEADS)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
