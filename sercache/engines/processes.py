@@ -4,6 +4,7 @@ import multiprocessing
 import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,25 +28,31 @@ class Processes:
     def run(
         self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
     ) -> Mapping[str, SercacheError]:
-        """Run all tasks; see :class:`~sercache.engines.protocol.Engine`."""
+        """Run all tasks; see :class:`~sercache.engines.protocol.Engine`.
+
+        A process that dies takes the tasks in flight with it; the tasks after them go on in new processes.
+        """
         context = multiprocessing.get_context("spawn")
         events, stop = context.Queue(), context.Event()
-        errors: dict[str, SercacheError] = {}
-        with ProcessPoolExecutor(
-            min(self.workers, max(1, len(tasks))), context, _prepare_worker, (events, stop)
-        ) as pool:
-            names = {pool.submit(_run_task, task): task.name for task in tasks}
-            pending: set[Future[None]] = set(names)
-            while pending:
-                done, pending = wait(pending, _LOOK_SECONDS, FIRST_COMPLETED)
-                _forward(events, listener)
-                for future in done:
-                    if (error := _error_of(future, names[future])) is not None:
-                        errors[names[future]] = error
-                        listener(Event("warning", names[future], message=str(error)))
-                if should_stop() and not stop.is_set():
-                    stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
+        waiting, errors = deque(tasks), dict[str, SercacheError]()
+        while waiting and not stop.is_set():
+            with ProcessPoolExecutor(self.workers, context, _prepare_worker, (events, stop)) as pool:
+                running: dict[Future[None], str] = {}
+                is_broken = False
+                while running or (waiting and not is_broken and not stop.is_set()):
+                    while waiting and len(running) < self.workers and not is_broken and not stop.is_set():
+                        task = waiting.popleft()
+                        running[pool.submit(_run_task, task)] = task.name
+                    done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
+                    _forward(events, listener)
+                    for future in done:
+                        name = running.pop(future)
+                        is_broken |= isinstance(future.exception(), BrokenProcessPool)
+                        if (error := _error_of(future, name)) is not None:
+                            errors[name] = error
+                            listener(Event("warning", name, message=str(error)))
+                    if should_stop():
+                        stop.set()
             _forward(events, listener)
         if stop.is_set():
             raise Interrupted("stopped between two tasks")
@@ -53,8 +60,7 @@ class Processes:
 
 
 def _error_of(future: "Future[None]", name: str) -> SercacheError | None:
-    if future.cancelled():
-        return None
+    """Return what a finished task failed of; raises what is not the user's to mend."""
     try:
         future.result()
     except Interrupted:

@@ -272,3 +272,17 @@ def test_features_of_another_setting_cannot_slip_into_a_run(tmp_path):
 def test_dims_of_the_builder_are_what_the_heads_read(finished):
     context = open_run(finished[0].output.resolve())
     assert {name: one.dim for name, one in context.feature_sets.items()} == DIMS
+
+
+def test_an_interrupt_stops_all_processes(tmp_path, finished):
+    recipe = make_run(tmp_path)
+    epochs = []
+    with pytest.raises(Interrupted, match="of 6 folds finished"):
+        train_ensemble(
+            recipe,
+            workers=2,
+            listener=lambda event: epochs.append(event),
+            should_stop=lambda: len(epochs) > 4,
+        )
+    train_ensemble(recipe, workers=1)
+    assert outcome(recipe) == outcome(finished[0])
