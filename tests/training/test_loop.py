@@ -1,0 +1,166 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from run_builder import make_corpus, make_run, write_features
+
+from sercache.cache.store import Cache
+from sercache.errors import TrainingError
+from sercache.evaluation.metrics import macro_f1
+from sercache.heads.registry import build_head
+from sercache.recipe import TargetsRecipe, TrainingRecipe
+from sercache.training import loop
+from sercache.training.balance import class_weights
+from sercache.training.batches import FrameSource
+from sercache.training.context import open_run
+from sercache.training.ensemble import train_ensemble
+from sercache.training.loop import HeadTraining, predict
+from sercache.training.member import HISTORY_NAME, fold_rows
+from sercache.training.rows import LabelledRows
+
+CPU = torch.device("cpu")
+SETTINGS = TrainingRecipe(
+    batch_size=8,
+    accumulate=2,
+    stage1={"epochs": 3, "learning_rate": 0.01},
+    stage2={"epochs": 0},
+    mixup={"probability": 0.0},
+)
+
+
+@pytest.fixture
+def training(tmp_path):
+    corpus = make_corpus(tmp_path)
+    write_features(tmp_path, corpus)
+    feature_sets = [one for one in Cache(tmp_path / "cache").feature_sets() if one.spec.encoder == "speech"]
+    rows = LabelledRows.of(corpus, TargetsRecipe())
+
+    def part(ids, change=lambda rows: rows):
+        return FrameSource(feature_sets, ids, CPU), change(rows.select(ids))
+
+    def make(
+        settings=SETTINGS,
+        fit=corpus.ids[:45],
+        stop=corpus.ids[45:],
+        change=lambda rows: rows,
+        name="mean-linear",
+    ):
+        head = build_head(name, [6], 3, [(1, 7)], {}, 0)
+        return HeadTraining(
+            head, part(fit, change), part(stop), settings, seed=1, state_path=tmp_path / "state", task="one"
+        )
+
+    return make
+
+
+def test_the_optimiser_steps_once_per_group_of_batches_in_every_epoch(training, monkeypatch):
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1) or step(self))
+    training().run()
+    batches = -(-45 // 8)
+    assert len(steps) == 3 * -(-batches // 2)
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(training, monkeypatch):
+    """The batches of a group are of different sizes, and count by their rows."""
+    gradients = []
+
+    def keep(parameters, limit):
+        gradients.append([one.grad.clone() for one in parameters if one.grad is not None])
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
+    everything = {"stage1": {"epochs": 1, "learning_rate": 1e-12}, "attribute_weight": 0.0}
+    plain = SETTINGS.model_dump() | everything
+    for batch_size, accumulate in ((45, 1), (8, 6)):
+        settings = TrainingRecipe(**(plain | {"batch_size": batch_size, "accumulate": accumulate}))
+        one = training(settings)
+        one.run()
+        one.state_path.unlink()
+    for large, sum_of_small in zip(*gradients, strict=True):
+        torch.testing.assert_close(sum_of_small, large, atol=1e-5, rtol=1e-3)
+
+
+def test_class_weights_come_from_the_rows_that_are_learned_from(training, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        loop, "class_weights", lambda soft, exponent: seen.append(soft) or class_weights(soft, exponent)
+    )
+    one = training()
+    one.run()
+    for soft in seen:
+        np.testing.assert_array_equal(soft, one.fit_rows.soft)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_macro_f1_is_of_all_stop_rows_at_once_whatever_the_batch_size(training, batch_size):
+    one = training(SETTINGS.model_copy(update={"batch_size": batch_size}))
+    progress = one.run()
+    output = predict(one.head, one.stop_source, 3)
+    labelled = one.stop_rows.consensus >= 0
+    wanted = macro_f1(
+        one.stop_rows.consensus[labelled], output.logits.argmax(dim=1).numpy()[labelled], num_classes=3
+    )
+    assert progress.best["macro_f1"] == pytest.approx(wanted)
+    assert len(one.stop_rows) == 27
+
+
+@pytest.mark.parametrize("name", ["mean-linear", "attentive-statistics", "deepser"])
+def test_predictions_do_not_depend_on_the_batch_size_or_order(training, name):
+    one = training(name=name)
+    few, many = predict(one.head, one.stop_source, 2), predict(one.head, one.stop_source, 64)
+    torch.testing.assert_close(few.logits, many.logits, atol=1e-5, rtol=1e-4)
+    back = FrameSource(one.stop_source.feature_sets, one.stop_source.ids[::-1], CPU)
+    torch.testing.assert_close(predict(one.head, back, 64).logits.flip(0), many.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_patience_ends_a_stage_and_the_best_epoch_is_kept(training):
+    settings = SETTINGS.model_copy(update={"patience": 2})
+    settings = TrainingRecipe(**(settings.model_dump() | {"stage1": {"epochs": 40, "learning_rate": 0.05}}))
+    one = training(settings)
+    progress = one.run()
+    best = int(progress.best["epoch"])
+    assert len(progress.history) == best + 2 < 40
+    assert progress.best["macro_f1"] == max(row["macro_f1"] for row in progress.history)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: replace(rows, soft=rows.soft * np.nan, attributes=rows.attributes * np.nan),
+         "none of its 45 training rows has a target"),
+        (lambda rows: replace(rows, attributes=rows.attributes * np.inf),
+         "the loss became (nan|inf) in epoch 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learned_is_one_clear_line(training, change, message):
+    with pytest.raises(TrainingError, match=message):
+        training(change=change).run()
+
+
+def test_rows_without_a_class_teach_attributes(training):
+    def no_classes(rows):
+        return replace(rows, soft=rows.soft * np.nan)
+
+    one = training(change=no_classes)
+    progress = one.run()
+    losses = [row["train_loss"] for row in progress.history]
+    assert losses[-1] < losses[0]
+
+
+def test_test_rows_are_never_stopped_on(tmp_path):
+    recipe = make_run(tmp_path, splits=["train"] * 6 + ["test"] * 2)
+    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    for fold in range(3):
+        rows = fold_rows(context, recipe.members[0], fold)
+        assert not {"s6", "s7"} & {each.split("/")[0] for each in rows.fit + rows.stop}
+
+
+def test_the_history_has_a_row_per_epoch(tmp_path):
+    report = train_ensemble(make_run(tmp_path), workers=1)
+    with (report.run.fold_folder("linear", 0) / HISTORY_NAME).open() as stream:
+        history = list(csv.DictReader(stream))
+    assert [int(row["epoch"]) for row in history] == list(range(1, len(history) + 1))
+    assert {"stage", "train_loss", "stop_loss", "macro_f1", "uar", "seconds"} <= set(history[0])
