@@ -111,7 +111,8 @@ def verify_cache(
         )
     held = sum(len(feature_set) for feature_set in feature_sets)
     what = "every checksum and every source fits" if sources else "every checksum fits"
-    console.print(f"{what}: {held:,} utterances in {len(feature_sets)} feature sets", highlight=False)
+    sets = "1 feature set" if len(feature_sets) == 1 else f"{len(feature_sets)} feature sets"
+    console.print(f"{what}: {held:,} utterances in {sets}", highlight=False)
 
 
 def _feature_sets(path: Path) -> "list[FeatureSet]":

@@ -159,10 +159,16 @@ def local_digest(folder: Path) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep warnings and progress bars of transformers off the screen; restore its settings afterwards."""
+    """Keep warnings and progress bars of transformers off the screen, and the hub's lines about retries.
+
+    Their settings are restored afterwards.
+    """
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     transformers_logging: Any = logging
+    hub_verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(hub_logging.ERROR)
     verbosity = transformers_logging.get_verbosity()
     had_progress_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -172,6 +178,7 @@ def quiet_transformers() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        hub_logging.set_verbosity(hub_verbosity)
         transformers_logging.set_verbosity(verbosity)
         if had_progress_bar:
             transformers_logging.enable_progress_bar()
