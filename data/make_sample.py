@@ -1,6 +1,6 @@
 """Make the sample corpus again: ``python -m sercache.data.make_sample FOLDER``.
 
-Emotion moves the voice in the directions that Banse and Scherer (1996) and Juslin and Laukka (2003, table 7)
+Emotion moves the voice in the directions that Banse and Scherer (1996) and Juslin and Laukka (2003)
 report; how far, is our choice. Speakers differ in how much of it they show, so that unseen speakers are hard.
 """
 

@@ -20,6 +20,8 @@ _BLOCK = 80
 
 _BANDWIDTHS_HZ = (80.0, 110.0, 160.0)
 _EDGE_SECONDS = 0.08
+_PEAK = 0.8
+"""Loudest sample: louder clips are turned down, never clipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,10 @@ def synthesize(text: str, voice: Voice, generator: np.random.Generator) -> NDArr
     frication = _resonate(noise, np.minimum(noise_hz, 7000.0)[:, None], (900.0,))
     speech += 2.0 * frication / (np.abs(frication).max() + 1e-9) * (0.5 + 0.5 * voice.tension)
     edge = np.minimum(np.arange(size), np.arange(size)[::-1]) / (SAMPLE_RATE_HZ * _EDGE_SECONDS)
-    level = 0.06 * 10 ** (voice.loudness_db / 20)
+    speech *= 0.06 * 10 ** (voice.loudness_db / 20) * np.minimum(edge, 1)
+    speech *= min(1.0, _PEAK / np.abs(speech).max())
     room = 0.002 * generator.normal(size=size)
-    return np.clip(level * speech * np.minimum(edge, 1) + room, -1, 1).astype(np.float32)
+    return (speech + room).astype(np.float32)
 
 
 def _timeline(text: str, voice: Voice, generator: np.random.Generator) -> tuple[list[Phoneme], list[int]]:

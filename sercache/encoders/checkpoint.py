@@ -163,10 +163,11 @@ def quiet_transformers() -> Iterator[None]:
 
     Their settings are restored afterwards.
     """
-    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils import logging as untyped_hub_logging
     from transformers.utils import logging
 
     transformers_logging: Any = logging
+    hub_logging: Any = untyped_hub_logging
     hub_verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity(hub_logging.ERROR)
     verbosity = transformers_logging.get_verbosity()
