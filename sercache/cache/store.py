@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec
+from sercache.cache.layers import parse_layers
 from sercache.cache.shard import ShardIndex, read_index
 from sercache.cache.sources import Source
-from sercache.encoders.layers import parse_layers
 from sercache.errors import CacheError, EncoderError
 from sercache.files import read_json
 from sercache.recipe import FeatureRecipe

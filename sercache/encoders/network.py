@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sercache.encoders.layers import LayerSelection
+from sercache.cache.layers import LayerSelection
 from sercache.encoders.protocol import Precision
 from sercache.errors import EncoderError
 

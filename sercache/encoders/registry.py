@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from sercache.cache.layers import LayerSelection, parse_layers
 from sercache.encoders.checkpoint import Checkpoint, open_checkpoint
-from sercache.encoders.layers import LayerSelection, parse_layers
 from sercache.encoders.protocol import Encoder, Precision
 from sercache.errors import EncoderError, did_you_mean
 from sercache.registry import Registry
@@ -47,7 +47,7 @@ def load_encoder(
 
     Args:
         name: ``logmel``, ``char-ngrams``, a name on the Hugging Face hub, or the folder of a checkpoint.
-        layers: which layers to keep; see :func:`sercache.encoders.layers.parse_layers`.
+        layers: which layers to keep; see :func:`sercache.cache.layers.parse_layers`.
         device: where a transformers model computes, as torch names it (``cpu``, ``cuda:1``).
         precision: how a transformers model computes; frames are float32 in any case.
         trust_remote_code: let Python code that comes with a checkpoint run.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.layers import LayerSelection
 from sercache.encoders.network import FrozenNetwork, batches_by_length
 from sercache.encoders.protocol import Frames, Precision, Waveform
 from sercache.errors import EncoderError

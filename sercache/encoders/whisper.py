@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.layers import LayerSelection
 from sercache.encoders.network import FrozenNetwork, batches_by_length
 from sercache.encoders.protocol import Frames, Precision, Waveform
 from sercache.errors import EncoderError

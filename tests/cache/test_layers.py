@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.encoders.layers import parse_layers
+from sercache.cache.layers import parse_layers
 from sercache.errors import EncoderError
 
 
