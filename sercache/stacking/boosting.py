@@ -1,11 +1,13 @@
 """LightGBM: gradient-boosted trees over the members' posteriors."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
@@ -15,15 +17,18 @@ from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 _CLASS_MODEL = "classes.txt"
+_LEAST_PROBABILITY = 1e-6
 
 
 class Boosting:
     """One multi-class model for the classes, one regression model per attribute.
 
     LightGBM has no soft labels for several classes, so a row comes once for each class it has votes for,
-    weighted by its share and the class's weight. Early stopping looks at the stopping slice only; without one
-    a model gets as many rounds as its patience. Saved in LightGBM's text format; a damaged text model can
-    crash the process, so its digest is checked before it is parsed.
+    weighted by its share and the class's weight. Like the neural meta-classifier it starts as the soft vote:
+    the trees learn what to add to the logarithm of the members' mean, and to their mean attributes. Early
+    stopping looks at the stopping slice only; without one a model gets as many rounds as its patience. Saved
+    in LightGBM's text format; a damaged text model can crash the process, so its digest is checked before it
+    is parsed.
     """
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
@@ -55,17 +60,17 @@ class Boosting:
         """
         arranged = self._signature.arrange(inputs)
         features = arranged.features()
-        probabilities = arranged.class_probabilities.mean(axis=1)
+        scores = _class_start(arranged)
         attributes = arranged.attribute_values.mean(axis=1)
         if len(arranged) and self._class_model is not None:
-            probabilities = np.asarray(self._class_model.predict(features, num_threads=1))
+            scores = scores + np.asarray(self._class_model.predict(features, raw_score=True, num_threads=1))
         for index, (model, attribute) in enumerate(
             zip(self._attribute_models, arranged.attributes, strict=True)
         ):
             if len(arranged) and model is not None:
-                values = np.asarray(model.predict(features, num_threads=1))
+                values = attributes[:, index] + np.asarray(model.predict(features, num_threads=1))
                 attributes[:, index] = np.clip(values, attribute.low, attribute.high)
-        return Prediction(probabilities, attributes)
+        return Prediction(softmax(scores, axis=1), attributes)
 
     def save(self, folder: Path) -> None:
         """Write one text file per model."""
@@ -107,10 +112,14 @@ class Boosting:
             "force_row_wise": True,
             "verbosity": -1,
         }
-        grown_on = lightgbm.Dataset(fit.features, fit.targets, weight=fit.weights, params=parameters)
+        grown_on = lightgbm.Dataset(
+            fit.features, fit.targets, weight=fit.weights, init_score=fit.start, params=parameters
+        )
         if not len(stop.targets):
             return lightgbm.train(parameters, grown_on, min(settings.patience, settings.rounds))
-        stopped_on = lightgbm.Dataset(stop.features, stop.targets, weight=stop.weights, reference=grown_on)
+        stopped_on = lightgbm.Dataset(
+            stop.features, stop.targets, weight=stop.weights, init_score=stop.start, reference=grown_on
+        )
         model = lightgbm.train(
             parameters,
             grown_on,
@@ -121,24 +130,34 @@ class Boosting:
         return lightgbm.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration))
 
 
+@dataclass(frozen=True)
 class _Examples:
-    """Features ``(E, F)``, targets ``(E,)`` and weights ``(E,)``."""
+    """Features ``(E, F)``, targets and weights ``(E,)``, and where each starts: ``(E, C)`` or ``(E,)``."""
 
-    def __init__(self, features: Floats, targets: NDArray[Any], weights: Floats) -> None:
-        self.features, self.targets, self.weights = features, targets, weights
+    features: Floats
+    targets: NDArray[Any]
+    weights: Floats
+    start: Floats
 
 
 def _class_examples(rows: StackingRows, weights: Floats) -> _Examples:
     """Return each row once for every class that it has votes for."""
     votes = np.nan_to_num(rows.soft_targets, nan=0.0)
     which, classes = np.nonzero(votes)
-    return _Examples(rows.inputs.features()[which], classes, (votes * weights)[which, classes])
+    weighted = (votes * weights)[which, classes]
+    return _Examples(rows.inputs.features()[which], classes, weighted, _class_start(rows.inputs)[which])
+
+
+def _class_start(inputs: StackingInputs) -> Floats:
+    """Return the soft vote as scores ``(N, C)``: their softmax is the mean of the members."""
+    return np.asarray(np.log(np.maximum(inputs.class_probabilities.mean(axis=1), _LEAST_PROBABILITY)))
 
 
 def _attribute_examples(rows: StackingRows, index: int) -> _Examples:
     values = rows.attribute_targets[:, index]
     rated = np.flatnonzero(~np.isnan(values))
-    return _Examples(rows.inputs.features()[rated], values[rated], np.ones(len(rated)))
+    start = rows.inputs.attribute_values.mean(axis=1)[rated, index]
+    return _Examples(rows.inputs.features()[rated], values[rated], np.ones(len(rated)), start)
 
 
 def _attribute_file(index: int) -> str:
