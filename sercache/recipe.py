@@ -96,6 +96,12 @@ class TrainingRecipe(_Strict):
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> "TrainingRecipe":
+        if self.stage1.epochs + self.stage2.epochs == 0:
+            raise ValueError("stage1.epochs and stage2.epochs are both 0")
+        return self
+
 
 class MemberRecipe(_Strict):
     """One member: a head over feature sets, with its own seed."""

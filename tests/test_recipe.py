@@ -64,6 +64,7 @@ def test_a_wrong_key_is_named_with_its_place_and_the_nearest_one(tmp_path, chang
         (SMALLEST + "  - {name: one, features: [speech]}", "member name 'one' occurs twice"),
         (SMALLEST.replace("name: one", "name: one, training: {patiense: 3}"),
          "member 'one', training: unknown key 'patiense'. Did you mean 'patience'"),
+        (SMALLEST + "training: {stage1: {epochs: 0}, stage2: {epochs: 0}}", "are both 0"),
         ("corpus: !!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )  # fmt: skip

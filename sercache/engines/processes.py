@@ -5,9 +5,10 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from sercache.engines.protocol import Task
@@ -39,20 +40,25 @@ class Processes:
             with ProcessPoolExecutor(self.workers, context, _prepare_worker, (events, stop)) as pool:
                 running: dict[Future[None], str] = {}
                 is_broken = False
-                while running or (waiting and not is_broken and not stop.is_set()):
-                    while waiting and len(running) < self.workers and not is_broken and not stop.is_set():
-                        task = waiting.popleft()
-                        running[pool.submit(_run_task, task)] = task.name
-                    done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
-                    _forward(events, listener)
-                    for future in done:
-                        name = running.pop(future)
-                        is_broken |= isinstance(future.exception(), BrokenProcessPool)
-                        if (error := _error_of(future, name)) is not None:
-                            errors[name] = error
-                            listener(Event("warning", name, message=str(error)))
-                    if should_stop():
-                        stop.set()
+                try:
+                    while running or (waiting and not is_broken and not stop.is_set()):
+                        while waiting and len(running) < self.workers and not is_broken and not stop.is_set():
+                            task = waiting.popleft()
+                            with _interrupts_blocked():
+                                running[pool.submit(_run_task, task)] = task.name
+                        done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
+                        _forward(events, listener)
+                        for future in done:
+                            name = running.pop(future)
+                            is_broken |= isinstance(future.exception(), BrokenProcessPool)
+                            if (error := _error_of(future, name)) is not None:
+                                errors[name] = error
+                                listener(Event("warning", name, message=str(error)))
+                        if should_stop():
+                            stop.set()
+                except BaseException:
+                    stop.set()  # a full disk, say, must not wait for hours until the others are done
+                    raise
             _forward(events, listener)
         if stop.is_set():
             raise Interrupted("stopped between two tasks")
@@ -80,6 +86,16 @@ def _forward(events: Any, listener: Listener) -> None:
             return
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that starts here never hears of Ctrl-C, which reaches all of them; the main one decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _worker: dict[str, Any] = {}
 
 
@@ -87,8 +103,6 @@ def _prepare_worker(events: Any, stop: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group of processes; only the main one decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     _worker.update(events=events, stop=stop)
     if parent is not None:

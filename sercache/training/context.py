@@ -10,7 +10,8 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Split
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
-from sercache.errors import CacheError, RecipeError, TrainingError
+from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
+from sercache.events import Event, Listener
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
 from sercache.training.rows import LabelledRows
@@ -107,6 +108,34 @@ def refuse_unextracted(feature_sets: Mapping[str, FeatureSet], corpus: Corpus) -
             )
         failed[name] = len(missing)
     return failed
+
+
+def refuse_crossing_speakers(corpus: Corpus, listener: Listener) -> None:
+    """Make sure that no model will stop on, or be judged on, a speaker that it learned from.
+
+    Rows without a speaker cannot be judged; if several splits have such rows, a warning says so.
+
+    Raises:
+        CorpusError: a speaker is in two splits.
+    """
+    splits: dict[str | None, set[str]] = {}
+    for row in corpus.utterances:
+        splits.setdefault(row.speaker, set()).add(row.split or "train")
+    nameless = splits.pop(None, set())
+    crossing = sorted(str(speaker) for speaker, its in splits.items() if len(its) > 1)
+    if crossing:
+        where = " and ".join(f"'{split}'" for split in sorted(splits[crossing[0]]))
+        raise CorpusError(
+            f"speaker '{crossing[0]}' is in the splits {where} ({len(crossing)} such speakers): models would "
+            "be judged on voices that they learned. sercache corpus check lists them all; without a column "
+            "'split' the folds keep speakers apart"
+        )
+    if len(nameless) > 1:
+        message = (
+            f"rows without a speaker are in the splits {', '.join(sorted(nameless))}: "
+            "nobody can tell whether the models know their voices"
+        )
+        listener(Event("warning", "corpus", message=message))
 
 
 def split_ids(corpus: Corpus, split: Split) -> tuple[str, ...]:

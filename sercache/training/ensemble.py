@@ -10,7 +10,7 @@ from sercache.corpus.manifest import corpus_digest
 from sercache.devices import resolve_device, usable_cores
 from sercache.engines.protocol import Task
 from sercache.engines.registry import ENGINES
-from sercache.errors import Interrupted, SercacheError, TrainingError
+from sercache.errors import Interrupted, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
 from sercache.heads.registry import build_head, parameter_count
@@ -23,9 +23,11 @@ from sercache.training.context import (
     open_feature_sets,
     open_run,
     read_run_corpus,
+    refuse_crossing_speakers,
     refuse_unextracted,
     split_ids,
 )
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, train_fold
 from sercache.versions import library_versions
 
@@ -121,6 +123,7 @@ def train_ensemble(
 def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
     """Check that everything fits before anything is trained, and write what describes the run."""
     corpus = read_run_corpus(recipe)
+    refuse_crossing_speakers(corpus, listener)
     feature_sets = open_feature_sets(recipe)
     for name, failed in refuse_unextracted(feature_sets, corpus).items():
         if failed:
@@ -129,6 +132,14 @@ def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
     for member in recipe.members:
         dims = [feature_sets[name].dim for name in member.features]
         build_head(member.head, dims, len(corpus.classes), [], member.options, 0)
+        settings = recipe.training_of(member)
+        for losses, name in (
+            (CLASS_LOSSES, settings.class_loss),
+            (ATTRIBUTE_LOSSES, settings.attribute_loss),
+        ):
+            if name not in losses:
+                known = ", ".join(losses)
+                raise RecipeError(f"member '{member.name}': unknown {losses.kind} '{name}' (known: {known})")
     folds = assign_folds(corpus.select(split_ids(corpus, "train")), recipe.folds.count, recipe.seed)
     run = Run(recipe.output.resolve())
     run.start(
@@ -159,6 +170,7 @@ def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, Serc
         Posteriors.load(context.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
         for fold in range(context.recipe.folds.count)
     ]
+    _refuse_foreign_rows(context, member, parts)
     posteriors = join_folds(parts)
     posteriors.save(context.run.posteriors_path(member.name))
     own = posteriors.origins == "out-of-fold"
@@ -172,6 +184,28 @@ def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, Serc
         macro_f1=macro_f1(labels, predicted, num_classes),
         uar=uar(labels, predicted, num_classes),
     )
+
+
+def _refuse_foreign_rows(context: RunContext, member: MemberRecipe, parts: list[Posteriors]) -> None:
+    """Raise unless each training row was predicted once, by the model of the fold that holds its speaker."""
+    train = set(context.usable(member, split_ids(context.corpus, "train")))
+    for fold, part in enumerate(parts):
+        own = [
+            utterance_id
+            for utterance_id, origin in zip(part.ids, part.origins, strict=True)
+            if origin == "out-of-fold"
+        ]
+        folds = set(part.folds.tolist()) | set(context.folds.of(own).tolist())
+        if part.fold_map_digest != context.folds.digest or folds != {fold}:
+            raise TrainingError(
+                f"{context.run.fold_folder(member.name, fold)}: predictions of other folds than this run's; "
+                "remove that folder, and the same command trains it again"
+            )
+        train -= set(own)
+    if train:
+        raise TrainingError(
+            f"{member.name}: no fold predicted {len(train)} training rows, first '{min(train)}'"
+        )
 
 
 def join_folds(parts: list[Posteriors]) -> Posteriors:

@@ -172,13 +172,15 @@ class HeadTraining:
                 if settings.gradient_clip is not None:
                     torch.nn.utils.clip_grad_norm_(self.head.parameters(), settings.gradient_clip)
                 optimizer.step()
-        mean_loss = total_loss.item() / len(drawn)
-        if not math.isfinite(mean_loss):
+        return self._finite(total_loss.item() / len(drawn), "loss")
+
+    def _finite(self, loss: float, name: str) -> float:
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"{self.task}: the loss became {mean_loss} in epoch {len(self.progress.history) + 1}; "
+                f"{self.task}: the {name} became {loss} in epoch {len(self.progress.history) + 1}; "
                 "a lower learning_rate or another seed may help"
             )
-        return mean_loss
+        return loss
 
     def _draw(self, generator: np.random.Generator) -> NDArray[np.int64]:
         usable = np.flatnonzero(self.fit_rows.has_target)
@@ -215,11 +217,14 @@ class HeadTraining:
             self.settings.class_weight,
             self.settings.attribute_weight,
         )
+        stop_loss = unweighted(output, self.stop_rows.targets(torch.device("cpu"))).item()
+        stage = self.settings.stage1 if progress.stage == 1 else self.settings.stage2
         row = {
             "epoch": len(progress.history) + 1,
             "stage": progress.stage,
+            "learning_rate": stage.learning_rate,
             "train_loss": train_loss,
-            "stop_loss": unweighted(output, self.stop_rows.targets(torch.device("cpu"))).item(),
+            "stop_loss": self._finite(stop_loss, "loss on the stop rows"),
             "macro_f1": macro_f1(labels, predicted, num_classes),
             "uar": uar(labels, predicted, num_classes),
         }
@@ -259,6 +264,9 @@ class HeadTraining:
 def predict(head: Head, source: FrameSource, batch_size: int) -> HeadOutput:
     """Return logits ``(N, C)`` and attributes ``(N, A)`` of all utterances of ``source``, on the CPU."""
     head.eval()
+    if not source.ids:
+        num_attributes = len(head.get_buffer("attribute_low"))
+        return HeadOutput(torch.empty(0, head.class_output.out_features), torch.empty(0, num_attributes))
     order = np.argsort(source.lengths, kind="stable")
     outputs = [
         head(source.batch(order[first : first + batch_size])) for first in range(0, len(order), batch_size)

@@ -13,7 +13,7 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
 from sercache.events import Event, Listener, ignore
-from sercache.files import write_atomically
+from sercache.files import remove_stale_temporaries, write_atomically
 from sercache.heads.registry import build_head
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Origin, Posteriors
@@ -74,7 +74,9 @@ def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: Should
     """
     context = open_run(job.run_root)
     folder = context.run.fold_folder(job.member, job.fold)
+    remove_stale_temporaries(folder)
     if (folder / WEIGHTS_NAME).exists():
+        (folder / STATE_NAME).unlink(missing_ok=True)
         return
     member = next(one for one in context.recipe.members if one.name == job.member)
     settings = context.recipe.training_of(member)
@@ -149,7 +151,8 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
     both cases on speakers that it does not learn from.
 
     Raises:
-        TrainingError: a speaker would be on both sides.
+        TrainingError: a speaker would be on both sides, or a side would be empty.
+        CorpusError: there are too few speakers for an inner slice.
     """
     corpus = context.corpus
     train = context.usable(member, split_ids(corpus, "train"))
@@ -157,6 +160,11 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
     folds = context.folds.of(train)
     own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
     others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)
+    if not own or not others:
+        side = "in" if not own else "outside"
+        raise TrainingError(
+            f"{member.name}/fold-{fold}: no row {side} the fold has frames in {member.features}"
+        )
     if development:
         fit, stop = others, development
     else:

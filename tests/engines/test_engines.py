@@ -1,4 +1,5 @@
 import multiprocessing
+import time
 
 import engine_tasks
 import pytest
@@ -50,3 +51,29 @@ def test_tasks_run_in_other_processes_and_one_that_dies_takes_only_those_in_flig
     assert "its process died" in str(errors["dies"])
     assert written(tmp_path) == ["a", "b"]
     assert int((tmp_path / "a").read_text()) != int((tmp_path / "b").read_text())
+
+
+def test_every_event_arrives_in_its_tasks_order(engine):
+    """Also the last ones: a worker sends them while the pool is already ending."""
+    for _ in range(2):
+        events = []
+        assert engine.run([Task(n, engine_tasks.count, (n, 40)) for n in "abcde"], events.append, never) == {}
+        for name in "abcde":
+            assert [event.done for event in events if event.task == name] == list(range(40))
+
+
+def test_an_error_of_no_task_ends_the_run_without_waiting_for_the_others(engine, tmp_path):
+    tasks = [Task("full", engine_tasks.fill_the_disk, ())]
+    tasks += [Task(name, engine_tasks.work_until_stopped, (str(tmp_path), name)) for name in "ab"]
+    started = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        engine.run(tasks, ignore, never)
+    assert time.monotonic() - started < 20  # work_until_stopped alone would take 30
+    assert not multiprocessing.active_children()
+
+
+def test_a_ctrl_c_that_reaches_the_workers_is_left_to_the_main_process():
+    finished = []
+    tasks = [Task(name, engine_tasks.hear_ctrl_c, (name,)) for name in "abc"]
+    assert ENGINES["processes"](2).run(tasks, lambda event: finished.append(event.task), never) == {}
+    assert sorted(finished) == ["a", "b", "c"]

@@ -45,10 +45,15 @@ def make_corpus(folder, *, per_speaker=9, splits=None, seed=0):
     return corpus
 
 
-def write_features(folder, corpus, *, missing=(), speaker_mark=0.0, seed=1):
-    """Frames around a point per class; ``speaker_mark`` adds a feature that names the speaker."""
+def write_features(folder, corpus, *, missing=(), centre_of=None, seed=1):
+    """Frames around a point per class, or around ``centre_of(feature set, utterance)``."""
     generator = np.random.default_rng(seed)
     centres = {name: generator.normal(size=(len(CLASSES), dim)) for name, dim in DIMS.items()}
+    if centre_of is None:
+
+        def centre_of(name, utterance):
+            return centres[name][int(np.argmax(utterance.votes))]
+
     for name, dim in DIMS.items():
         spec = FeatureSpec(
             encoder=name,
@@ -68,9 +73,8 @@ def write_features(folder, corpus, *, missing=(), speaker_mark=0.0, seed=1):
         for utterance in corpus.utterances:
             if (name, utterance.id) in missing:
                 continue
-            centre = centres[name][int(np.argmax(utterance.votes))]
-            frames = centre + 0.8 * generator.normal(size=(generator.integers(2, 9), dim))
-            frames[:, 0] += speaker_mark * int(utterance.speaker[1:])
+            noise = generator.normal(size=(generator.integers(2, 9), dim))
+            frames = centre_of(name, utterance) + 0.8 * noise
             stored = to_storage(frames.astype(np.float32), spec.dtype)
             rows.append(
                 StoredUtterance(utterance.id, (stored,), float("nan"), Source("0" * 32, 5, (None, None)))
@@ -105,8 +109,8 @@ def write_recipe(folder, **changes):
     return path
 
 
-def make_run(folder, *, splits=None, missing=(), speaker_mark=0.0, **changes):
+def make_run(folder, *, splits=None, missing=(), **changes):
     """Lay out corpus, cache and recipe in ``folder``; return the loaded recipe."""
     corpus = make_corpus(folder, splits=splits)
-    write_features(folder, corpus, missing=missing, speaker_mark=speaker_mark)
+    write_features(folder, corpus, missing=missing)
     return load_recipe(write_recipe(folder, **changes))

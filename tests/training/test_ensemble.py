@@ -1,9 +1,11 @@
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, wr
 import sercache.training.loop as loop
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache
+from sercache.corpus.manifest import write_corpus
 from sercache.errors import (
     CacheError,
     CorpusError,
@@ -23,8 +26,11 @@ from sercache.errors import (
 )
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import load_recipe
+from sercache.training.batches import FrameSource
+from sercache.training.checkpoint import load_head
 from sercache.training.context import open_run
 from sercache.training.ensemble import train_ensemble
+from sercache.training.loop import predict
 from sercache.training.member import WEIGHTS_NAME, fold_rows, refuse_shared_speakers
 
 SPLITS = ["train"] * 5 + ["development"] + ["test"] * 2
@@ -83,6 +89,32 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
         for utterance_id, fold in zip(table.ids, table.folds, strict=True):
             speakers = {i.split("/")[0] for i in seen[f"{member.name}/fold-{fold}"]}
             assert utterance_id.split("/")[0] not in speakers
+
+
+def test_a_feature_that_names_the_speaker_teaches_nothing_about_other_speakers(tmp_path, monkeypatch):
+    """Every speaker says one class only, and has a dimension of their own: a leak would score near 1."""
+    epochs = itertools.count(1)
+    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: next(epochs) / 100)  # keep the last epoch
+    corpus = make_corpus(tmp_path)
+    utterances = tuple(
+        replace(row, votes=tuple(3.0 * np.eye(3)[int(row.speaker[1:]) % 3]), other_votes=0.0)
+        for row in corpus.utterances
+    )
+    corpus = replace(corpus, utterances=utterances)
+    write_corpus(corpus, tmp_path / "corpus.csv")
+    voices = dict(
+        zip(DIMS, np.split(8 * np.eye(8, sum(DIMS.values())), [DIMS["speech"]], axis=1), strict=True)
+    )
+    write_features(tmp_path, corpus, centre_of=lambda name, row: voices[name][int(row.speaker[1:])])
+    member = {"name": "linear", "head": "mean-linear", "features": ["speech", "words"]}
+    report = train_ensemble(load_recipe(write_recipe(tmp_path, members=[member])), workers=1)
+    context = open_run(report.run.root)
+    fit = fold_rows(context, context.recipe.members[0], 0).fit
+    head, _ = load_head(report.run.fold_folder("linear", 0) / WEIGHTS_NAME)
+    source = FrameSource(context.sets_of(context.recipe.members[0]), fit, torch.device("cpu"))
+    learned = predict(head, source, 16).logits.argmax(dim=1).numpy()
+    assert (learned == context.rows.select(fit).consensus).mean() > 0.95
+    assert report.members[0].macro_f1 < 0.7
 
 
 def test_a_shared_speaker_is_refused_loudly(tmp_path):
@@ -208,7 +240,9 @@ def test_rows_that_failed_extraction_are_left_out_and_said(tmp_path):
         ledger.save()
     warnings = []
     report = train_ensemble(
-        recipe, listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None
+        recipe,
+        workers=1,
+        listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None,
     )
     assert any("'words' has no frames of 2 utterances" in message for message in warnings)
     tables = {m.name: Posteriors.load(report.run.posteriors_path(m.name)) for m in report.members}
@@ -227,7 +261,7 @@ def test_a_member_that_cannot_be_trained_does_not_end_the_others(tmp_path):
     assert report.members[1].error == ""
     assert not report.run.posteriors_path("broken").exists()
     with pytest.raises(TrainingError, match="no member could be trained; broken: "):
-        train_ensemble(load_recipe(write_recipe(tmp_path, members=[broken], output="other")))
+        train_ensemble(load_recipe(write_recipe(tmp_path, members=[broken], output="other")), workers=1)
 
 
 def test_class_order_of_the_recipe_is_the_order_of_the_columns(tmp_path):
@@ -251,6 +285,7 @@ def test_class_order_of_the_recipe_is_the_order_of_the_columns(tmp_path):
         ({"members": [{"name": "one", "features": ["speech"], "options": {"widht": 3}}]}, RecipeError,
          "no option 'widht'"),
         ({"members": [{"name": "one", "head": "lstm", "features": ["speech"]}]}, RecipeError, "unknown head"),
+        ({"training": {"class_loss": "hinge"}}, RecipeError, "member 'fusion': unknown class loss 'hinge'"),
         ({"folds": {"count": 9}}, CorpusError, "need at least 9 speakers, there are 8"),
     ],
 )  # fmt: skip

@@ -1,4 +1,5 @@
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from sercache.training.context import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.loop import HeadTraining, predict
 from sercache.training.member import HISTORY_NAME, fold_rows
+from sercache.training.objective import Objective
 from sercache.training.rows import LabelledRows
 
 CPU = torch.device("cpu")
@@ -116,6 +118,13 @@ def test_predictions_do_not_depend_on_the_batch_size_or_order(training, name):
     torch.testing.assert_close(predict(one.head, back, 64).logits.flip(0), many.logits, atol=1e-5, rtol=1e-4)
 
 
+def test_no_rows_give_no_predictions(training):
+    one = training()
+    output = predict(one.head, FrameSource(one.stop_source.feature_sets, [], CPU), 8)
+    assert output.logits.shape == (0, 3)
+    assert output.attributes.shape == (0, 1)
+
+
 def test_patience_ends_a_stage_and_the_best_epoch_is_kept(training):
     settings = SETTINGS.model_copy(update={"patience": 2})
     settings = TrainingRecipe(**(settings.model_dump() | {"stage1": {"epochs": 40, "learning_rate": 0.05}}))
@@ -164,3 +173,71 @@ def test_the_history_has_a_row_per_epoch(tmp_path):
         history = list(csv.DictReader(stream))
     assert [int(row["epoch"]) for row in history] == list(range(1, len(history) + 1))
     assert {"stage", "train_loss", "stop_loss", "macro_f1", "uar", "seconds"} <= set(history[0])
+
+
+BOTH_STAGES = SETTINGS.model_dump() | {
+    "stage1": {"epochs": 50, "learning_rate": 0.01},
+    "stage2": {"epochs": 50, "learning_rate": 0.003},
+}
+
+
+def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1(training, monkeypatch):
+    scores = iter([0.5, 0.6, 0.4, 0.4, 0.3, 0.3])
+    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: next(scores))
+    started_from = []
+    begin = HeadTraining._begin_stage
+
+    def record(one):
+        optimizer = begin(one)
+        started_from.append({name: value.clone() for name, value in one.head.state_dict().items()})
+        return optimizer
+
+    monkeypatch.setattr(HeadTraining, "_begin_stage", record)
+    one = training(TrainingRecipe(**(BOTH_STAGES | {"patience": 2})))
+    progress = one.run()
+    assert [row["stage"] for row in progress.history] == [1, 1, 1, 1, 2, 2]
+    assert progress.best["epoch"] == 2
+    for name, value in started_from[1].items():
+        assert torch.equal(value, one.head.state_dict()[name])  # and no epoch of stage 2 was better
+
+
+def test_of_equal_macro_f1_the_lower_stop_loss_wins(training, monkeypatch):
+    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: 0.5)
+    settings = SETTINGS.model_dump() | {"stage1": {"epochs": 8, "learning_rate": 0.3}}
+    progress = training(TrainingRecipe(**settings)).run()
+    losses = [row["stop_loss"] for row in progress.history]
+    assert progress.best["stop_loss"] == min(losses) != losses[-1]
+
+
+def test_stage_2_has_no_class_weights(training, monkeypatch):
+    seen = []
+
+    def record(*arguments):
+        seen.append(len(arguments) > 4 and arguments[4] is not None)
+        return Objective(*arguments)
+
+    monkeypatch.setattr(loop, "Objective", record)
+    stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1}}
+    training(TrainingRecipe(**(SETTINGS.model_dump() | stages))).run()
+    assert seen == [True, False, False, False]  # training and stop rows of each stage
+
+
+def test_training_leaves_the_global_generator_alone(training):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one_epoch = SETTINGS.model_dump() | {"stage1": {"epochs": 1}}
+    training(TrainingRecipe(**one_epoch), fit=[f"s0/{row}" for row in range(8)], name="deepser").run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_that_the_last_step_of_an_epoch_breaks_are_never_kept(training, monkeypatch):
+    one = training()
+
+    def break_the_head(optimizer):
+        with torch.no_grad():
+            one.head.class_output.weight.fill_(math.nan)
+        return 0.5
+
+    monkeypatch.setattr(one, "_train_epoch", break_the_head)
+    with pytest.raises(TrainingError, match=r"one: the loss on the stop rows became nan in epoch 1; a lower"):
+        one.run()
