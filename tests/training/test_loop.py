@@ -241,3 +241,17 @@ def test_weights_that_the_last_step_of_an_epoch_breaks_are_never_kept(training, 
     monkeypatch.setattr(one, "_train_epoch", break_the_head)
     with pytest.raises(TrainingError, match=r"one: the loss on the stop rows became nan in epoch 1; a lower"):
         one.run()
+
+
+@pytest.mark.parametrize("name", ["mean-linear", "deepser"])
+def test_bfloat16_learns_like_float32(training, name):
+    mixing = {"mixup": {"probability": 1.0}, "stage1": {"epochs": 1, "learning_rate": 0.01}}
+    scores = []
+    for precision in ("float32", "bfloat16"):
+        one = training(
+            TrainingRecipe(**(SETTINGS.model_dump() | mixing | {"precision": precision})), name=name
+        )
+        scores.append(one.run().history[0]["train_loss"])
+        one.state_path.unlink()
+    assert scores[1] != scores[0]
+    assert scores[1] == pytest.approx(scores[0], rel=0.02)
