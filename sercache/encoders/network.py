@@ -1,6 +1,6 @@
 """What the transformers encoders share: a frozen forward pass, and batches of bounded size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,19 +8,29 @@ import torch
 from torch import Tensor
 
 from sercache.cache.layers import LayerSelection
+from sercache.encoders.inference import prepare_for_inference
 from sercache.encoders.protocol import Precision
 from sercache.errors import EncoderError
+
+Fetch = Callable[[], Tensor]
+"""Waits for a batch and returns its planes in main memory: ``(L, B, T, D)`` float32."""
 
 
 class FrozenNetwork:
     """A model on its device that turns input tensors into the kept layers.
 
+    On a GPU nothing here waits: inputs go over from pinned memory, planes come back into pinned memory on a
+    stream of their own, and only the fetch waits for them. So the next batch computes meanwhile.
+
     Args:
         name: the encoder's name, for messages.
-        model: a transformers encoder in evaluation mode.
+        model: a transformers encoder in evaluation mode; it is changed in place.
         selection: which layers to keep; those of a group are summed on the device, in float32.
         device: where to compute, as torch names it.
         precision: ``bfloat16`` runs the forward pass under autocast.
+
+    Attributes:
+        parameter_count: how many numbers the model has learnt.
     """
 
     def __init__(
@@ -29,9 +39,13 @@ class FrozenNetwork:
         self.name = name
         self._selection = selection
         self._precision = precision
+        self.parameter_count: int = sum(parameter.numel() for parameter in model.parameters())
+        prepare_for_inference(model, precision)
         try:
             self._device = torch.device(device)
             self._model = model.to(self._device)
+            is_cuda = self._device.type == "cuda"
+            self._copies: Any = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise EncoderError(f"encoder '{name}' cannot be put on device '{device}' ({reason})") from error
@@ -41,20 +55,46 @@ class FrozenNetwork:
         """Return whether the network computes on the CPU, where small batches are the fastest."""
         return self._device.type == "cpu"
 
-    @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run a batch.
+        """Run a batch and wait for it; see :meth:`begin`."""
+        return self.begin(inputs)()
+
+    @torch.inference_mode()
+    def begin(self, inputs: Mapping[str, Tensor]) -> Fetch:
+        """Begin a batch; call the result to wait for it.
 
         Args:
-            inputs: the model's keyword arguments, tensors with the batch first.
+            inputs: the model's keyword arguments, tensors in main memory with the batch first.
 
         Returns:
-            ``(L, B, T, D)`` float32 on the device.
+            what fetches ``(L, B, T, D)`` float32 planes, from any thread.
         """
-        on_device = {key: tensor.to(self._device) for key, tensor in inputs.items()}
+        planes = self._planes({key: self._moved(tensor) for key, tensor in inputs.items()})
+        if self._copies is None:
+            planes = planes.cpu()
+            return lambda: planes
+        self._copies.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._copies):
+            fetched = torch.empty(planes.shape, dtype=planes.dtype, pin_memory=True)
+            fetched.copy_(planes, non_blocking=True)
+            planes.record_stream(self._copies)
+            copied = self._copies.record_event()
+
+        def fetch() -> Tensor:
+            copied.synchronize()
+            return fetched
+
+        return fetch
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        if self._device.type != "cuda":
+            return tensor.to(self._device)
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _planes(self, inputs: Mapping[str, Tensor]) -> Tensor:
         autocast = torch.autocast(self._device.type, torch.bfloat16)
         with autocast if self._precision == "bfloat16" else nullcontext():
-            output = self._model(**on_device, output_hidden_states=self._selection.needs_hidden_states)
+            output = self._model(**inputs, output_hidden_states=self._selection.needs_hidden_states)
         hidden_states: Any = output.hidden_states if self._selection.needs_hidden_states else None
         top = self._selection.num_layers
         if hidden_states is not None and len(hidden_states) != top + 1:

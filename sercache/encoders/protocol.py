@@ -1,7 +1,7 @@
 """What every encoder is."""
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 from sercache.audio import Waveform
 from sercache.cache.fingerprint import FeatureSpec
 
-__all__ = ["Encoder", "Frames", "Precision", "Waveform"]
+__all__ = ["Encoder", "Frames", "Pending", "Precision", "StagedEncoder", "Waveform"]
 
 Precision = Literal["float32", "bfloat16"]
 """How a transformers encoder computes; ``bfloat16`` is autocast."""
 
 Frames = NDArray[np.float32]
 """What an encoder gives for one clip: ``(L, T, D)``, one plane per kept layer; nearly always L = 1."""
+
+Pending = Callable[[], list[Frames]]
+"""Waits for what was begun, and returns the frames of each input; it may be called in any thread."""
 
 
 class Encoder(Protocol):
@@ -37,4 +40,40 @@ class Encoder(Protocol):
         Raises:
             EncoderError: an input cannot be encoded (empty text, a clip too short for one frame).
         """
+        ...
+
+
+@runtime_checkable
+class StagedEncoder(Encoder, Protocol):
+    """An encoder whose work on one batch overlaps with that on the batches before and after.
+
+    ``begin([prepare(one) for one in inputs])()`` gives what ``encode(inputs)`` does.
+
+    Attributes:
+        batch_limit: most samples or tokens in one batch, padding included; a longer input goes alone. It
+            changes how fast frames come, never what they are (beyond rounding).
+    """
+
+    batch_limit: float
+
+    @property
+    def can_be_padded(self) -> bool:
+        """Whether inputs of different lengths may share a batch."""
+        ...
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the network has learnt."""
+        ...
+
+    def prepare(self, waveform: Waveform | str, /) -> Any:
+        """Do what needs no device with one input; threads call this side by side.
+
+        Raises:
+            EncoderError: the input cannot be encoded.
+        """
+        ...
+
+    def begin(self, prepared: Sequence[Any]) -> Pending:
+        """Begin to encode prepared inputs; on a GPU this does not wait for them."""
         ...

@@ -6,6 +6,7 @@ from typing import Any
 from sercache.cache.layers import LayerSelection, parse_layers
 from sercache.encoders.checkpoint import Checkpoint, open_checkpoint
 from sercache.encoders.protocol import Encoder, Precision
+from sercache.encoders.random_weights import PREFIX, open_random_checkpoint
 from sercache.errors import EncoderError, did_you_mean
 from sercache.registry import Registry
 
@@ -46,7 +47,8 @@ def load_encoder(
     """Load an encoder, ready to encode.
 
     Args:
-        name: ``logmel``, ``char-ngrams``, a name on the Hugging Face hub, or the folder of a checkpoint.
+        name: ``logmel``, ``char-ngrams``, a name on the Hugging Face hub, the folder of a checkpoint, or
+            ``random:`` and an architecture (for benchmarks; see :mod:`~sercache.encoders.random_weights`).
         layers: which layers to keep; see :func:`sercache.cache.layers.parse_layers`.
         device: where a transformers model computes, as torch names it (``cpu``, ``cuda:1``).
         precision: how a transformers model computes; frames are float32 in any case.
@@ -58,10 +60,7 @@ def load_encoder(
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
-    try:
-        checkpoint = open_checkpoint(name, trust_remote_code=trust_remote_code)
-    except EncoderError as error:
-        raise EncoderError(f"{error}{did_you_mean(name, ENCODERS)}") from error
+    checkpoint = _open(name, trust_remote_code)
     selection = parse_layers(layers, checkpoint.num_layers)
     model = checkpoint.load_model()
     if checkpoint.model_type in FAMILIES:
@@ -73,3 +72,12 @@ def load_encoder(
     else:
         family = FAMILIES[model.main_input_name]
     return family(checkpoint, model, selection, device, precision)
+
+
+def _open(name: str, trust_remote_code: bool) -> Checkpoint:
+    if name.startswith(PREFIX):
+        return open_random_checkpoint(name)
+    try:
+        return open_checkpoint(name, trust_remote_code=trust_remote_code)
+    except EncoderError as error:
+        raise EncoderError(f"{error}{did_you_mean(name, ENCODERS)}") from error

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.network import FrozenNetwork, batches_by_length
-from sercache.encoders.protocol import Frames, Precision, Waveform
+from sercache.encoders.inference import replace_front_group_norm
+from sercache.encoders.network import Fetch, FrozenNetwork, batches_by_length
+from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.errors import EncoderError
 
 _EXACT_WHEN_MASKED = {"hubert", "unispeech-sat", "wav2vec2", "wav2vec2-bert", "wavlm"}
@@ -28,11 +29,12 @@ class SpeechEncoder:
 
     The waveform is prepared clip by clip as the checkpoint's ``preprocessor_config.json`` says: zero mean and
     unit variance over the clip's own samples where ``do_normalize`` is set. Clips share a padded batch only
-    where a mask keeps padding out exactly; group-norm fronts (wav2vec2-base, HuBERT-base, WavLM-base) and
-    unknown models run clip by clip, unpadded. An adapter after the encoder (``add_adapter``) is left out.
+    where masks keep padding out exactly, for group-norm fronts (wav2vec2-base, HuBERT-base, WavLM-base) with
+    statistics of each clip alone; unknown models run clip by clip, unpadded. An adapter after the encoder
+    (``add_adapter``) is left out.
 
     Attributes:
-        batch_seconds: most audio in one batch, padding included.
+        batch_limit: most samples in one batch, padding included.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class SpeechEncoder:
             model.config.add_adapter = False
         self._model = model
         self._extractor = checkpoint.load_feature_extractor()
+        self.can_be_padded = _is_exact_when_masked(checkpoint.config)
+        self._front_norm = replace_front_group_norm(model) if self.can_be_padded else None
         self._network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
-        self._can_be_padded = _is_exact_when_masked(checkpoint.config)
-        self.batch_seconds = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        seconds_per_batch = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
         self.spec = FeatureSpec(
             encoder=checkpoint.name,
             revision=checkpoint.revision,
@@ -71,16 +75,15 @@ class SpeechEncoder:
         Raises:
             EncoderError: a waveform is shorter than one frame.
         """
-        limit = self.batch_seconds * self._extractor.sampling_rate if self._can_be_padded else 0
-        frames: dict[int, Frames] = {}
         with quiet_transformers():
-            prepared = [self._prepare(waveform) for waveform in inputs]
-            for batch in batches_by_length([len(waveform) for waveform in inputs], limit):
-                encoded = self._encode_batch([prepared[index] for index in batch])
-                frames.update(zip(batch, encoded, strict=True))
-        return [frames[index] for index in range(len(prepared))]
+            return self.begin([self.prepare(waveform) for waveform in inputs])()
 
-    def _prepare(self, waveform: Waveform | str) -> Tensor:
+    @property
+    def parameter_count(self) -> int:
+        """Return how many numbers the network has learnt."""
+        return self._network.parameter_count
+
+    def prepare(self, waveform: Waveform | str) -> Tensor:
         """Return the model's input for one clip, without padding: ``(S,)`` samples or ``(F, bins)``."""
         if isinstance(waveform, str):
             raise EncoderError(f"encoder '{self._network.name}' reads audio, not text")
@@ -97,15 +100,41 @@ class SpeechEncoder:
             raise EncoderError(self._too_short(len(waveform)))
         return torch.from_numpy(np.ascontiguousarray(valid, dtype=np.float32))
 
-    def _encode_batch(self, clips: list[Tensor]) -> list[Frames]:
+    def begin(self, prepared: Sequence[Tensor]) -> Pending:
+        """Begin to encode clips that :meth:`prepare` returned, in padded batches."""
+        lengths = [len(clip) for clip in prepared]
+        limit = self.batch_limit if self.can_be_padded else 0.0
+        batches = batches_by_length(lengths, limit)
+        begun = [self._begin_batch([prepared[index] for index in batch]) for batch in batches]
+
+        def fetch() -> list[Frames]:
+            frames: dict[int, Frames] = {}
+            for batch, fetch_planes in zip(batches, begun, strict=True):
+                planes = fetch_planes().numpy()
+                for row, index in enumerate(batch):
+                    count = min(self._frame_count(lengths[index]), planes.shape[2])
+                    frames[index] = np.ascontiguousarray(planes[:, row, :count])
+            return [frames[index] for index in range(len(lengths))]
+
+        return fetch
+
+    def _begin_batch(self, clips: Sequence[Tensor]) -> Fetch:
         lengths = [len(clip) for clip in clips]
-        inputs = {self._input_name: pad_sequence(clips, batch_first=True)}
-        if min(lengths) < max(lengths):
+        is_padded = min(lengths) < max(lengths)
+        inputs = {self._input_name: pad_sequence(list(clips), batch_first=True)}
+        if is_padded:
             mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
             inputs["attention_mask"] = mask.long()
-        planes = self._network(inputs).cpu().numpy()
-        counts = [min(self._frame_count(length), planes.shape[2]) for length in lengths]
-        return [np.ascontiguousarray(planes[:, row, :count]) for row, count in enumerate(counts)]
+        if self._front_norm is not None:
+            self._front_norm.lengths = (
+                [self._first_front_length(length) for length in lengths] if is_padded else None
+            )
+        return self._network.begin(inputs)
+
+    def _first_front_length(self, samples: int) -> int:
+        """Return how many positions a clip has behind the first convolution, where the group norm sits."""
+        config = self._model.config
+        return int((samples - config.conv_kernel[0]) // config.conv_stride[0] + 1)
 
     @property
     def _input_name(self) -> str:
@@ -124,8 +153,7 @@ class SpeechEncoder:
         if hasattr(config, "conv_stride"):
             return float(rate_hz / math.prod(config.conv_stride))
         noise = np.random.default_rng(0).standard_normal(6 * rate_hz).astype(np.float32) / 10
-        short, long = (self._prepare(noise[: seconds * rate_hz]) for seconds in (2, 6))
-        counts = [self._encode_batch([clip])[0].shape[1] for clip in (short, long)]
+        counts = [frames.shape[1] for frames in self.encode([noise[: 2 * rate_hz], noise])]
         return float(counts[1] - counts[0]) / 4
 
     def _too_short(self, samples: int) -> str:
@@ -133,11 +161,7 @@ class SpeechEncoder:
 
 
 def _is_exact_when_masked(config: Any) -> bool:
-    return (
-        config.model_type in _EXACT_WHEN_MASKED
-        and getattr(config, "feat_extract_norm", "layer") == "layer"
-        and not getattr(config, "conv_pos_batch_norm", False)
-    )
+    return config.model_type in _EXACT_WHEN_MASKED and not getattr(config, "conv_pos_batch_norm", False)
 
 
 def _normalization(extractor: Any) -> str:

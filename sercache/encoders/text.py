@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.network import FrozenNetwork, batches_by_length
-from sercache.encoders.protocol import Frames, Precision, Waveform
+from sercache.encoders.network import Fetch, FrozenNetwork, batches_by_length
+from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.encoders.windows import cross_fade
 from sercache.errors import EncoderError
 
@@ -24,7 +25,6 @@ _TOKENS_PER_BATCH_CPU, _TOKENS_PER_BATCH = 512, 8192
 class _Piece:
     """A stretch of one text's tokens that the model reads at once."""
 
-    text_index: int
     inputs: dict[str, Tensor]
     """``(T,)`` each."""
     is_word: Tensor
@@ -39,7 +39,7 @@ class TextEncoder:
     windows that share a quarter of their length, cross-faded where they meet: no text is cut off.
 
     Attributes:
-        batch_tokens: most tokens in one batch, padding included.
+        batch_limit: most tokens in one batch, padding included.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class TextEncoder:
         self._tokenizer = checkpoint.load_tokenizer()
         self._network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
         self._longest = int(min(self._tokenizer.model_max_length, _positions(checkpoint.config, model)))
-        self.batch_tokens = _TOKENS_PER_BATCH_CPU if self._network.is_on_cpu else _TOKENS_PER_BATCH
+        self.batch_limit = float(_TOKENS_PER_BATCH_CPU if self._network.is_on_cpu else _TOKENS_PER_BATCH)
+        self.can_be_padded = True
+        self._tokenizer_lock = Lock()  # a tokenizer that truncates must not be called by two threads
         self.spec = FeatureSpec(
             encoder=checkpoint.name,
             revision=checkpoint.revision,
@@ -75,41 +77,62 @@ class TextEncoder:
             EncoderError: a text is empty, or the tokenizer makes nothing of it.
         """
         with quiet_transformers():
-            pieces = [piece for index, text in enumerate(inputs) for piece in self._pieces(index, text)]
-        encoded: dict[int, Frames] = {}
-        for batch in batches_by_length([len(piece.is_word) for piece in pieces], self.batch_tokens):
-            encoded.update(zip(batch, self._encode_batch([pieces[i] for i in batch]), strict=True))
-        texts = groupby(range(len(pieces)), key=lambda i: pieces[i].text_index)
-        return [self._join([encoded[i] for i in indices]) for _, indices in texts]
+            return self.begin([self.prepare(text) for text in inputs])()
 
-    def _pieces(self, text_index: int, text: object) -> Iterator[_Piece]:
+    @property
+    def parameter_count(self) -> int:
+        """Return how many numbers the network has learnt."""
+        return self._network.parameter_count
+
+    def prepare(self, text: Waveform | str) -> list[_Piece]:
+        """Return a text's tokens in pieces that fit into the model."""
         if not isinstance(text, str):
             raise EncoderError(f"encoder '{self._network.name}' reads text, not audio")
-        encoding = self._tokenizer(
-            [text.strip()],
-            return_special_tokens_mask=True,
-            return_overflowing_tokens=True,
-            truncation=True,
-            max_length=self._longest,
-            stride=self._overlap,
-        )
+        with self._tokenizer_lock:
+            encoding = self._tokenizer(
+                [text.strip()],
+                return_special_tokens_mask=True,
+                return_overflowing_tokens=True,
+                truncation=True,
+                max_length=self._longest,
+                stride=self._overlap,
+            )
+        return list(self._pieces(encoding))
+
+    def begin(self, prepared: Sequence[list[_Piece]]) -> Pending:
+        """Begin to encode texts that :meth:`prepare` returned, in padded batches."""
+        pieces = [piece for text in prepared for piece in text]
+        batches = batches_by_length([len(piece.is_word) for piece in pieces], self.batch_limit)
+        begun = [self._begin_batch([pieces[index] for index in batch]) for batch in batches]
+
+        def fetch() -> list[Frames]:
+            encoded: dict[int, Frames] = {}
+            for batch, fetch_planes in zip(batches, begun, strict=True):
+                planes = fetch_planes()
+                for row, index in enumerate(batch):
+                    is_word = pieces[index].is_word
+                    encoded[index] = planes[:, row, : len(is_word)][:, is_word].numpy()
+            in_order = (encoded[index] for index in range(len(pieces)))
+            return [self._join(list(islice(in_order, len(text)))) for text in prepared]
+
+        return fetch
+
+    def _pieces(self, encoding: Any) -> Iterator[_Piece]:
         names = [name for name in self._tokenizer.model_input_names if name in encoding]
         for window, special in enumerate(encoding["special_tokens_mask"]):
             is_word = ~torch.tensor(special, dtype=torch.bool)
             if not is_word.any():
                 raise EncoderError(f"encoder '{self._network.name}': the text has no token to encode")
-            yield _Piece(text_index, {name: torch.tensor(encoding[name][window]) for name in names}, is_word)
+            yield _Piece({name: torch.tensor(encoding[name][window]) for name in names}, is_word)
 
-    def _encode_batch(self, pieces: list[_Piece]) -> list[Frames]:
+    def _begin_batch(self, pieces: Sequence[_Piece]) -> Fetch:
         padding = {"input_ids": self._tokenizer.pad_token_id or 0}
-        inputs = {
-            name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
-            for name in pieces[0].inputs
-        }
-        planes = self._network(inputs).cpu()
-        return [
-            planes[:, row, : len(piece.is_word)][:, piece.is_word].numpy() for row, piece in enumerate(pieces)
-        ]
+        return self._network.begin(
+            {
+                name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
+                for name in pieces[0].inputs
+            }
+        )
 
     def _join(self, windows: list[Frames]) -> Frames:
         if len(windows) == 1:

@@ -11,7 +11,7 @@ from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
 from sercache.encoders.network import FrozenNetwork, batches_by_length
-from sercache.encoders.protocol import Frames, Precision, Waveform
+from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.errors import EncoderError
 
 _SECONDS_PER_BATCH = 480.0
@@ -25,7 +25,7 @@ class WhisperEncoder:
     have the same shape, so a clip's frames cannot depend on its batch mates.
 
     Attributes:
-        batch_seconds: most audio in one batch, padding included.
+        batch_limit: most samples in one batch, padding included.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class WhisperEncoder:
         self._extractor = checkpoint.load_feature_extractor()
         self._network = FrozenNetwork(checkpoint.name, model.get_encoder(), selection, device, precision)
         self._samples_per_frame = 2 * self._extractor.hop_length  # the second convolution has stride 2
-        self.batch_seconds = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        seconds_per_batch = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
+        self.can_be_padded = True
         self.spec = FeatureSpec(
             encoder=checkpoint.name,
             revision=checkpoint.revision,
@@ -61,19 +63,15 @@ class WhisperEncoder:
             EncoderError: a waveform is empty or longer than Whisper's input.
         """
         with quiet_transformers():
-            prepared = [self._prepare(waveform) for waveform in inputs]
-        limit = self.batch_seconds * self._extractor.sampling_rate
-        frames: list[Frames] = []
-        for batch in batches_by_length([self._extractor.n_samples] * len(prepared), limit):
-            features = torch.stack([prepared[index] for index in batch])
-            planes = self._network({"input_features": features}).cpu().numpy()
-            for row, index in enumerate(batch):
-                count = -(-len(inputs[index]) // self._samples_per_frame)
-                frames.append(np.ascontiguousarray(planes[:, row, :count]))
-        return frames
+            return self.begin([self.prepare(waveform) for waveform in inputs])()
 
-    def _prepare(self, waveform: Waveform | str) -> Tensor:
-        """Return ``(mel bands, 3000)`` log-mel frames of the clip, padded with silence to 30 s."""
+    @property
+    def parameter_count(self) -> int:
+        """Return how many numbers the network has learnt."""
+        return self._network.parameter_count
+
+    def prepare(self, waveform: Waveform | str) -> tuple[Tensor, int]:
+        """Return ``(mel bands, 3000)`` log-mel frames of the clip and silence up to 30 s; and its samples."""
         if isinstance(waveform, str):
             raise EncoderError(f"encoder '{self._network.name}' reads audio, not text")
         if not 0 < len(waveform) <= self._extractor.n_samples:
@@ -82,4 +80,23 @@ class WhisperEncoder:
                 f"{len(waveform) / self._extractor.sampling_rate:.2f} s; longer audio goes in windows"
             )
         features = self._extractor(waveform, sampling_rate=self._extractor.sampling_rate, return_tensors="pt")
-        return features["input_features"][0].float()  # type: ignore[no-any-return]
+        return features["input_features"][0].float(), len(waveform)
+
+    def begin(self, prepared: Sequence[tuple[Tensor, int]]) -> Pending:
+        """Begin to encode clips that :meth:`prepare` returned."""
+        batches = batches_by_length([self._extractor.n_samples] * len(prepared), self.batch_limit)
+        begun = [
+            self._network.begin({"input_features": torch.stack([prepared[index][0] for index in batch])})
+            for batch in batches
+        ]
+
+        def fetch() -> list[Frames]:
+            frames: list[Frames] = []
+            for batch, fetch_planes in zip(batches, begun, strict=True):
+                planes = fetch_planes().numpy()
+                for row, index in enumerate(batch):
+                    count = -(-prepared[index][1] // self._samples_per_frame)
+                    frames.append(np.ascontiguousarray(planes[:, row, :count]))
+            return frames
+
+        return fetch

@@ -35,7 +35,7 @@ def test_frames_ignore_batch_mates(checkpoint: Maker, kind: str, layers: str) ->
     encoder = load_encoder(str(checkpoint(kind)), layers)
     waveforms = clips(1.0, 0.31, 2.2, 0.1, 1.0)
     alone = [encoder.encode([waveform])[0] for waveform in waveforms]
-    encoder.batch_seconds = 60.0
+    encoder.batch_limit = 60.0 * 16_000
     for frames, expected in zip(encoder.encode(waveforms), alone, strict=True):
         assert frames.shape == expected.shape
         assert frames.dtype == np.float32

@@ -60,7 +60,7 @@ def test_frames_are_those_of_the_clip_padded_to_30_s(checkpoint: Maker) -> None:
 def test_frames_ignore_batch_mates(encoder: Encoder) -> None:
     waveforms = [clip(32_000), clip(5_000), clip(70_001)]
     alone = [encoder.encode([waveform])[0] for waveform in waveforms]
-    encoder.batch_seconds = 90.0
+    encoder.batch_limit = 90.0 * 16_000
     for frames, expected in zip(encoder.encode(waveforms), alone, strict=True):
         np.testing.assert_allclose(frames, expected, atol=1e-4 * np.abs(expected).std())
 
