@@ -36,7 +36,7 @@ def demo(
     announce(f"corpus show {recipe.corpus}")
     corpus.show(recipe.corpus)
     announce(f"extract {recipe_path}")
-    extract.extract(recipe_path, device=device)
+    extract.extract(recipe_path, devices=device)
     announce(f"train-ensemble {recipe_path}")
     train_ensemble.train_ensemble(recipe_path, device=device)
     announce(f"stack {recipe.output}")

@@ -27,7 +27,14 @@ def extract(
     trust_remote_code: Annotated[
         bool, typer.Option(help="With --encoder: let Python code that comes with a checkpoint run.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    devices: Annotated[
+        str,
+        typer.Option(
+            "--devices",
+            "--device",
+            help="auto, cpu, cuda:0; several share the work: cuda:0,cuda:1 or cpu,cpu.",
+        ),
+    ] = "auto",
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -74,7 +81,7 @@ def extract(
             read_corpus(corpus_path),
             features,
             cache_root,
-            device=device,
+            devices=[name.strip() for name in devices.split(",") if name.strip()],
             max_failures=max_failures,
             retry_failed=retry_failed,
             replace_changed=replace_changed,

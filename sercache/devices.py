@@ -1,6 +1,7 @@
 """Which device work runs on."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sercache.errors import SercacheError
@@ -28,6 +29,25 @@ def resolve_device(name: str) -> str:
             f"no device '{name}' here ({str(error).splitlines()[0]}); sercache doctor lists the devices"
         ) from None
     return name
+
+
+def resolve_devices(names: Sequence[str]) -> list[str]:
+    """Return devices as torch names them; see :func:`resolve_device`.
+
+    Raises:
+        SercacheError: none is named, or one is not here.
+    """
+    if not names:
+        raise SercacheError("no device is named; write auto, cpu, cuda:0, or several: cuda:0,cuda:1")
+    return [resolve_device(name) for name in names]
+
+
+def computes_in_bfloat16(device: str) -> bool:
+    """Return whether a GPU has units for bfloat16; of a CPU only a measurement tells what it is worth."""
+    import torch
+
+    kind = torch.device(device).type
+    return kind == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def usable_cores() -> int:

@@ -27,6 +27,11 @@ class FeatureRecipe(_Strict):
     layers: str = "last"
     time_pool: int = Field(1, ge=1)
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """How a transformers encoder computes. auto: bfloat16 where it is faster and within 1 % of float32."""
+    text_column: str | None = None
+    """For a text encoder: the manifest's column to read, such as the one that sercache transcribe writes.
+    None: the column text."""
     window_seconds: float = Field(30.0, gt=0)
     overlap_seconds: float = Field(2.0, ge=0)
     trust_remote_code: bool = False

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sercache.corpus.table import dump_csv, read_table
 from sercache.errors import CacheError, CorpusError
-from sercache.files import write_atomically
+from sercache.files import locked, write_atomically
 
 LEDGER_NAME = "failures.csv"
 
@@ -70,10 +70,11 @@ class Ledger:
         """
         if not self._changes:
             return
-        merged = self._read() | self._changes
-        self.failures = {name: failure for name, failure in sorted(merged.items()) if failure is not None}
-        rows = [[str(value) for value in asdict(failure).values()] for failure in self.failures.values()]
-        write_atomically(self.path, dump_csv([field.name for field in fields(Failure)], rows))
+        with locked(self.path.parent):
+            merged = self._read() | self._changes
+            self.failures = {name: failure for name, failure in sorted(merged.items()) if failure is not None}
+            rows = [[str(value) for value in asdict(failure).values()] for failure in self.failures.values()]
+            write_atomically(self.path, dump_csv([field.name for field in fields(Failure)], rows))
         self._changes = {}
 
     def _read(self) -> dict[str, Failure]:

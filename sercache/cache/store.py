@@ -267,6 +267,12 @@ def differences_from(recipe: FeatureRecipe, spec: FeatureSpec) -> list[str]:
         for name, value in wanted.items()
         if getattr(spec, name) != value
     ]
+    precision = spec.options.get("precision", recipe.precision)
+    if recipe.precision not in ("auto", precision):
+        differences.append(f"precision {precision}, not {recipe.precision}")
+    text_column = spec.options.get("text_column")
+    if spec.modality == "text" and text_column != recipe.text_column:
+        differences.append(f"text_column {text_column or 'text'}, not {recipe.text_column or 'text'}")
     if recipe.fingerprint and not spec.fingerprint.startswith(recipe.fingerprint):
         differences.append(f"fingerprint {spec.fingerprint[:12]}, not {recipe.fingerprint}")
     return differences

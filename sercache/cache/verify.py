@@ -52,6 +52,9 @@ def verify_sources(
 ) -> list[Rotten]:
     """Read the audio or text of every cached utterance of ``corpus`` again and compare it with its hash."""
     task, modality = f"sources of {feature_set.folder.name}", feature_set.spec.modality
+    text_column = feature_set.spec.options.get("text_column")
+    if text_column is not None:
+        corpus = corpus.with_text_of(str(text_column))
     cached = [utterance for utterance in corpus.utterances if utterance.id in feature_set]
     listener(Event("start", task, total=len(cached)))
     rotten: list[Rotten] = []

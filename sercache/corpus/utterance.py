@@ -123,6 +123,22 @@ class Corpus:
         except KeyError as error:
             raise CorpusError(f"no utterance '{error.args[0]}' in the corpus") from None
 
+    def with_text_of(self, column: str) -> "Corpus":
+        """Return the corpus whose texts are those of another column of its manifest.
+
+        Raises:
+            CorpusError: the manifest has no such column.
+        """
+        columns = dict.fromkeys(name for utterance in self.utterances for name in utterance.extras)
+        if column not in columns:
+            known = ", ".join(columns) or "none"
+            raise CorpusError(
+                f"the corpus has no column '{column}' to read text from (further columns: {known})."
+                f"{did_you_mean(column, columns)}"
+            )
+        rows = (replace(utterance, text=utterance.extras.get(column)) for utterance in self.utterances)
+        return replace(self, utterances=tuple(rows))
+
     def with_classes(self, classes: Iterable[str]) -> "Corpus":
         """Return the corpus over ``classes`` only, in that order; votes for any other become other votes.
 

@@ -66,6 +66,10 @@ class StagedEncoder(Encoder, Protocol):
         """How many numbers the network has learnt."""
         ...
 
+    def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
+        """Return the ``batch_limit`` that just lets these inputs share one batch."""
+        ...
+
     def prepare(self, waveform: Waveform | str, /) -> Any:
         """Do what needs no device with one input; threads call this side by side.
 

@@ -74,6 +74,16 @@ def load_encoder(
     return family(checkpoint, model, selection, device, precision)
 
 
+def check_encoder(name: str, layers: str = "last", *, trust_remote_code: bool = False) -> None:
+    """Make sure that an encoder and its layers exist, without loading its weights.
+
+    Raises:
+        EncoderError: as :func:`load_encoder` does, but for what only the weights tell.
+    """
+    num_layers = 0 if name in ENCODERS else _open(name, trust_remote_code).num_layers
+    parse_layers(layers, num_layers)
+
+
 def _open(name: str, trust_remote_code: bool) -> Checkpoint:
     if name.startswith(PREFIX):
         return open_random_checkpoint(name)

@@ -83,6 +83,10 @@ class SpeechEncoder:
         """Return how many numbers the network has learnt."""
         return self._network.parameter_count
 
+    def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
+        """Return the samples of these clips in one padded batch."""
+        return float(len(inputs) * max(len(self.prepare(waveform)) for waveform in inputs))
+
     def prepare(self, waveform: Waveform | str) -> Tensor:
         """Return the model's input for one clip, without padding: ``(S,)`` samples or ``(F, bins)``."""
         if isinstance(waveform, str):

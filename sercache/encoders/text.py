@@ -84,6 +84,11 @@ class TextEncoder:
         """Return how many numbers the network has learnt."""
         return self._network.parameter_count
 
+    def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
+        """Return the tokens of these texts in one padded batch."""
+        pieces = [len(piece.is_word) for text in inputs for piece in self.prepare(text)]
+        return float(len(pieces) * max(pieces))
+
     def prepare(self, text: Waveform | str) -> list[_Piece]:
         """Return a text's tokens in pieces that fit into the model."""
         if not isinstance(text, str):

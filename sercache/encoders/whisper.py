@@ -70,6 +70,10 @@ class WhisperEncoder:
         """Return how many numbers the network has learnt."""
         return self._network.parameter_count
 
+    def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
+        """Return the samples of these clips in one batch, each padded to 30 s."""
+        return float(len(inputs) * self._extractor.n_samples)
+
     def prepare(self, waveform: Waveform | str) -> tuple[Tensor, int]:
         """Return ``(mel bands, 3000)`` log-mel frames of the clip and silence up to 30 s; and its samples."""
         if isinstance(waveform, str):

@@ -1,19 +1,23 @@
-"""Extraction: every utterance of a corpus through a frozen encoder, once, into the cache."""
+"""Extraction: every utterance of a corpus through frozen encoders, once, into the cache."""
 
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache, FeatureSet
-from sercache.corpus import Corpus
-from sercache.devices import resolve_device
-from sercache.encoders.registry import ENCODERS, load_encoder
+from sercache.corpus import Corpus, Utterance
+from sercache.devices import resolve_devices, usable_cores
+from sercache.encoders.protocol import Encoder
+from sercache.encoders.registry import ENCODERS, check_encoder
+from sercache.engines.protocol import Task as EngineTask
+from sercache.engines.registry import ENGINES
 from sercache.events import Listener, ignore
-from sercache.extract.feature_set import open_feature_set, unsettled, without_changed
-from sercache.extract.plan import measure, plan_tasks
-from sercache.extract.task_runner import TaskRunner
+from sercache.extract.feature_set import open_settled, settle, unsettled, without_changed
+from sercache.extract.plan import Task, measure, plan_tasks
+from sercache.extract.share import Feature, Share, deal, run_share
 from sercache.files import remove_stale_temporaries
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import FeatureRecipe
@@ -31,7 +35,7 @@ class FeatureReport:
         failed: utterances of the corpus that have no features; ``failures.csv`` says why.
         size_bytes: what the whole feature set takes on disk.
         audio_seconds: length of all audio in it; 0 for text.
-        took_seconds: how long it took.
+        took_seconds: how long it took; feature sets of one pass share the time.
     """
 
     name: str
@@ -56,7 +60,7 @@ def extract(
     features: Mapping[str, FeatureRecipe],
     cache_root: Path,
     *,
-    device: str = "auto",
+    devices: Sequence[str] = ("auto",),
     max_failures: int | None = None,
     retry_failed: bool = False,
     replace_changed: bool = False,
@@ -65,11 +69,15 @@ def extract(
 ) -> ExtractionReport:
     """Bring every feature set up to date with a corpus; what is in the cache is not computed again.
 
+    Neighbours in ``features`` whose encoders read the same (audio at one rate, or the same texts) share one
+    pass: an utterance is decoded once and goes through all of them.
+
     Args:
         corpus: the utterances.
         features: feature sets by name.
         cache_root: folder of the cache.
-        device: ``auto``, or a device as torch names it.
+        devices: ``auto``, or devices as torch names them; with several, each does its share of the tasks in a
+            process of its own (``("cuda:0", "cuda:1")``, ``("cpu", "cpu")``).
         max_failures: how many utterances of a feature set may fail; None for 5 % of the corpus, but at least
             10, and never all of it.
         retry_failed: try again what failed before.
@@ -83,48 +91,148 @@ def extract(
         EncoderError: an encoder cannot be loaded.
         Interrupted: ``should_stop`` said so; all shards published until then stay.
     """
-    reports = []
-    for name, recipe in features.items():
+    for recipe in features.values():  # a misspelt name must not show after hours of work on the one before
+        check_encoder(recipe.encoder, recipe.layers, trust_remote_code=recipe.trust_remote_code)
+    extraction = _Extraction(
+        corpus=corpus,
+        cache=Cache(cache_root),
+        places=resolve_devices(devices),
+        failure_limit=_failure_limit(len(corpus)) if max_failures is None else max_failures,
+        retry_failed=retry_failed,
+        replace_changed=replace_changed,
+        listener=listener,
+        should_stop=should_stop,
+    )
+    return ExtractionReport(tuple(extraction.reports(features)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A feature set that is to be filled."""
+
+    feature: Feature
+    corpus: Corpus
+    encoder: Encoder
+    feature_set: FeatureSet
+    missing: int
+    pending: tuple[Utterance, ...]
+
+    def shares_pass_with(self, other: "_Opened") -> bool:
+        """Return whether both read the same thing, and are not one feature set by two names."""
+        mine, others = self.feature.spec, other.feature.spec
+        reads_same = (mine.modality, mine.sample_rate_hz) == (others.modality, others.sample_rate_hz)
+        same_text = self.feature.recipe.text_column == other.feature.recipe.text_column
+        return reads_same and same_text and self.feature_set.folder != other.feature_set.folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Extraction:
+    """What all feature sets of one extraction have in common."""
+
+    corpus: Corpus
+    cache: Cache
+    places: Sequence[str]
+    failure_limit: int
+    retry_failed: bool
+    replace_changed: bool
+    listener: Listener
+    should_stop: ShouldStop
+
+    def reports(self, features: Mapping[str, FeatureRecipe]) -> Iterator[FeatureReport]:
+        """Fill all feature sets, neighbours that read the same in one pass."""
+        together: list[_Opened] = []
         started = time.monotonic()
-        place = "cpu" if recipe.encoder in ENCODERS else resolve_device(device)  # embedded ones are numpy
-        encoder = load_encoder(
-            recipe.encoder, recipe.layers, device=place, trust_remote_code=recipe.trust_remote_code
-        )
-        feature_set = open_feature_set(Cache(cache_root), encoder, recipe, corpus, place)
-        feature_set = without_changed(feature_set, corpus, replace_changed=replace_changed)
+        for name, recipe in features.items():
+            opened = self._open(name, recipe)
+            if together and not all(opened.shares_pass_with(other) for other in together):
+                yield from self._fill(together, started)
+                together, started = [], time.monotonic()
+                opened = self._open(name, recipe)  # it may be another name of one that was just filled
+            together.append(opened)
+        yield from self._fill(together, started)
+
+    def _open(self, name: str, recipe: FeatureRecipe) -> _Opened:
+        place = "cpu" if recipe.encoder in ENCODERS else self.places[0]  # embedded ones are numpy
+        corpus = self.corpus if recipe.text_column is None else self.corpus.with_text_of(recipe.text_column)
+        settled = settle(self.cache, recipe, corpus, place)
+        feature_set = open_settled(self.cache, settled, place)
+        feature_set = without_changed(feature_set, corpus, replace_changed=self.replace_changed)
         ledger = Ledger(feature_set.folder)
-        missing = feature_set.missing(corpus.ids)
-        pending = unsettled(feature_set, ledger, corpus, retry_failed=retry_failed)
-        runner = TaskRunner(
-            name=name,
-            corpus=corpus,
-            encoder=encoder,
-            device=place,
-            feature_set=feature_set,
-            ledger=ledger,
-            failed=len(missing) - len(pending),
-            failure_limit=_failure_limit(len(corpus)) if max_failures is None else max_failures,
-            listener=listener,
-            should_stop=should_stop,
-        )
-        if pending:
-            remove_stale_temporaries(feature_set.folder)
-            rows = measure(corpus, pending, feature_set.spec.modality)
-            runner.run(plan_tasks(rows, feature_set.spec, len(corpus)))
-            feature_set = FeatureSet(feature_set.folder)
-        reports.append(
-            FeatureReport(
-                name=name,
+        missing = len(feature_set.missing(corpus.ids))
+        pending = unsettled(feature_set, ledger, corpus, retry_failed=self.retry_failed)
+        feature = Feature(name, recipe, settled.spec, missing - len(pending), self.failure_limit)
+        return _Opened(feature, corpus, settled.encoder, feature_set, missing, tuple(pending))
+
+    def _fill(self, together: Sequence[_Opened], started: float) -> Iterator[FeatureReport]:
+        for lacking, tasks in _passes(together):
+            for opened in lacking:
+                remove_stale_temporaries(opened.feature_set.folder)
+            self._run(lacking, tasks)
+        for opened in together:
+            feature_set = FeatureSet(opened.feature_set.folder)
+            still_missing = len(feature_set.missing(self.corpus.ids))
+            yield FeatureReport(
+                name=opened.feature.name,
                 folder=feature_set.folder,
-                extracted=runner.extracted,
-                reused=len(corpus) - len(missing),
-                failed=len(feature_set.missing(corpus.ids)),
+                extracted=opened.missing - still_missing,
+                reused=len(self.corpus) - opened.missing,
+                failed=still_missing,
                 size_bytes=feature_set.size_bytes,
                 audio_seconds=feature_set.seconds,
                 took_seconds=time.monotonic() - started,
             )
-        )
-    return ExtractionReport(tuple(reports))
+
+    def _run(self, lacking: Sequence[_Opened], tasks: Sequence[Task]) -> None:
+        """Do the tasks of one pass, on one device here or on several in processes of their own."""
+        is_numpy = all(opened.feature.recipe.encoder in ENCODERS for opened in lacking)
+        places = ["cpu"] * len(self.places) if is_numpy else self.places
+        name = " + ".join(opened.feature.name for opened in lacking)
+        on_cpu = sum(place == "cpu" for place in places)
+        shares = [
+            Share(
+                name=name if len(places) == 1 else f"{name} [{number}: {place}]",
+                corpus=lacking[0].corpus,
+                cache_root=self.cache.root,
+                features=tuple(opened.feature for opened in lacking),
+                tasks=hand,
+                device=place,
+                threads=max(1, usable_cores() // on_cpu) if len(places) > 1 and place == "cpu" else None,
+            )
+            for number, (place, hand) in enumerate(zip(places, deal(tasks, len(places)), strict=True), 1)
+        ]
+        if len(shares) == 1:
+            encoders = [opened.encoder for opened in lacking]
+            run_share(shares[0], encoders, listener=self.listener, should_stop=self.should_stop)
+            return
+        work = [EngineTask(share.name, run_share, (share,)) for share in shares if share.tasks]
+        errors = ENGINES["processes"](len(work)).run(work, self.listener, self.should_stop)
+        for error in errors.values():
+            raise error
+
+
+def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]]]:
+    """Return who lacks the same utterances, and the tasks that give them to those.
+
+    All are cut by the largest feature set of the extraction: one that was interrupted after some of its
+    feature sets got a task plans that task again, for the others.
+    """
+    lacking: dict[str, list[_Opened]] = defaultdict(list)
+    for opened in together:
+        for utterance in opened.pending:
+            lacking[utterance.id].append(opened)
+    by_lack: dict[tuple[int, ...], list[Utterance]] = defaultdict(list)
+    who: dict[tuple[int, ...], list[_Opened]] = {}
+    corpus = together[0].corpus
+    for utterance in corpus.utterances:
+        if (those := lacking.get(utterance.id)) is not None:
+            key = tuple(id(opened) for opened in those)
+            by_lack[key].append(utterance)
+            who[key] = those
+    specs = [opened.feature.spec for opened in together]
+    return [
+        (who[key], plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus)))
+        for key, utterances in by_lack.items()
+    ]
 
 
 def _failure_limit(corpus_size: int) -> int:

@@ -1,4 +1,4 @@
-"""From an utterance to what its encoder reads, some utterances ahead of the encoder."""
+"""From an utterance to what encoders read, some utterances ahead of them."""
 
 import math
 from collections import deque
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sercache.audio import Waveform, load_audio
-from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Stage
 from sercache.cache.sources import Source, read_source
 from sercache.corpus import Corpus, Utterance
@@ -44,9 +43,15 @@ class FailedRow:
     error: Exception
 
 
-def read_input(corpus: Corpus, utterance: Utterance, spec: FeatureSpec) -> EncoderInput | FailedRow:
-    """Read one utterance's text, or decode its audio; a bad one is a failed row, never an exception."""
-    if spec.modality == "text":
+def read_input(corpus: Corpus, utterance: Utterance, sample_rate_hz: int | None) -> EncoderInput | FailedRow:
+    """Decode one utterance's audio, or read its text; a bad one is a failed row, never an exception.
+
+    Args:
+        corpus: where the utterance finds its audio.
+        utterance: which one.
+        sample_rate_hz: what audio is resampled to; None for text.
+    """
+    if sample_rate_hz is None:
         if not (utterance.text or "").strip():
             return FailedRow(utterance, "text", CorpusError("no text"))
         source = read_source(corpus, utterance, "text")
@@ -54,7 +59,7 @@ def read_input(corpus: Corpus, utterance: Utterance, spec: FeatureSpec) -> Encod
     if not utterance.audio:
         return FailedRow(utterance, "audio", CorpusError("no audio"))
     try:
-        return _decode(corpus, utterance, spec)
+        return _decode(corpus, utterance, sample_rate_hz)
     except (AudioError, OSError, RuntimeError, ValueError, MemoryError) as error:
         return FailedRow(utterance, "decode", error)
 
@@ -92,11 +97,8 @@ def read_ahead(
                 future.cancel()
 
 
-def _decode(corpus: Corpus, utterance: Utterance, spec: FeatureSpec) -> EncoderInput:
-    if spec.sample_rate_hz is None:
-        raise ValueError(f"encoder '{spec.encoder}' reads audio but states no sampling rate")
-    waveform = load_audio(
-        corpus.audio_path(utterance), spec.sample_rate_hz, utterance.start_seconds, utterance.end_seconds
-    )
+def _decode(corpus: Corpus, utterance: Utterance, sample_rate_hz: int) -> EncoderInput:
+    path = corpus.audio_path(utterance)
+    waveform = load_audio(path, sample_rate_hz, utterance.start_seconds, utterance.end_seconds)
     source = read_source(corpus, utterance, "audio")
-    return EncoderInput(utterance, waveform, len(waveform) / spec.sample_rate_hz, source)
+    return EncoderInput(utterance, waveform, len(waveform) / sample_rate_hz, source)

@@ -26,7 +26,8 @@ ROWS_WITHOUT_GROWTH = 20_000
 CHARACTERS_PER_SECOND = 15.0
 """Of speech; so a text is planned like the recording that it is the transcript of."""
 
-_WORD_PIECES_PER_SECOND = 4.0
+WORD_PIECES_PER_SECOND = 4.0
+"""Of speech, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ def measure(corpus: Corpus, utterances: Sequence[Utterance], modality: Modality)
         return list(pool.map(measured, utterances))
 
 
-def plan_tasks(rows: Iterable[PlannedUtterance], spec: FeatureSpec, corpus_size: int) -> list[Task]:
+def plan_tasks(
+    rows: Iterable[PlannedUtterance], specs: Sequence[FeatureSpec], corpus_size: int
+) -> list[Task]:
     """Cut rows into tasks, the longest utterances first: what does not fit into memory shows at once.
 
     Tasks are run in this order, and what the first ones cover can be taken away without moving the later
@@ -63,11 +66,12 @@ def plan_tasks(rows: Iterable[PlannedUtterance], spec: FeatureSpec, corpus_size:
 
     Args:
         rows: utterances that have no frames yet.
-        spec: what a second of them takes on disk.
+        specs: the feature sets that are filled together, of one modality; the largest one bounds a task.
         corpus_size: how many utterances the whole corpus has.
     """
     limit_seconds = min(
-        TASK_SECONDS * max(1.0, corpus_size / ROWS_WITHOUT_GROWTH), SHARD_BYTES / bytes_per_second(spec)
+        TASK_SECONDS * max(1.0, corpus_size / ROWS_WITHOUT_GROWTH),
+        SHARD_BYTES / max(bytes_per_second(spec) for spec in specs),
     )
     cuts: list[list[PlannedUtterance]] = []
     filled_seconds = 0.0
@@ -77,12 +81,12 @@ def plan_tasks(rows: Iterable[PlannedUtterance], spec: FeatureSpec, corpus_size:
             filled_seconds = 0.0
         cuts[-1].append(row)
         filled_seconds += row.seconds
-    return [Task(_name(cut, spec.modality), tuple(cut)) for cut in cuts]
+    return [Task(_name(cut, specs[0].modality), tuple(cut)) for cut in cuts]
 
 
 def bytes_per_second(spec: FeatureSpec) -> float:
     """Return what a second of speech (or its transcript) takes on disk."""
-    frame_rate_hz = (spec.frame_rate_hz or _WORD_PIECES_PER_SECOND) / spec.time_pool
+    frame_rate_hz = (spec.frame_rate_hz or WORD_PIECES_PER_SECOND) / spec.time_pool
     return frame_rate_hz * len(spec.layers) * spec.dim * STORED_AS[spec.dtype or "float16"].itemsize
 
 

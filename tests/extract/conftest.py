@@ -58,9 +58,11 @@ def use_encoder(monkeypatch):
     """Let ``extract`` load this encoder, whatever the recipe names."""
 
     def use(encoder):
-        monkeypatch.setattr(
-            "sercache.extract.extraction.load_encoder", lambda name, layers, **options: encoder
-        )
+        for module in ("feature_set", "share"):
+            monkeypatch.setattr(
+                f"sercache.extract.{module}.load_encoder", lambda name, layers, **options: encoder
+            )
+        monkeypatch.setattr("sercache.extract.extraction.check_encoder", lambda name, layers, **options: None)
         return encoder
 
     return use

@@ -277,7 +277,7 @@ def test_a_crash_between_ledger_and_shard_changes_nothing(
 
     for _ in range(2):
         with monkeypatch.context() as patched:
-            patched.setattr("sercache.extract.task_runner.publish_shard", crash)
+            patched.setattr("sercache.extract.lane.publish_shard", crash)
             with pytest.raises(KeyboardInterrupt):
                 run(corpus)
     assert shards(run(corpus).folder) == shards(whole.folder)

@@ -1,0 +1,133 @@
+"""A pass cut up for devices: what each of them does, in this process or in one of its own."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.ledger import Ledger
+from sercache.cache.writer import start_feature_set
+from sercache.corpus import Corpus
+from sercache.encoders.protocol import Encoder, Precision, StagedEncoder
+from sercache.encoders.registry import load_encoder
+from sercache.errors import CacheError
+from sercache.events import Listener, ignore
+from sercache.extract.calibration import restore_batch_limit
+from sercache.extract.lane import Lane
+from sercache.extract.pass_runner import PassRunner
+from sercache.extract.plan import Task
+from sercache.interrupts import ShouldStop, never
+from sercache.recipe import FeatureRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A feature set of a pass, settled.
+
+    Attributes:
+        name: what the recipe calls it.
+        recipe: what it asks for.
+        spec: what it holds.
+        failed: utterances of the corpus that failed before.
+        failure_limit: how many may.
+    """
+
+    name: str
+    recipe: FeatureRecipe
+    spec: FeatureSpec
+    failed: int
+    failure_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The tasks that one device does.
+
+    Attributes:
+        name: what to call it in events.
+        corpus: where utterances find their audio.
+        cache_root: folder of the cache.
+        features: the feature sets to fill; their encoders read the same kind of input at the same rate.
+        tasks: what to do.
+        device: where to compute.
+        threads: how many threads torch may use; None for all.
+    """
+
+    name: str
+    corpus: Corpus
+    cache_root: Path
+    features: tuple[Feature, ...]
+    tasks: tuple[Task, ...]
+    device: str
+    threads: int | None = None
+
+
+def run_share(
+    share: Share,
+    encoders: Sequence[Encoder] = (),
+    *,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> None:
+    """Do a device's tasks; what it makes lies in the cache.
+
+    Args:
+        share: the work.
+        encoders: one per feature set, if they are loaded already.
+        listener: is told of the progress.
+        should_stop: is asked between groups.
+
+    Raises:
+        SercacheError: too many utterances failed, or the cache cannot be written.
+        Interrupted: ``should_stop`` said so.
+    """
+    if share.threads is not None:
+        import torch
+
+        torch.set_num_threads(share.threads)
+    loaded = encoders or [_load(feature, share.device) for feature in share.features]
+    lanes = [_lane(share, feature, encoder) for feature, encoder in zip(share.features, loaded, strict=True)]
+    with ExitStack() as stack:
+        if any(isinstance(encoder, StagedEncoder) for encoder in loaded):
+            from sercache.encoders.checkpoint import quiet_transformers
+
+            stack.enter_context(quiet_transformers())
+        PassRunner(share.name, share.corpus, lanes, listener, should_stop).run(share.tasks)
+
+
+def deal(tasks: Sequence[Task], count: int) -> list[tuple[Task, ...]]:
+    """Deal tasks to ``count`` devices; they are sorted by length, so each gets the same mix.
+
+    >>> [[task.name for task in hand] for hand in deal([Task("a", ()), Task("b", ()), Task("c", ())], 2)]
+    [['a', 'c'], ['b']]
+    """
+    return [tuple(tasks[first::count]) for first in range(count)]
+
+
+def _load(feature: Feature, device: str) -> Encoder:
+    precision: Precision = "bfloat16" if feature.spec.options.get("precision") == "bfloat16" else "float32"
+    load: Callable[..., Encoder] = load_encoder
+    return load(
+        feature.recipe.encoder,
+        feature.recipe.layers,
+        device=device,
+        precision=precision,
+        trust_remote_code=feature.recipe.trust_remote_code,
+    )
+
+
+def _lane(share: Share, feature: Feature, encoder: Encoder) -> Lane:
+    feature_set = start_feature_set(share.cache_root, feature.spec)
+    if encoder.spec.revision != feature.spec.revision:
+        raise CacheError(f"{feature.name}: the encoder has changed while features were extracted with it")
+    restore_batch_limit(feature_set.folder, share.device, encoder)
+    return Lane(
+        name=feature.name,
+        encoder=encoder,
+        feature_set=feature_set,
+        ledger=Ledger(feature_set.folder),
+        corpus_size=len(share.corpus),
+        failed=feature.failed,
+        failure_limit=feature.failure_limit,
+    )
