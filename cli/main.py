@@ -1,6 +1,7 @@
 """The command ``sercache``: its subcommands, and how errors reach the screen."""
 
 import errno
+import os
 import sys
 from typing import Annotated
 
@@ -59,6 +60,9 @@ def options(
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
+    # Threads of torch that spin while they wait take the cores from our own decoding, and from everybody
+    # else's work: on a busy machine that is four times slower. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except Interrupted as interrupted:
