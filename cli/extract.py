@@ -1,4 +1,4 @@
-"""``sercache extract``."""
+"""``sercache extract``: do it, foresee it, or check it."""
 
 import re
 from pathlib import Path
@@ -24,6 +24,15 @@ def extract(
     ] = None,
     time_pool: Annotated[int, typer.Option(min=1, help="With --encoder: average this many frames.")] = 1,
     dtype: Annotated[str, typer.Option(help="With --encoder: auto, float16, bfloat16 or float32.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="With --encoder: auto (measured), float32 or bfloat16.")
+    ] = "auto",
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            help="With --encoder: column that text encoders read, as sercache transcribe writes it."
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option(help="With --encoder: let Python code that comes with a checkpoint run.")
     ] = False,
@@ -45,6 +54,13 @@ def extract(
     replace_changed: Annotated[
         bool, typer.Option(help="Extract anew what changed since it was extracted.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how long it would take and how much it would store.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
+    ] = False,
+    check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
 ) -> None:
     """Run every encoder over the corpus once and keep its features in the cache.
 
@@ -60,11 +76,19 @@ def extract(
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
+    from . import extract_preview
     from .console import console, progress_listener
 
     is_recipe = source.suffix.lower() in (".yaml", ".yml")
+    options = {
+        "time_pool": time_pool,
+        "dtype": dtype,
+        "precision": precision,
+        "text_column": text_column,
+        "trust_remote_code": trust_remote_code,
+    }
     if is_recipe:
-        if encoder or time_pool != 1 or dtype != "auto" or trust_remote_code:
+        if encoder or list(options.values()) != [1, "auto", "auto", None, False]:
             raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
         recipe = load_recipe(source)
         corpus_path, cache_root, features = recipe.corpus, cache or recipe.cache, recipe.features
@@ -73,15 +97,21 @@ def extract(
             raise RecipeError(
                 f"{source}: a corpus needs --cache FOLDER and --encoder NAME; a recipe is .yaml"
             )
-        options = {"time_pool": time_pool, "dtype": dtype, "trust_remote_code": trust_remote_code}
         corpus_path, cache_root = source, cache
         features = dict(_feature_recipe(request, options) for request in encoder)
+    places = [name.strip() for name in devices.split(",") if name.strip()]
+    if dry_run:
+        extract_preview.dry_run(read_corpus(corpus_path), features, cache_root, places, retry_failed)
+        return
+    if check:
+        extract_preview.check(read_corpus(corpus_path), features, cache_root, places, check_clips)
+        return
     with stop_flag() as should_stop, progress_listener() as listener:
         report = extract_features(
             read_corpus(corpus_path),
             features,
             cache_root,
-            devices=[name.strip() for name in devices.split(",") if name.strip()],
+            devices=places,
             max_failures=max_failures,
             retry_failed=retry_failed,
             replace_changed=replace_changed,

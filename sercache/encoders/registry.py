@@ -60,7 +60,7 @@ def load_encoder(
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
-    checkpoint = _open(name, trust_remote_code)
+    checkpoint = open_transformers_checkpoint(name, trust_remote_code=trust_remote_code)
     selection = parse_layers(layers, checkpoint.num_layers)
     model = checkpoint.load_model()
     if checkpoint.model_type in FAMILIES:
@@ -80,11 +80,19 @@ def check_encoder(name: str, layers: str = "last", *, trust_remote_code: bool = 
     Raises:
         EncoderError: as :func:`load_encoder` does, but for what only the weights tell.
     """
-    num_layers = 0 if name in ENCODERS else _open(name, trust_remote_code).num_layers
-    parse_layers(layers, num_layers)
+    if name in ENCODERS:
+        parse_layers(layers, num_layers=0)
+    else:
+        checkpoint = open_transformers_checkpoint(name, trust_remote_code=trust_remote_code)
+        parse_layers(layers, checkpoint.num_layers)
 
 
-def _open(name: str, trust_remote_code: bool) -> Checkpoint:
+def open_transformers_checkpoint(name: str, *, trust_remote_code: bool = False) -> Checkpoint:
+    """Return the checkpoint that a hub name, a folder or ``random:`` and an architecture stands for.
+
+    Raises:
+        EncoderError: there is none; one line says why, and names the embedded encoder nearest to it.
+    """
     if name.startswith(PREFIX):
         return open_random_checkpoint(name)
     try:
