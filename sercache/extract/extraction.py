@@ -96,7 +96,7 @@ def extract(
     extraction = _Extraction(
         corpus=corpus,
         cache=Cache(cache_root),
-        places=resolve_devices(devices),
+        places=_places(features, devices),
         failure_limit=_failure_limit(len(corpus)) if max_failures is None else max_failures,
         retry_failed=retry_failed,
         replace_changed=replace_changed,
@@ -233,6 +233,13 @@ def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]
         (who[key], plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus)))
         for key, utterances in by_lack.items()
     ]
+
+
+def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str]) -> list[str]:
+    """Return the devices; embedded encoders alone need no torch to find out which there are."""
+    if all(recipe.encoder in ENCODERS for recipe in features.values()):
+        devices = ["cpu" if name == "auto" else name for name in devices]
+    return resolve_devices(devices)
 
 
 def _failure_limit(corpus_size: int) -> int:

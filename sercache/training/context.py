@@ -10,6 +10,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Split
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
+from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
 from sercache.events import Event, Listener
 from sercache.recipe import MemberRecipe, Recipe
@@ -136,6 +137,17 @@ def refuse_crossing_speakers(corpus: Corpus, listener: Listener) -> None:
             "nobody can tell whether the models know their voices"
         )
         listener(Event("warning", "corpus", message=message))
+
+
+def warn_of_untrained_encoders(feature_sets: Mapping[str, FeatureSet], listener: Listener) -> None:
+    """Say which feature sets come from encoders with random weights; what learns from them means nothing."""
+    for name, feature_set in feature_sets.items():
+        if has_random_weights(feature_set.spec.encoder):
+            message = (
+                f"feature set '{name}' was made by {feature_set.spec.encoder}, whose weights are random: "
+                "good for benchmarks, not for results"
+            )
+            listener(Event("warning", name, message=message))
 
 
 def split_ids(corpus: Corpus, split: Split) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from sercache.training.context import (
     refuse_crossing_speakers,
     refuse_unextracted,
     split_ids,
+    warn_of_untrained_encoders,
 )
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, train_fold
@@ -125,6 +126,7 @@ def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
     corpus = read_run_corpus(recipe)
     refuse_crossing_speakers(corpus, listener)
     feature_sets = open_feature_sets(recipe)
+    warn_of_untrained_encoders(feature_sets, listener)
     for name, failed in refuse_unextracted(feature_sets, corpus).items():
         if failed:
             message = f"feature set '{name}' has no frames of {failed} utterances (see its failures.csv)"

@@ -118,3 +118,18 @@ def test_embedded_encoders_need_neither_torch_nor_transformers(manifest, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_a_dry_run_shows_the_cost_and_writes_nothing(manifest, tmp_path, capsys):
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel"], dry_run=True)
+    shown = capsys.readouterr().out
+    assert "to extract" in shown
+    assert "GB with other choices: float32" in shown
+    assert "are free at" in shown
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_check_shows_the_largest_errors(manifest, tmp_path, capsys):
+    extract(manifest, cache=tmp_path / "c", encoder=["logmel"], check=True, check_clips=3)
+    assert "float32: in a batch, alone" in capsys.readouterr().out
+    assert not (tmp_path / "c").exists()

@@ -1,19 +1,22 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from run_builder import make_corpus, make_run, write_features, write_recipe
 
+from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache
+from sercache.cache.writer import start_feature_set
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import CorpusError, EncoderError, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
-from sercache.training.context import open_run, refuse_crossing_speakers
+from sercache.training.context import open_run, refuse_crossing_speakers, warn_of_untrained_encoders
 from sercache.training.ensemble import train_ensemble
 from sercache.training.loop import predict
 from sercache.training.member import FoldJob, fold_rows, train_fold
@@ -116,6 +119,18 @@ def test_rows_without_a_speaker_in_several_splits_are_a_warning(tmp_path):
     refuse_crossing_speakers(read_corpus(path), events.append)
     assert [event.kind for event in events] == ["warning"]
     assert "without a speaker are in the splits test, train" in events[0].message
+
+
+def test_features_of_random_weights_are_a_warning(tmp_path):
+    spec = FeatureSpec(
+        "random:wavlm-base", "seed 1", "audio", ("last",), 12, 4, 50.0, 16_000, "none", "tests"
+    )
+    trained = start_feature_set(tmp_path, replace(spec, encoder="microsoft/wavlm-base", dtype="float16"))
+    untrained = start_feature_set(tmp_path, replace(spec, dtype="float16"))
+    events = []
+    warn_of_untrained_encoders({"real": trained, "fake": untrained}, events.append)
+    assert [(event.kind, event.task) for event in events] == [("warning", "fake")]
+    assert "random:wavlm-base, whose weights are random" in events[0].message
 
 
 def test_a_fold_without_any_frames_is_a_clear_error_of_its_member(tmp_path):
