@@ -1,9 +1,9 @@
 """Extraction: every utterance of a corpus through frozen encoders, once, into the cache."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sercache.cache.ledger import Ledger
@@ -164,10 +164,15 @@ class _Extraction:
         return _Opened(feature, corpus, settled.encoder, feature_set, missing, tuple(pending))
 
     def _fill(self, together: Sequence[_Opened], started: float) -> Iterator[FeatureReport]:
+        failed: Counter[str] = Counter()
         for lacking, tasks in _passes(together):
             for opened in lacking:
                 remove_stale_temporaries(opened.feature_set.folder)
-            self._run(lacking, tasks)
+            self._run(lacking, tasks, failed)
+            for opened in lacking:
+                failures = Ledger(opened.feature_set.folder).failures
+                ids = (row.utterance.id for task in tasks for row in task.rows)
+                failed[opened.feature.name] += sum(utterance_id in failures for utterance_id in ids)
         for opened in together:
             feature_set = FeatureSet(opened.feature_set.folder)
             still_missing = len(feature_set.missing(self.corpus.ids))
@@ -182,18 +187,24 @@ class _Extraction:
                 took_seconds=time.monotonic() - started,
             )
 
-    def _run(self, lacking: Sequence[_Opened], tasks: Sequence[Task]) -> None:
-        """Do the tasks of one pass, on one device here or on several in processes of their own."""
+    def _run(self, lacking: Sequence[_Opened], tasks: Sequence[Task], failed: Mapping[str, int]) -> None:
+        """Do the tasks of one pass, on one device here or on several in processes of their own.
+
+        ``failed`` says how many utterances of each feature set failed in the passes before.
+        """
         is_numpy = all(opened.feature.recipe.encoder in ENCODERS for opened in lacking)
         places = ["cpu"] * len(self.places) if is_numpy else self.places
         name = " + ".join(opened.feature.name for opened in lacking)
         on_cpu = sum(place == "cpu" for place in places)
+        features = tuple(
+            replace(one.feature, failed=one.feature.failed + failed[one.feature.name]) for one in lacking
+        )
         shares = [
             Share(
                 name=name if len(places) == 1 else f"{name} [{number}: {place}]",
                 corpus=lacking[0].corpus,
                 cache_root=self.cache.root,
-                features=tuple(opened.feature for opened in lacking),
+                features=features,
                 tasks=hand,
                 device=place,
                 threads=max(1, usable_cores() // on_cpu) if len(places) > 1 and place == "cpu" else None,

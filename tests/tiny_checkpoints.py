@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 SPEECH = {
     "hidden_size": 32,
@@ -38,7 +37,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     def make(kind: str) -> Path:
         folder = root / kind
         if not folder.exists():
-            torch.manual_seed(7)
             _save(kind, folder)
         return folder
 
@@ -46,8 +44,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 
 
 def _save(kind: str, folder: Path) -> None:
+    import torch
     import transformers as t
 
+    torch.manual_seed(7)
     family, _, variant = kind.partition("+")
     speech = SPEECH | (LAYER_NORM if variant in ("layer", "raw") else {})
     speech |= {"add_adapter": True, "num_adapter_layers": 1} if variant == "adapter" else {}
