@@ -12,7 +12,7 @@ app = typer.Typer(help="Look into a cache, and check it.", no_args_is_help=True)
 
 
 @app.command("ls")
-def list_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
+def listopen_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
     """List the feature sets of a cache.
 
     Example: sercache cache ls cache
@@ -30,7 +30,7 @@ def list_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of the 
     table.add_column("fingerprint", no_wrap=True)
     for heading in ("utterances", "hours", "GB"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for feature_set in _feature_sets(cache):
+    for feature_set in open_feature_sets(cache):
         spec = feature_set.spec
         table.add_row(
             spec.encoder,
@@ -56,7 +56,7 @@ def describe(
 
     from .console import console
 
-    for feature_set in _feature_sets(path):
+    for feature_set in open_feature_sets(path):
         console.print(str(feature_set.folder), style="bold", highlight=False, markup=False, soft_wrap=True)
         counts = feature_set.frame_counts(feature_set.ids)
         held = {
@@ -65,7 +65,7 @@ def describe(
             "failed": f"{len(Ledger(feature_set.folder).failures):,}",
             "frames": f"{counts.sum():,} ({counts.mean():.0f} an utterance)" if len(counts) else "0",
             "hours": f"{feature_set.seconds / 3600:.2f}",
-            "size": f"{feature_set.size_bytes / 1e9:.3f} GB in {len(feature_set.shards)} shards",
+            "size": f"{feature_set.size_bytes / 1e9:.3f} GB in {len(feature_set.shard_paths)} shards",
         }
         for name, value in {**feature_set.spec.provenance(), **held}.items():
             console.print(f"  {name:<16} {value}", highlight=False, markup=False, soft_wrap=True)
@@ -92,7 +92,7 @@ def verify_cache(
 
     from .console import console, progress_listener
 
-    feature_sets = _feature_sets(path)
+    feature_sets = open_feature_sets(path)
     corpus = None if sources is None else read_corpus(sources)
     rotten = []
     with stop_flag() as should_stop, progress_listener() as listener:
@@ -115,7 +115,7 @@ def verify_cache(
     console.print(f"{what}: {held:,} utterances in {sets}", highlight=False)
 
 
-def _feature_sets(path: Path) -> "list[FeatureSet]":
+def open_feature_sets(path: Path) -> "list[FeatureSet]":
     """Return the feature set that lies at ``path``, or all of the cache that does."""
     from sercache.cache.store import DESCRIPTION_NAME, Cache, FeatureSet
     from sercache.errors import CacheError

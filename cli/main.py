@@ -10,7 +10,7 @@ import typer
 import sercache
 from sercache.errors import Interrupted, SercacheError
 
-from . import cache, corpus, demo, doctor, extract, stack, train_ensemble
+from . import bench, cache, corpus, demo, doctor, extract, stack, train_ensemble, transcribe
 
 app = typer.Typer(
     name="sercache",
@@ -22,10 +22,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(corpus.app, name="corpus")
+app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
 app.add_typer(cache.app, name="cache")
+app.add_typer(bench.app, name="bench")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

@@ -39,9 +39,9 @@ from numpy.typing import NDArray
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec, StorageDtype
 from sercache.cache.precision import STORED_AS
 from sercache.cache.sources import Source
+from sercache.cache.userblock import USER_BLOCK_BYTES, check_user_block, user_block
 from sercache.errors import CacheError
 
-USER_BLOCK_BYTES = 512
 _ALIGNMENT_BYTES = 64
 _COLUMNS = ("ids", "id_ends", "offsets", "seconds", "spans", "source_hash", "source_bytes", "checksums")
 
@@ -129,8 +129,10 @@ def build_shard(utterances: Sequence[StoredUtterance], spec: FeatureSpec) -> byt
     metadata_end = frames_position if frames_bytes else size
     if size - metadata_end >= frames_bytes + len(spec.layers) * _ALIGNMENT_BYTES:
         raise CacheError("the HDF5 library placed metadata behind the frames; please report its version")
+    with image.getbuffer() as content, content[USER_BLOCK_BYTES:metadata_end] as metadata:
+        block = user_block("shard", size, [metadata], len(metadata))
     image.seek(0)
-    image.write(_user_block(size, image.getbuffer()[USER_BLOCK_BYTES:metadata_end]))
+    image.write(block)
     return image.getvalue()
 
 
@@ -141,7 +143,7 @@ def read_index(path: Path, spec: FeatureSpec) -> ShardIndex:
         CacheError: the file is damaged, truncated, or no shard of this feature set.
     """
     with path.open("rb") as stream:
-        declared_bytes = _check_metadata(path, stream)
+        declared_bytes = check_user_block("shard", path, stream)
         size = stream.seek(0, io.SEEK_END)
         if size != declared_bytes:
             raise CacheError(f"{path}: truncated ({size:,} of {declared_bytes:,} bytes are there)")
@@ -158,7 +160,7 @@ def read_whole(path: Path, spec: FeatureSpec) -> tuple[ShardIndex, bytes]:
         CacheError: the metadata are damaged too, or the file is no shard of this feature set.
     """
     content = path.read_bytes()
-    declared_bytes = _check_metadata(path, io.BytesIO(content))
+    declared_bytes = check_user_block("shard", path, io.BytesIO(content))
     content = content[:declared_bytes].ljust(declared_bytes, b"\0")
     return _parse(path, io.BytesIO(content), spec, declared_bytes), content
 
@@ -221,39 +223,6 @@ def _columns(
         np.asarray([utterance.source.size_bytes for utterance in utterances], np.int64),
         np.asarray([checksum(utterance.frames) for utterance in utterances], np.uint64),
     )
-
-
-def _user_block(size_bytes: int, metadata: memoryview | bytes) -> bytes:
-    digest = xxhash.xxh3_128(f"{size_bytes} {len(metadata)}".encode())
-    digest.update(metadata)
-    stated = {
-        "format": f"sercache shard {FORMAT_VERSION}",
-        "size_bytes": size_bytes,
-        "metadata_bytes": len(metadata),
-        "xxh3_128": digest.hexdigest(),
-    }
-    return json.dumps(stated).encode().ljust(USER_BLOCK_BYTES - 1) + b"\n"
-
-
-def _check_metadata(path: Path, stream: BinaryIO) -> int:
-    """Compare the metadata with the digest in the user block; returns how long the file should be."""
-    rest_bytes = stream.seek(0, io.SEEK_END) - USER_BLOCK_BYTES
-    stream.seek(0)
-    block = stream.read(USER_BLOCK_BYTES)
-    try:
-        stated = json.loads(block)
-        format_name, size_bytes = str(stated["format"]), int(stated["size_bytes"])
-        metadata_bytes = int(stated["metadata_bytes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{path}: damaged, or not a shard (its first {USER_BLOCK_BYTES} bytes)") from error
-    if not 0 <= metadata_bytes <= rest_bytes:
-        raise CacheError(f"{path}: truncated within its metadata")
-    metadata = stream.read(metadata_bytes)
-    if format_name != f"sercache shard {FORMAT_VERSION}":
-        raise CacheError(f"{path}: is '{format_name}'; this version reads format {FORMAT_VERSION}")
-    if block != _user_block(size_bytes, metadata):
-        raise CacheError(f"{path}: its metadata are damaged (digest does not match)")
-    return size_bytes
 
 
 def _parse(path: Path, stream: BinaryIO, spec: FeatureSpec, size_bytes: int) -> ShardIndex:

@@ -1,8 +1,7 @@
 """The read side of the cache: which feature sets there are, and their frames as memory-mapped views."""
 
-import mmap
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec
+from sercache.cache.index import Ids, Index, list_shards, open_index
 from sercache.cache.layers import parse_layers
-from sercache.cache.shard import ShardIndex, read_index
+from sercache.cache.lookahead import DiskWatch, look_ahead
+from sercache.cache.mapping import MappedShard
+from sercache.cache.precision import STORED_AS
+from sercache.cache.shard import ShardIndex, checksum, read_index
 from sercache.cache.sources import Source
 from sercache.errors import CacheError, EncoderError
 from sercache.files import read_json
@@ -22,6 +25,9 @@ DESCRIPTION_NAME = "feature_set.json"
 
 _OPEN_MAPS = 256
 """Shards that are mapped at once; every map holds a file descriptor, and many systems allow 1,024."""
+
+_STREAMED_AT_ONCE = 32
+"""Utterances that :meth:`FeatureSet.stream` lets the system read together."""
 
 
 def shard_path(folder: Path, task: str) -> Path:
@@ -34,10 +40,38 @@ def task_of(path: Path) -> str:
     return path.stem.removeprefix("shard-")
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the frames of N utterances lie, looked up once for many reads.
+
+    Attributes:
+        shards: ``(N,)`` int64, places among the feature set's shards; -1 for an utterance that it lacks.
+        starts: ``(N,)`` int64, where in its shard each utterance begins, in frames.
+        counts: ``(N,)`` int64, how many frames it has; 0 for one that is lacking.
+        checksums: ``(N,)`` uint64, of all its frames, for :meth:`FeatureSet.check`.
+    """
+
+    shards: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    checksums: NDArray[np.uint64]
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Places":
+        return Places(self.shards[rows], self.starts[rows], self.counts[rows], self.checksums[rows])
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield shard, start and count of each utterance as Python integers: those index fastest."""
+        return zip(self.shards.tolist(), self.starts.tolist(), self.counts.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+
 class FeatureSet:
     """One folder of the cache: the frames of one encoder with one setting, by utterance id.
 
-    The ids are read when they are first asked for. Shards that other processes publish later are not seen.
+    The ids are looked up in its index when they are first asked for, see :mod:`sercache.cache.index`. Shards
+    that other processes publish later are not seen.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,6 +82,7 @@ class FeatureSet:
         """
         self.folder = folder
         self.spec = _read_spec(folder / DESCRIPTION_NAME)
+        self._disk = DiskWatch()
         self._map = lru_cache(maxsize=_OPEN_MAPS)(self._map_shard)
 
     @property
@@ -68,56 +103,78 @@ class FeatureSet:
     @property
     def shard_paths(self) -> list[Path]:
         """The published shards, by name."""
-        return sorted(self.folder.glob("shard-*.h5"))
+        return [self.folder / stamp.name for stamp in list_shards(self.folder)]
 
-    @cached_property
+    @property
     def shards(self) -> list[tuple[Path, ShardIndex]]:
-        """Every shard's path and index.
+        """Every shard's path and index, read from the shards themselves.
 
         Raises:
             CacheError: a shard is damaged.
         """
+        return [(path, read_index(path, self.spec)) for path in self._indexed_paths]
+
+    @cached_property
+    def _index(self) -> Index:
         try:
-            return [(path, read_index(path, self.spec)) for path in self.shard_paths]
+            return open_index(self.folder, self.spec)
         except CacheError as error:
             raise CacheError(
                 f"{error}; 'sercache cache verify {self.folder}' tells what it costs; "
                 "remove the file and extract again to mend it"
             ) from error
 
+    @property
+    def _indexed_paths(self) -> list[Path]:
+        return [self.folder / stamp.name for stamp in self._index.stamps]
+
     @cached_property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of all utterances, shard after shard."""
-        return tuple(self._places)
+    def ids(self) -> Ids:
+        """Ids of all utterances, shard after shard; decoded when they are asked for."""
+        return self._index.ids
 
     @property
     def size_bytes(self) -> int:
         """What the shards take on disk."""
-        return sum(index.size_bytes for _, index in self.shards)
+        return sum(stamp.size_bytes for stamp in self._index.stamps)
 
     @property
     def seconds(self) -> float:
         """Length of all audio; 0 for text."""
-        return float(sum(np.nansum(index.seconds) for _, index in self.shards))
+        return float(np.nansum(self._index.seconds))
 
     def __contains__(self, utterance_id: object) -> bool:
-        return utterance_id in self._places
+        return utterance_id in self.ids
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._index)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Return those of ``ids`` that have no frames here, in order."""
-        return [utterance_id for utterance_id in ids if utterance_id not in self._places]
+        return [ids[place] for place in np.flatnonzero(self._index.rows(ids) < 0).tolist()]
 
     def frame_counts(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return how many frames each utterance has, ``(len(ids),)``."""
-        counts = np.empty(len(ids), np.int64)
-        for place, utterance_id in enumerate(ids):
-            shard, row = self._place(utterance_id)
-            offsets = self.shards[shard][1].offsets
-            counts[place] = offsets[row + 1] - offsets[row]
+        """Return how many frames each utterance has, ``(len(ids),)``.
+
+        Raises:
+            CacheError: an utterance is not here.
+        """
+        counts: NDArray[np.int64] = self._index.counts[self._rows(ids)]
         return counts
+
+    def places(self, ids: Sequence[str]) -> Places:
+        """Return where the frames of many utterances lie, whether or not they are here."""
+        index = self._index
+        rows = index.rows(ids)
+        is_here = rows >= 0
+        if not len(index):
+            return Places(rows, np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows, np.uint64))
+        return Places(
+            np.where(is_here, index.shards_of(rows), -1),
+            np.where(is_here, index.starts[rows], 0),
+            np.where(is_here, index.counts[rows], 0),
+            index.checksums[rows],
+        )
 
     def frames(self, utterance_id: str, layer: str | None = None) -> NDArray[Any]:
         """Return the frames of one utterance without copying them.
@@ -132,54 +189,129 @@ class FeatureSet:
         Raises:
             CacheError: no such utterance or layer, or the shard is not what it was when it was opened.
         """
-        shard, row = self._place(utterance_id)
-        offsets = self.shards[shard][1].offsets
-        return self._map(shard, self._layer(layer))[offsets[row] : offsets[row + 1]]
+        row, number = self._row(utterance_id), self._layer(layer)
+        start, count = int(self._index.starts[row]), int(self._index.counts[row])
+        shard = self._map(self._index.shard_of(row))
+        if self._disk.expects_reads():
+            shard.will_need(number, start, count)
+        return shard.planes[number][start : start + count]
+
+    def views(
+        self,
+        shards: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        layer: str | None = None,
+    ) -> list[NDArray[Any]]:
+        """Return stretches of frames without copying them, ``(T_i, D)`` each.
+
+        Args:
+            shards: ``(B,)`` as in :class:`Places`.
+            starts: ``(B,)`` where in its shard each stretch begins, in frames.
+            counts: ``(B,)`` how many frames it has; where 0, the shard may be -1.
+            layer: which of several kept layers; None where there is only one.
+
+        Raises:
+            CacheError: no such layer, or a shard is not what it was when it was opened.
+        """
+        number = self._layer(layer)
+        nothing = np.empty((0, self.dim), STORED_AS[self.spec.dtype or "float32"])
+        mapped = self._map
+        return [
+            mapped(shard).planes[number][start : start + count] if count else nothing
+            for shard, start, count in zip(shards.tolist(), starts.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def check(self, places: Places) -> None:
+        """Compare frames, of all layers, with the checksums that were stored with them.
+
+        Raises:
+            CacheError: some are not what was written, or a shard is not what it was when it was opened.
+        """
+        planes = [self.views(places.shards, places.starts, places.counts, layer) for layer in self.layers]
+        stored = zip(places.shards.tolist(), places.checksums.tolist(), strict=True)
+        for (shard, wanted), frames in zip(stored, zip(*planes, strict=True), strict=True):
+            if shard >= 0 and checksum(frames) != wanted:
+                raise CacheError(
+                    f"{self._indexed_paths[shard]}: frames are not what was written; 'sercache cache verify "
+                    f"{self.folder}' tells whose, remove the file and extract again to mend it"
+                )
+
+    def will_need(self, places: Places, rows: NDArray[np.int64] | slice, layer: str | None = None) -> None:
+        """Let the system read frames whose views are touched soon, without waiting for them.
+
+        Args:
+            places: of many utterances.
+            rows: which of them.
+            layer: which of several kept layers; None where there is only one.
+
+        Raises:
+            CacheError: no such layer, or a shard is not what it was when it was opened.
+        """
+        number = self._layer(layer)
+        if not self._disk.expects_reads():
+            return
+        for shard, start, count in places[rows]:
+            if count:
+                self._map(shard).will_need(number, start, count)
+
+    def stream(self, places: Places, layer: str | None = None) -> Iterator[NDArray[Any]]:
+        """Yield what :meth:`views` returns, and let the system read ahead of it.
+
+        Raises:
+            CacheError: no such layer, or a shard is not what it was when it was opened.
+        """
+        starts = range(0, len(places), _STREAMED_AT_ONCE)
+        for rows, coming in look_ahead([slice(start, start + _STREAMED_AT_ONCE) for start in starts]):
+            for announced in coming:
+                self.will_need(places, announced, layer)
+            yield from self.views(places.shards[rows], places.starts[rows], places.counts[rows], layer)
 
     def source(self, utterance_id: str) -> Source:
-        """Return what the frames of an utterance were computed from."""
-        shard, row = self._place(utterance_id)
-        return self.shards[shard][1].source(row)
+        """Return what the frames of an utterance were computed from.
+
+        Raises:
+            CacheError: the utterance is not here.
+        """
+        return self._index.source(self._row(utterance_id))
 
     def source_hash(self, utterance_id: str) -> str:
         """Return the xxh3-128 of the audio file or text that the frames were computed from."""
         return self.source(utterance_id).digest
 
-    @cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        """Shard and row of every id; of an id in two shards (two extractions at once) the first counts."""
-        places: dict[str, tuple[int, int]] = {}
-        for shard, (_, index) in enumerate(self.shards):
-            for row, utterance_id in enumerate(index.ids):
-                places.setdefault(utterance_id, (shard, row))
-        return places
+    def shards_with(self, ids: Collection[str]) -> list[Path]:
+        """Return every shard that holds frames of any of ``ids``."""
+        paths = self._indexed_paths
+        return [paths[shard] for shard in self._index.shards_with(ids)]
 
-    def _place(self, utterance_id: str) -> tuple[int, int]:
-        try:
-            return self._places[utterance_id]
-        except KeyError:
-            raise CacheError(
-                f"{self.folder} holds no frames of utterance '{utterance_id}' (of {len(self):,}); "
-                "its failures.csv tells whether it failed, sercache extract adds it"
-            ) from None
+    def _row(self, utterance_id: str) -> int:
+        row = self._index.row(utterance_id)
+        if row < 0:
+            raise self._lacks(utterance_id)
+        return row
 
-    def _layer(self, layer: str | None) -> str:
+    def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        rows = self._index.rows(ids)
+        if (rows < 0).any():
+            raise self._lacks(ids[int(np.argmin(rows))])
+        return rows
+
+    def _lacks(self, utterance_id: str) -> CacheError:
+        return CacheError(
+            f"{self.folder} holds no frames of utterance '{utterance_id}' (of {len(self):,}); "
+            "its failures.csv tells whether it failed, sercache extract adds it"
+        )
+
+    def _layer(self, layer: str | None) -> int:
         if layer is None and len(self.layers) == 1:
-            return self.layers[0]
+            return 0
         if layer not in self.layers:
             asked = "none was named" if layer is None else f"not '{layer}'"
             raise CacheError(f"{self.folder} holds the layers {', '.join(self.layers)}; {asked}")
-        return layer
+        return self.layers.index(layer)
 
-    def _map_shard(self, shard: int, layer: str) -> NDArray[np.generic]:
-        """Map one layer of one shard, ``(sum T, D)``; reading past a file's end would crash."""
-        path, index = self.shards[shard]
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size != index.size_bytes:
-                raise CacheError(f"{path}: has {size:,} bytes now, {index.size_bytes:,} when it was opened")
-            content = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
-        return index.frames(content, self.spec, layer)
+    def _map_shard(self, shard: int) -> MappedShard:
+        return MappedShard(self.folder, self._index, shard, self.spec)
 
 
 class Cache:

@@ -49,10 +49,8 @@ def drop_utterances(feature_set: FeatureSet, ids: Collection[str]) -> None:
         CacheError: a shard is damaged; it is left as it is, a rewrite would give its damage a new checksum.
     """
     unwanted = set(ids)
-    for path, index in feature_set.shards:
-        if unwanted.isdisjoint(index.ids):
-            continue
-        _, content = read_whole(path, feature_set.spec)
+    for path in feature_set.shards_with(unwanted):
+        index, content = read_whole(path, feature_set.spec)
         kept = []
         for utterance, is_intact in index.utterances(content, feature_set.spec):
             if utterance.id in unwanted:

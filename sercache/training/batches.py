@@ -1,19 +1,32 @@
-"""From memory-mapped frames to padded batches on the device, in the training process.
+"""From cached frames to padded batches on the device, in the training process.
 
 Worker processes would make every cache layout slower: pickling costs more than the copy (DESIGN section 4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from sercache.cache.lookahead import look_ahead
 from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
+from sercache.training.residency import ResidentFrames, fits_on
+from sercache.training.streaming import StreamedFrames
 
-_TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+class FrameReader(Protocol):
+    """One feature set's part of every batch."""
+
+    def announce(self, rows: NDArray[np.int64]) -> None:
+        """Prepare for a batch of ``rows``, ``(B,)``, that comes soon."""
+
+    def padded(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> HeadInput:
+        """Return ``counts`` frames of each of ``rows`` from ``starts`` on, ``(B,)`` each, on the device."""
 
 
 class FrameSource:
@@ -23,14 +36,28 @@ class FrameSource:
         feature_sets: M feature sets with one kept layer each.
         ids: the utterances, N of them; one that a feature set lacks has no valid frames there.
         device: where batches go.
+        resident: whether all frames are kept on the device; None for those that fit, on a GPU.
+
+    Every utterance is compared with its checksum when it is read first; a CacheError says if it is damaged.
     """
 
-    def __init__(self, feature_sets: Sequence[FeatureSet], ids: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        feature_sets: Sequence[FeatureSet],
+        ids: Sequence[str],
+        device: torch.device,
+        resident: bool | None = None,
+    ) -> None:
         self.feature_sets = tuple(feature_sets)
         self.ids = tuple(ids)
         self.device = device
-        self.frame_counts = self._count_frames()
-        self._buffers: dict[int, Tensor] = {}
+        places = [feature_set.places(self.ids) for feature_set in self.feature_sets]
+        self.frame_counts = np.stack([one.counts for one in places], axis=1)
+        self._readers: list[FrameReader] = []
+        for feature_set, its in zip(self.feature_sets, places, strict=True):
+            is_resident = fits_on(device, feature_set, its) if resident is None else resident
+            reader = ResidentFrames if is_resident else StreamedFrames
+            self._readers.append(reader(feature_set, its, device))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -51,50 +78,33 @@ class FrameSource:
             max_frames: longest stretch per clip; a longer clip is cut to a random stretch of it.
             generator: where the stretch begins; needed with ``max_frames``.
         """
-        return [self._padded(index, rows, max_frames, generator) for index in range(len(self.feature_sets))]
+        return next(self.batches([rows], max_frames, generator))
 
-    def _padded(
+    def batches(
         self,
-        index: int,
-        rows: NDArray[np.int64],
-        max_frames: int | None,
-        generator: np.random.Generator | None,
-    ) -> HeadInput:
-        feature_set = self.feature_sets[index]
-        counts = self.frame_counts[rows, index]
-        starts = np.zeros_like(counts)
-        if max_frames is not None and generator is not None and (counts > max_frames).any():
-            starts = generator.integers(0, np.maximum(counts - max_frames, 0) + 1)
-            counts = np.minimum(counts, max_frames)
-        time = max(1, int(counts.max()))
-        staged = self._staging(index, (len(rows), time, feature_set.dim))
-        target = staged.view(torch.uint16).numpy() if feature_set.is_bfloat16 else staged.numpy()
-        for place, (row, start, count) in enumerate(zip(rows, starts, counts, strict=True)):
-            if count:
-                target[place, :count] = feature_set.frames(self.ids[row])[start : start + count]
-            target[place, count:] = 0
-        frames = staged.to(self.device, non_blocking=True).to(torch.float32, copy=True)
-        valid = torch.from_numpy(counts).to(self.device, non_blocking=True)
-        return HeadInput(frames, torch.arange(time, device=self.device) < valid.unsqueeze(1))
+        batches: Sequence[NDArray[np.int64]],
+        max_frames: int | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> Iterator[list[HeadInput]]:
+        """Yield :meth:`batch` of each of ``batches``, and have the system read ahead of them.
 
-    def _staging(self, index: int, shape: tuple[int, int, int]) -> Tensor:
-        """Memory to gather a batch in: pinned for a GPU (torch reuses it once its copy is done), else reused.
-
-        A fresh allocation for every batch would cost as much as the copy itself (page faults).
+        Only reading is early: a batch is made, and its stretches are drawn, when it is asked for.
         """
-        dtype = _TORCH_DTYPES[str(self.feature_sets[index].spec.dtype)]
-        if self.device.type == "cuda":
-            return torch.empty(shape, dtype=dtype, pin_memory=True)
-        size = int(np.prod(shape))
-        buffer = self._buffers.get(index)
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[index] = torch.empty(size, dtype=dtype)
-        return buffer[:size].view(shape)
+        for rows, coming in look_ahead(batches):
+            for announced in coming:
+                for reader in self._readers:
+                    reader.announce(announced)
+            yield [
+                reader.padded(rows, *_stretches(counts, max_frames, generator))
+                for reader, counts in zip(self._readers, self.frame_counts[rows].T, strict=True)
+            ]
 
-    def _count_frames(self) -> NDArray[np.int64]:
-        """Return ``(N, M)``; 0 where a feature set lacks an utterance."""
-        counts = np.zeros((len(self.ids), len(self.feature_sets)), np.int64)
-        for index, feature_set in enumerate(self.feature_sets):
-            held = [row for row, utterance_id in enumerate(self.ids) if utterance_id in feature_set]
-            counts[held, index] = feature_set.frame_counts([self.ids[row] for row in held])
-        return counts
+
+def _stretches(
+    counts: NDArray[np.int64], max_frames: int | None, generator: np.random.Generator | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the stretch of each clip begins and how long it is, ``(B,)`` each, in frames."""
+    if max_frames is None or generator is None or not (counts > max_frames).any():
+        return np.zeros_like(counts), counts
+    starts = generator.integers(0, np.maximum(counts - max_frames, 0) + 1)
+    return starts, np.minimum(counts, max_frames)

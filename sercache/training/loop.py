@@ -143,6 +143,7 @@ class HeadTraining:
         drawn = self._draw(generator)
         lengths = self.fit_source.lengths[drawn]
         batches = [drawn[batch] for batch in epoch_batches(lengths, settings.batch_size, generator)]
+        inputs_of = self.fit_source.batches(batches, settings.max_frames, generator)
         objective = self._objective()
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(settings, device))
         total_loss = torch.zeros((), device=device)
@@ -156,8 +157,8 @@ class HeadTraining:
                 for rows in group:
                     if self.should_stop():
                         raise Interrupted(f"{self.task}: stopped in epoch {len(self.progress.history) + 1}")
-                    inputs = self.fit_source.batch(rows, settings.max_frames, generator)
-                    places = torch.from_numpy(rows).to(device)
+                    inputs = next(inputs_of)
+                    places = torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
                     targets = Targets(self.fit_targets.soft[places], self.fit_targets.attributes[places])
                     mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
                     with autocast:
@@ -268,9 +269,8 @@ def predict(head: Head, source: FrameSource, batch_size: int) -> HeadOutput:
         num_attributes = len(head.get_buffer("attribute_low"))
         return HeadOutput(torch.empty(0, head.class_output.out_features), torch.empty(0, num_attributes))
     order = np.argsort(source.lengths, kind="stable")
-    outputs = [
-        head(source.batch(order[first : first + batch_size])) for first in range(0, len(order), batch_size)
-    ]
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    outputs = [head(inputs) for inputs in source.batches(batches)]
     back = torch.from_numpy(np.argsort(order, kind="stable"))
     return HeadOutput(
         torch.cat([output.logits for output in outputs]).float().cpu()[back],

@@ -25,14 +25,15 @@ def standardize_inputs(
         generator: which rows are sampled.
     """
     for index, feature_set in enumerate(feature_sets):
-        held = [utterance_id for utterance_id in ids if utterance_id in feature_set]
-        if not held:
+        places = feature_set.places(ids)
+        held = np.flatnonzero(places.shards >= 0)
+        if not len(held):
             continue
         dtype = feature_set.spec.dtype or "float32"
         sample = generator.permutation(len(held))[:SAMPLED_UTTERANCES]
         total, squares, count = np.zeros(feature_set.dim), np.zeros(feature_set.dim), 0
-        for row in np.sort(sample):
-            frames = from_storage(feature_set.frames(held[row]), dtype).astype(np.float64)
+        for stored in feature_set.stream(places[held[np.sort(sample)]]):
+            frames = from_storage(stored, dtype).astype(np.float64)
             total += frames.sum(axis=0)
             squares += np.square(frames).sum(axis=0)
             count += len(frames)

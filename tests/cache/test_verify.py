@@ -76,7 +76,7 @@ def test_what_is_no_shard_at_all_is_told(make_feature_set):
     feature_set = make_feature_set({})
     (feature_set.folder / "shard-0.h5").write_text("notes")
     (found,) = verify(feature_set)
-    assert "not a shard" in found.what
+    assert "no shard" in found.what
 
 
 @pytest.fixture

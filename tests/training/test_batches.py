@@ -7,8 +7,10 @@ from run_builder import make_corpus, write_features
 
 from sercache.cache.precision import from_storage
 from sercache.cache.store import Cache
+from sercache.errors import CacheError
 from sercache.heads.registry import build_head
 from sercache.training.batches import FrameSource
+from sercache.training.residency import fits_on
 from sercache.training.standardize import standardize_inputs
 
 CPU = torch.device("cpu")
@@ -72,6 +74,78 @@ def test_a_crop_is_a_stretch_of_the_clip(features):
                 assert places
                 starts.update(places)
     assert len(starts) > 3
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@given(data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_a_pass_gives_what_its_batches_give_one_by_one(features, resident, data):
+    corpus, feature_sets = features
+    batches = data.draw(st.lists(st.lists(st.integers(0, 71), min_size=1, max_size=9), max_size=12))
+    batches = [np.asarray(rows) for rows in batches]
+    source = FrameSource(feature_sets, corpus.ids, CPU, resident)
+    generators = [np.random.default_rng(3) for _ in range(2)]
+    for rows, inputs in zip(batches, source.batches(batches, 4, generators[0]), strict=True):
+        for one, other in zip(inputs, source.batch(rows, 4, generators[1]), strict=True):
+            assert torch.equal(one.frames, other.frames)
+            assert torch.equal(one.mask, other.mask)
+        assert generators[0].bit_generator.state == generators[1].bit_generator.state
+
+
+@given(rows=st.lists(st.integers(0, 71), min_size=1, max_size=9), max_frames=st.none() | st.integers(1, 8))
+@settings(deadline=None, max_examples=30)
+def test_frames_that_stay_on_the_device_make_the_same_batches(features, rows, max_frames):
+    corpus, feature_sets = features
+    both = [
+        FrameSource(feature_sets, corpus.ids, CPU, resident).batch(
+            np.asarray(rows), max_frames, np.random.default_rng(0)
+        )
+        for resident in (False, True)
+    ]
+    for streamed, resident in zip(*both, strict=True):
+        assert resident.frames.dtype == torch.float32
+        assert torch.equal(streamed.frames, resident.frames)
+        assert torch.equal(streamed.mask, resident.mask)
+
+
+def test_frames_are_packed_in_pieces_and_none_is_lost(features, monkeypatch):
+    monkeypatch.setattr("sercache.training.residency._CHUNK_BYTES", 64)
+    corpus, feature_sets = features
+    source = FrameSource(feature_sets, corpus.ids, CPU, resident=True)
+    for feature_set, (frames, mask) in zip(feature_sets, source.batch(np.arange(72)), strict=True):
+        for row, utterance_id in enumerate(corpus.ids):
+            np.testing.assert_array_equal(frames[row, mask[row]].numpy(), stored(feature_set, utterance_id))
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_damaged_frames_are_an_error_and_never_a_batch(tmp_path, resident):
+    corpus = make_corpus(tmp_path)
+    write_features(tmp_path, corpus)
+    feature_set = Cache(tmp_path / "cache").feature_sets()[0]
+    path = feature_set.shard_paths[-1]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CacheError, match="frames are not what was written"):
+        FrameSource([feature_set], corpus.ids, CPU, resident).batch(np.arange(len(corpus)))
+
+
+def test_on_the_cpu_frames_are_streamed(features):
+    corpus, (feature_set, *_) = features
+    assert not fits_on(CPU, feature_set, feature_set.places(corpus.ids))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_gpu_gets_the_batches_that_the_cpu_gets(features, resident):
+    corpus, feature_sets = features
+    batches = [np.arange(first, first + 8) for first in range(64)]
+    here = FrameSource(feature_sets, corpus.ids, CPU).batches(batches)
+    there = FrameSource(feature_sets, corpus.ids, torch.device("cuda"), resident).batches(batches)
+    kept = [([one.frames for one in wanted], got) for wanted, got in zip(here, there, strict=True)]
+    for wanted, got in kept:
+        for frames, one in zip(wanted, got, strict=True):
+            assert torch.equal(frames, one.frames.cpu())
 
 
 def test_standardised_training_frames_have_zero_mean_and_unit_deviation(features):

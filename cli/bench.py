@@ -1,0 +1,124 @@
+"""``sercache bench``: of the cache here, of the extraction in a file of its own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .bench_extract import bench_extract
+
+if TYPE_CHECKING:
+    from sercache.benchmarks.cache_opening import Opening
+    from sercache.benchmarks.cache_reading import Reading
+
+app = typer.Typer(help="Measure what sercache costs on this machine.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure what sercache costs on this machine."""
+
+
+app.command("extract")(bench_extract)
+
+
+@app.command("cache")
+def measure_cache(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a feature set, or of a cache; random features where none is given."),
+    ] = None,
+    utterances: Annotated[int, typer.Option(min=1, help="Of random features: how many.")] = 2000,
+    mean_frames: Annotated[int, typer.Option(min=1, help="Of random features: frames of each.")] = 250,
+    dim: Annotated[int, typer.Option(min=1, help="Of random features: width of a frame.")] = 768,
+    limit_mb: Annotated[int, typer.Option(min=1, help="Read no more than this; a sample of more.")] = 1024,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is read.")] = 7,
+    open_only: Annotated[
+        bool, typer.Option("--open-only", help="Only open it and look ids up, in a fresh process.")
+    ] = False,
+) -> None:
+    """Open a feature set and fill training batches from it, against other ways to keep the same frames.
+
+    Example: sercache bench cache cache/logmel-0123456789ab
+
+    Example: sercache bench cache --utterances 1000000 --mean-frames 2 --dim 4 --open-only
+    """
+    import tempfile
+
+    from sercache.benchmarks.cache_opening import measure_opening
+    from sercache.benchmarks.cache_reading import measure_reading
+    from sercache.benchmarks.synthetic import synthetic_feature_set
+    from sercache.interrupts import stop_flag
+
+    from .cache import open_feature_sets
+    from .console import console, progress_listener
+
+    with (
+        tempfile.TemporaryDirectory(prefix="sercache-bench-") as folder,
+        stop_flag() as should_stop,
+        progress_listener() as listener,
+    ):
+        if path is None:
+            path = Path(folder)
+            synthetic_feature_set(
+                path, utterances, mean_frames, dim, listener=listener, should_stop=should_stop
+            )
+        for feature_set in open_feature_sets(path):
+            opening = measure_opening(feature_set.folder)
+            reading = None
+            if not open_only:
+                reading = measure_reading(
+                    feature_set,
+                    limit_bytes=limit_mb * 1_000_000,
+                    rounds=rounds,
+                    listener=listener,
+                    should_stop=should_stop,
+                )
+            console.print(feature_set.folder.name, style="bold", highlight=False, markup=False)
+            _show_opening(opening)
+            if reading is not None:
+                _show_reading(reading)
+
+
+def _show_opening(opening: "Opening") -> None:
+    from .console import console
+
+    memory = ""
+    if opening.private_bytes is not None:
+        memory = f", {opening.private_bytes / 1e6:.1f} MB of memory of its own"
+    console.print(
+        f"opened: {opening.utterances:,} utterances in {opening.shards:,} shards, "
+        f"{opening.open_seconds * 1e3:.1f} ms to the first frame{memory}\n"
+        f"looked up: {opening.lookup_seconds * 1e6:.1f} us an id, "
+        f"{opening.batch_lookup_seconds * 1e6:.1f} us among many",
+        highlight=False,
+    )
+
+
+def _show_reading(reading: "Reading") -> None:
+    from rich.table import Table
+
+    from .console import console
+
+    console.print(
+        f"batches of {reading.batch_size} from {reading.utterances:,} utterances, "
+        f"{reading.payload_bytes / 1e6:,.0f} MB",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("in memory already")
+    table.add_column("MB/s", justify="right")
+    table.add_column("share of plain memory", justify="right")
+    for warm in reading.warm:
+        table.add_row(warm.way, f"{warm.bytes_per_second / 1e6:,.0f}", f"{warm.share_of_memory:.2f}")
+    console.print(table)
+    if not reading.cold:
+        console.print("from disk: not measured, the files cannot be driven out of memory here")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("from disk")
+    table.add_column("MB/s", justify="right")
+    table.add_column("bytes read per byte of frames", justify="right")
+    for cold in reading.cold:
+        table.add_row(cold.way, f"{cold.bytes_per_second / 1e6:,.0f}", f"{cold.read_per_byte:.2f}")
+    console.print(table)

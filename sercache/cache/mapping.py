@@ -1,0 +1,69 @@
+"""One shard in memory: its frames as views of the file, and what of them is wanted soon."""
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.index import Index
+from sercache.cache.precision import STORED_AS
+from sercache.cache.userblock import USER_BLOCK_BYTES
+from sercache.errors import CacheError
+
+_READ_AHEAD_BYTES = 128 << 10
+"""Asked for at once: of more, Linux may read no more than the disk's read-ahead, by default these 128 KiB."""
+
+
+class MappedShard:
+    """A shard whose frames are read where they lie in the file.
+
+    The system is told that access is random. It then reads nothing that was not asked for, but also a page at
+    a time: :meth:`will_need` asks for all that a view is about to touch.
+    """
+
+    def __init__(self, folder: Path, index: Index, shard: int, spec: FeatureSpec) -> None:
+        """Map a shard of a feature set.
+
+        Args:
+            folder: the feature set's.
+            index: of the feature set.
+            shard: its place among the shards of ``index``.
+            spec: of the feature set.
+
+        Raises:
+            CacheError: the file is not what it was; reading past its end would crash.
+        """
+        stamp, digest = index.stamps[shard], int(index.digests[shard])
+        path = folder / stamp.name
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != stamp.size_bytes:
+                raise CacheError(f"{path}: has {size:,} bytes now, {stamp.size_bytes:,} when it was opened")
+            if xxhash.xxh3_64_intdigest(stream.read(USER_BLOCK_BYTES)) != digest:
+                raise CacheError(f"{path}: was replaced since its feature set was opened; start again")
+            self._content = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_RANDOM"):
+            self._content.madvise(mmap.MADV_RANDOM)
+        shape, dtype = (index.num_frames(shard), spec.dim), STORED_AS[spec.dtype or "float32"]
+        self._positions: list[int] = index.frame_positions[shard].tolist()
+        self.planes: tuple[NDArray[Any], ...] = tuple(
+            np.ndarray(shape, dtype, self._content, position) if shape[0] else np.empty(shape, dtype)
+            for position in self._positions
+        )
+        """One read-only ``(sum T, D)`` array per layer, in the stored dtype."""
+        self._frame_bytes = spec.dim * dtype.itemsize
+
+    def will_need(self, layer: int, start: int, count: int) -> None:
+        """Let the system read ``count`` frames of a layer from ``start`` on, without waiting for them."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        begin = self._positions[layer] + start * self._frame_bytes
+        end = begin + count * self._frame_bytes
+        begin -= begin % mmap.PAGESIZE
+        for piece in range(begin, end, _READ_AHEAD_BYTES):
+            self._content.madvise(mmap.MADV_WILLNEED, piece, min(_READ_AHEAD_BYTES, end - piece))
