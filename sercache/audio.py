@@ -11,7 +11,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from sercache.errors import AudioError
+from sercache.errors import AudioError, SilentAudioError
 
 Waveform = NDArray[np.float32]
 """Mono samples in [-1, 1], ``(S,)``."""
@@ -53,7 +53,7 @@ def load_audio(
         raise AudioError(f"{path}: holds samples that are not finite numbers (NaN or infinite)")
     mono = samples.mean(axis=1, dtype=np.float32)
     if not mono.any():
-        raise AudioError(f"{path}: silent (every sample is zero)")
+        raise SilentAudioError(f"{path}: silent (every sample is zero)")
     if source_rate_hz != sample_rate_hz:
         mono = soxr.resample(mono, source_rate_hz, sample_rate_hz, quality="HQ")
     return np.ascontiguousarray(mono, dtype=np.float32)

@@ -20,6 +20,10 @@ class AudioError(SercacheError):
     """A recording cannot be decoded into a usable waveform."""
 
 
+class SilentAudioError(AudioError):
+    """A recording holds no sound at all."""
+
+
 class EncoderError(SercacheError):
     """An encoder cannot be loaded or gives unusable frames."""
 

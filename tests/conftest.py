@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_checkpoints import checkpoint  # noqa: F401
+from tiny_whisper import make_spoken, tiny_whisper  # noqa: F401
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One thread: sums come out the same in every process, and small tensors gain nothing from a second one.

@@ -85,11 +85,21 @@ class Checkpoint:
             EncoderError: the weights are missing, damaged, or do not fill the model: a layer that would be
                 left at random must never give features.
         """
-        import torch
         from transformers import AutoModel
 
+        return self._load_weights(AutoModel)
+
+    def load_speech_to_text(self) -> Any:
+        """Return the model with the head that writes text, otherwise as :meth:`load_model` does."""
+        from transformers import AutoModelForSpeechSeq2Seq
+
+        return self._load_weights(AutoModelForSpeechSeq2Seq)
+
+    def _load_weights(self, auto_class: Any) -> Any:
+        import torch
+
         options = {"config": self.config, "dtype": torch.float32, "output_loading_info": True}
-        model, report = self._load(AutoModel, **options)
+        model, report = self._load(auto_class, **options)
         missing = [key for key in report["missing_keys"] if not any(part in key for part in _UNUSED_WEIGHTS)]
         if missing:
             raise EncoderError(

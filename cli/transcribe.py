@@ -1,0 +1,84 @@
+"""``sercache transcribe``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sercache.transcripts.transcription import TranscriptionReport
+
+
+def transcribe(
+    corpus: Annotated[Path, typer.Argument(help="A corpus (.csv, .parquet).")],
+    model: Annotated[str, typer.Option(help="A Whisper model: a hub name, or the folder of a checkpoint.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the corpus; else where it was.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Code of the language, such as en; else it is detected, clip by clip.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (bfloat16 on a GPU that computes in it), float32 or bfloat16.")
+    ] = "auto",
+    max_failures: Annotated[
+        int | None,
+        typer.Option(min=0, help="Utterances that may fail; else 5 % of the corpus, at least 10."),
+    ] = None,
+    again: Annotated[bool, typer.Option(help="Transcribe again what was transcribed before.")] = False,
+) -> None:
+    """Write what was said into a new column of the corpus, text:MODEL, for text encoders to read.
+
+    A second column, text:MODEL:flags, says what is doubtful: silence (nobody speaks; the text is then empty),
+    repeat (the model fell into a loop), empty, failed. Interrupt it as you like: the same command goes on
+    from there. What was heard stays in a journal beside the corpus, so new rows cost only themselves.
+
+    Example: sercache transcribe corpus.csv --model openai/whisper-large-v3 --language en
+    """
+    from sercache.corpus.manifest import read_corpus, write_corpus
+    from sercache.devices import computes_in_bfloat16, resolve_device
+    from sercache.errors import SercacheError
+    from sercache.interrupts import stop_flag
+    from sercache.transcripts.transcription import transcribe_corpus
+    from sercache.transcripts.whisper import WhisperTranscriber
+
+    from .console import progress_listener
+
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise SercacheError(f"--precision {precision}: write auto, float32 or bfloat16")
+    target, place, utterances = output or corpus, resolve_device(device), read_corpus(corpus)
+    is_coarse = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(place))
+    transcriber = WhisperTranscriber(
+        model, language=language, device=place, precision="bfloat16" if is_coarse else "float32"
+    )
+    with stop_flag() as should_stop, progress_listener() as listener:
+        report = transcribe_corpus(
+            utterances,
+            transcriber,
+            target.with_name(f"{target.name}.transcripts"),
+            language=language,
+            device=place,
+            max_failures=max_failures,
+            again=again,
+            listener=listener,
+            should_stop=should_stop,
+        )
+    write_corpus(report.corpus, target)
+    _show(report, target)
+
+
+def _show(report: "TranscriptionReport", target: Path) -> None:
+    from .console import console
+
+    def say(line: str, style: str | None = None) -> None:
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"{report.transcribed:,} transcribed now, {report.reused:,} before, {report.failed:,} failed")
+    for flag, ids in report.flagged.items():
+        first = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+        say(f"  {flag}: {len(ids):,} ({first})", "yellow")
+    if report.failed:
+        say(f"  {report.folder / 'failures.csv'} says why", "yellow")
+    say(f"{target}: column '{report.column}'")
+    say(f'Next: in a recipe, text_column: "{report.column}" for a text encoder')
