@@ -36,7 +36,9 @@ def progress_listener() -> Iterator[Listener]:
         def show(event: Event) -> None:
             if event.kind in ("note", "warning"):
                 style = "yellow" if event.kind == "warning" else None
-                progress_console.print(event.message, style=style, markup=False, highlight=False)
+                progress_console.print(
+                    event.message, style=style, markup=False, highlight=False, soft_wrap=True
+                )
                 return
             if event.task not in bars:
                 bars[event.task] = progress.add_task(escape(event.task), total=event.total, values="")

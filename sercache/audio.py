@@ -22,6 +22,9 @@ MINIMUM_SECONDS = 0.1
 _END_TOLERANCE_SECONDS = 0.1
 """How far a segment may reach past the end of its recording: label files round."""
 
+_MINIMUM_RATE_HZ = 1_000
+"""Below, a header is damaged: converted to an encoder's rate, seconds would become hours."""
+
 _UNKNOWN_SIZE = 0xFFFFFFFF
 """Size of a chunk whose writer could not seek back, for example a pipe from ffmpeg."""
 
@@ -74,13 +77,19 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         with path.open("rb") as stream:
             _refuse_truncated(path, stream)
-        return soundfile.SoundFile(str(path))
+        recording = soundfile.SoundFile(str(path))
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw
         raise AudioError(
             f"{path}: not audio that can be decoded (wav, flac, ogg, opus, mp3, aiff)"
         ) from error
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror})") from error
+    if recording.samplerate < _MINIMUM_RATE_HZ:
+        recording.close()
+        raise AudioError(
+            f"{path}: {recording.samplerate} samples a second (at least {_MINIMUM_RATE_HZ} are needed)"
+        )
+    return recording
 
 
 def _refuse_unusual_files(path: Path) -> None:

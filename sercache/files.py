@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import fcntl
@@ -20,22 +20,23 @@ TEMPORARY_SUFFIX = ".tmp"
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` to ``path``: a crash, a full disk or a power cut leaves the old file or the new one.
 
-    Temporary name in the same folder, fsync, rename, fsync of the folder. Parent folders are made.
+    Temporary name in the same folder, fsync, rename, fsync of the folder. Parent folders are made. The
+    temporary file is locked while its writer lives; :func:`remove_stale_temporaries` goes by that.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the temporary file is gone by then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-    try:
-        with temporary.open("xb") as stream:
+    temporary, stream = _open_temporary(path)
+    with stream:
+        try:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     _fsync_folder(path.parent)
 
 
@@ -68,11 +69,19 @@ def read_json(path: Path) -> Any:
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Remove what writers that died in ``folder`` left behind; a living writer's file stays."""
+    """Remove what writers that died in ``folder`` left behind; a living writer's file stays.
+
+    A lock tells them apart, in whatever container the writer lives: process ids are other ones there. A file
+    that cannot be locked or removed (a read-only folder, a file system without locks) stays as well.
+    """
+    if fcntl is None:
+        return
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        match = re.search(r"\.(\d+)\.[0-9a-f]{8}\.tmp$", path.name)
-        if match and not _is_running(int(match[1])):
-            path.unlink(missing_ok=True)
+        if not re.search(r"\.\d+\.[0-9a-f]{8}\.tmp$", path.name):
+            continue
+        with suppress(OSError), path.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def slug(text: str) -> str:
@@ -84,14 +93,18 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:64] or "unnamed"
 
 
-def _is_running(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """Make and lock a new file beside ``path``."""
+    while True:
+        temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+        stream = temporary.open("xb")
+        if fcntl is None:
+            return temporary, stream
+        with suppress(OSError):  # where there are no locks, nobody removes temporaries either
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink > 0:  # else it was taken for stale before it was locked
+            return temporary, stream
+        stream.close()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -48,14 +48,17 @@ class Processes:
                                 running[pool.submit(_run_task, task)] = task.name
                         done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
                         _forward(events, listener)
+                        if should_stop():
+                            stop.set()
                         for future in done:
                             name = running.pop(future)
-                            is_broken |= isinstance(future.exception(), BrokenProcessPool)
+                            has_died = isinstance(future.exception(), BrokenProcessPool)
+                            is_broken |= has_died
+                            if has_died and stop.is_set():  # of the signal that asked all of them to stop
+                                continue
                             if (error := _error_of(future, name)) is not None:
                                 errors[name] = error
                                 listener(Event("warning", name, message=str(error)))
-                        if should_stop():
-                            stop.set()
                 except BaseException:
                     stop.set()  # a full disk, say, must not wait for hours until the others are done
                     raise

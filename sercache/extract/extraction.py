@@ -14,6 +14,7 @@ from sercache.encoders.protocol import Encoder
 from sercache.encoders.registry import ENCODERS, check_encoder
 from sercache.engines.protocol import Task as EngineTask
 from sercache.engines.registry import ENGINES
+from sercache.errors import Interrupted
 from sercache.events import Listener, ignore
 from sercache.extract.feature_set import open_settled, settle, unsettled, without_changed
 from sercache.extract.plan import Task, measure, plan_tasks
@@ -156,6 +157,7 @@ class _Extraction:
         corpus = self.corpus if recipe.text_column is None else self.corpus.with_text_of(recipe.text_column)
         settled = settle(self.cache, recipe, corpus, place)
         feature_set = open_settled(self.cache, settled, place)
+        remove_stale_temporaries(feature_set.folder)
         feature_set = without_changed(feature_set, corpus, replace_changed=self.replace_changed)
         ledger = Ledger(feature_set.folder)
         missing = len(feature_set.missing(corpus.ids))
@@ -166,8 +168,6 @@ class _Extraction:
     def _fill(self, together: Sequence[_Opened], started: float) -> Iterator[FeatureReport]:
         failed: Counter[str] = Counter()
         for lacking, tasks in _passes(together):
-            for opened in lacking:
-                remove_stale_temporaries(opened.feature_set.folder)
             self._run(lacking, tasks, failed)
             for opened in lacking:
                 failures = Ledger(opened.feature_set.folder).failures
@@ -216,7 +216,13 @@ class _Extraction:
             run_share(shares[0], encoders, listener=self.listener, should_stop=self.should_stop)
             return
         work = [EngineTask(share.name, run_share, (share,)) for share in shares if share.tasks]
-        errors = ENGINES["processes"](len(work)).run(work, self.listener, self.should_stop)
+        try:
+            errors = ENGINES["processes"](len(work)).run(work, self.listener, self.should_stop)
+        except Interrupted:
+            raise Interrupted(
+                f"{name}: stopped; finished shards are in {self.cache.root}, "
+                "the same command goes on from there"
+            ) from None
         for error in errors.values():
             raise error
 
