@@ -50,7 +50,7 @@ def measure_cache(
     from sercache.benchmarks.synthetic import synthetic_feature_set
     from sercache.interrupts import stop_flag
 
-    from .cache import open_feature_sets
+    from .cache_folders import open_feature_sets
     from .console import console, progress_listener
 
     with (

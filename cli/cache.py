@@ -1,14 +1,14 @@
-"""``sercache cache ls``, ``info`` and ``verify``."""
+"""``sercache cache``: ``ls``, ``info`` and ``verify`` here, what changes a cache in ``cache_tools``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from sercache.cache.store import FeatureSet
+from . import cache_tools
+from .cache_folders import open_feature_sets
 
-app = typer.Typer(help="Look into a cache, and check it.", no_args_is_help=True)
+app = typer.Typer(help="Look into a cache, mend it, change what it holds.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -106,8 +106,8 @@ def verify_cache(
         console.print(f"{one.path}: {who}: {one.what}", highlight=False, markup=False, soft_wrap=True)
     if rotten:
         raise CacheError(
-            f"{path}: {len(rotten):,} findings; remove a damaged shard and run sercache extract again, "
-            "or extract changed sources with --replace-changed"
+            f"{path}: {len(rotten):,} findings; sercache cache repair extracts again what is damaged, "
+            "sercache extract --replace-changed what has changed"
         )
     held = sum(len(feature_set) for feature_set in feature_sets)
     what = "every checksum and every source fits" if sources else "every checksum fits"
@@ -115,14 +115,9 @@ def verify_cache(
     console.print(f"{what}: {held:,} utterances in {sets}", highlight=False)
 
 
-def open_feature_sets(path: Path) -> "list[FeatureSet]":
-    """Return the feature set that lies at ``path``, or all of the cache that does."""
-    from sercache.cache.store import DESCRIPTION_NAME, Cache, FeatureSet
-    from sercache.errors import CacheError
-
-    if (path / DESCRIPTION_NAME).exists():
-        return [FeatureSet(path)]
-    feature_sets = Cache(path).feature_sets()
-    if not feature_sets:
-        raise CacheError(f"{path}: neither a cache nor a feature set; sercache extract makes one")
-    return feature_sets
+app.command("du")(cache_tools.du)
+app.command("repair")(cache_tools.repair)
+app.command("prune")(cache_tools.prune)
+app.command("merge")(cache_tools.merge)
+app.command("export")(cache_tools.export)
+app.command("import")(cache_tools.import_frames)

@@ -57,6 +57,10 @@ class Ledger:
         self.failures[utterance_id] = self._changes[utterance_id] = failure
         return failure
 
+    def adopt(self, failure: Failure) -> None:
+        """Take over a failure that another ledger holds; on disk with the next :meth:`save`."""
+        self.failures[failure.utterance] = self._changes[failure.utterance] = failure
+
     def forget(self, utterance_id: str) -> None:
         """Note that an utterance is fine now; on disk with the next :meth:`save`."""
         if self.failures.pop(utterance_id, None):

@@ -1,0 +1,1 @@
+"""Frames of other tools into the cache, and frames of the cache to other tools."""
