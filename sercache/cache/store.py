@@ -121,7 +121,7 @@ class FeatureSet:
         except CacheError as error:
             raise CacheError(
                 f"{error}; 'sercache cache verify {self.folder}' tells what it costs; "
-                "remove the file and extract again to mend it"
+                "sercache cache repair extracts it again"
             ) from error
 
     @property
@@ -234,7 +234,7 @@ class FeatureSet:
             if shard >= 0 and checksum(frames) != wanted:
                 raise CacheError(
                     f"{self._indexed_paths[shard]}: frames are not what was written; 'sercache cache verify "
-                    f"{self.folder}' tells whose, remove the file and extract again to mend it"
+                    f"{self.folder}' tells whose, sercache cache repair extracts it again"
                 )
 
     def will_need(self, places: Places, rows: NDArray[np.int64] | slice, layer: str | None = None) -> None:

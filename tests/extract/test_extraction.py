@@ -323,7 +323,7 @@ def test_a_damaged_shard_is_told_and_healed_by_its_removal(make_corpus, use_enco
     before = shards(report.folder)
     path = sorted(report.folder.glob("shard-*.h5"))[1]
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(CacheError, match=rf"{path.name}: truncated.*remove the file and extract again"):
+    with pytest.raises(CacheError, match=rf"{path.name}: truncated.*sercache cache repair extracts it again"):
         run(corpus)
     path.unlink()
     run(corpus)

@@ -74,7 +74,7 @@ def damage_one(cache, damage):
 def test_extraction_names_the_damaged_shard_and_leaves_it(corpus, cache, damage):
     path = damage_one(cache, damage)
     damaged = path.read_bytes()
-    assert_one_line(extract(corpus, cache), 2, str(path), "remove the file and extract again")
+    assert_one_line(extract(corpus, cache), 2, str(path), "sercache cache repair extracts it again")
     assert path.read_bytes() == damaged, "only the user removes a file"
 
 
@@ -83,7 +83,7 @@ def test_every_damage_is_found_and_mended(corpus, whole, cache):
     for path, damage in zip(damaged, DAMAGES.values(), strict=True):
         path.write_bytes(damage(path.read_bytes()))
     done = run("cache", "verify", cache)
-    assert_one_line(done, 2, "remove a damaged shard and run sercache extract again")
+    assert_one_line(done, 2, "sercache cache repair extracts again what is damaged")
     assert [path for path in damaged if str(path) not in done.output] == []
     for path in damaged:
         path.unlink()
@@ -95,7 +95,7 @@ def test_every_damage_is_found_and_mended(corpus, whole, cache):
 @pytest.mark.parametrize("command", ["ls", "info"])
 def test_looking_into_a_cache_names_the_damaged_shard(cache, command):
     path = damage_one(cache, DAMAGES["cut to half"])
-    assert_one_line(run("cache", command, cache), 2, str(path), "remove the file and extract again")
+    assert_one_line(run("cache", command, cache), 2, str(path), "sercache cache repair extracts it again")
 
 
 def test_random_bits_that_flip_are_all_found(corpus, whole, cache):
