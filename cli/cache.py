@@ -19,7 +19,7 @@ def listopen_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of 
     """
     from rich.table import Table
 
-    from sercache.cache.store import shortened
+    from sercache.cache.matching import shortened
 
     from .console import console
 

@@ -20,7 +20,7 @@ def du(cache: Annotated[Path, typer.Argument(help="Folder of a cache, or of a fe
 
     from rich.table import Table
 
-    from sercache.cache.store import shortened
+    from sercache.cache.matching import shortened
     from sercache.cache.usage import usage_of
 
     from .console import console
@@ -65,7 +65,7 @@ def repair(
 
     Example: sercache cache repair cache corpus.csv
     """
-    from sercache.cache.store import encoder_name
+    from sercache.cache.matching import encoder_name
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
     from sercache.extract.repair import repair as mend

@@ -127,7 +127,7 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
     """Return what to call a feature set, and its recipe, from ``NAME`` or ``NAME:LAYERS``."""
     from pydantic import ValidationError
 
-    from sercache.cache.store import encoder_name
+    from sercache.cache.matching import encoder_name
     from sercache.errors import RecipeError
     from sercache.recipe import FeatureRecipe
 

@@ -14,6 +14,14 @@ Stage = Literal["audio", "text", "decode", "encode"]
 """The utterance has no audio, or no text; its audio cannot be decoded; the encoder gives no usable frames."""
 
 
+def default_failure_limit(corpus_size: int) -> int:
+    """Return how many utterances may fail: 5 % of a corpus, but at least 10.
+
+    Never all of it: then something else is wrong than a few files.
+    """
+    return min(max(10, corpus_size // 20), max(0, corpus_size - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One row of the ledger.

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec
 from sercache.cache.index import Ids, Index, list_shards, open_index
-from sercache.cache.layers import parse_layers
 from sercache.cache.lookahead import DiskWatch, look_ahead
 from sercache.cache.mapping import MappedShard
+from sercache.cache.matching import differences_from, encoder_name
 from sercache.cache.precision import STORED_AS
 from sercache.cache.shard import ShardIndex, checksum, read_index
 from sercache.cache.sources import Source
-from sercache.errors import CacheError, EncoderError
+from sercache.errors import CacheError
 from sercache.files import read_json
 from sercache.recipe import FeatureRecipe
 
@@ -352,17 +352,6 @@ class Cache:
         return the_one(matches, recipe)
 
 
-def encoder_name(encoder: str) -> str:
-    """Return what feature sets call an encoder: a local checkpoint goes by its folder's name, not its path.
-
-    >>> encoder_name("microsoft/wavlm-large"), encoder_name("/models/wavlm-tiny/")
-    ('microsoft/wavlm-large', 'wavlm-tiny')
-    """
-    folder = Path(encoder).expanduser()
-    is_local = folder.is_dir() or encoder.startswith((".", "/", "~"))
-    return folder.resolve().name if is_local else encoder
-
-
 def the_one(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
     """Return the only feature set among ``matches``.
 
@@ -381,50 +370,6 @@ def the_one(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
         f"{len(matches)} feature sets of {recipe.encoder} fit: {listed}; "
         "name one in the recipe with the first digits of its 'fingerprint'"
     )
-
-
-def differences_from(recipe: FeatureRecipe, spec: FeatureSpec) -> list[str]:
-    """Return where a feature set is not what a recipe asks for: ``layers sum-21-24, not layer-12``."""
-    wanted: dict[str, object] = {"time_pool": recipe.time_pool}
-    if recipe.dtype != "auto":
-        wanted["dtype"] = recipe.dtype
-    if spec.modality == "audio":
-        wanted |= {"window_seconds": recipe.window_seconds, "overlap_seconds": recipe.overlap_seconds}
-    asked = _layer_names(recipe.layers, spec.num_layers)
-    differences = []
-    if asked != spec.layers:
-        differences = [f"layers {shortened(spec.layers)}, not {shortened(asked)}"]
-    differences += [
-        f"{name} {getattr(spec, name)}, not {value}"
-        for name, value in wanted.items()
-        if getattr(spec, name) != value
-    ]
-    precision = spec.options.get("precision", recipe.precision)
-    if recipe.precision not in ("auto", precision):
-        differences.append(f"precision {precision}, not {recipe.precision}")
-    text_column = spec.options.get("text_column")
-    if spec.modality == "text" and text_column != recipe.text_column:
-        differences.append(f"text_column {text_column or 'text'}, not {recipe.text_column or 'text'}")
-    if recipe.fingerprint and not spec.fingerprint.startswith(recipe.fingerprint):
-        differences.append(f"fingerprint {spec.fingerprint[:12]}, not {recipe.fingerprint}")
-    return differences
-
-
-def shortened(layers: Sequence[str]) -> str:
-    """Return names of layers as one short text.
-
-    >>> shortened(["layer-0", "last"]), shortened(["layer-0", "layer-1", "layer-2", "last"])
-    ('layer-0, last', 'layer-0 ... last (4 layers)')
-    """
-    return ", ".join(layers) if len(layers) <= 3 else f"{layers[0]} ... {layers[-1]} ({len(layers)} layers)"
-
-
-def _layer_names(request: str, num_layers: int) -> tuple[str, ...]:
-    """Return what a request means for an encoder; one that it cannot mean stays as it is."""
-    try:
-        return parse_layers(request, num_layers).names
-    except EncoderError:
-        return (request,)
 
 
 def _read_spec(path: Path) -> FeatureSpec:

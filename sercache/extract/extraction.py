@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sercache.cache.ledger import Ledger
+from sercache.cache.ledger import Ledger, default_failure_limit
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Utterance
 from sercache.devices import resolve_devices, usable_cores
@@ -98,7 +98,7 @@ def extract(
         corpus=corpus,
         cache=Cache(cache_root),
         places=_places(features, devices),
-        failure_limit=_failure_limit(len(corpus)) if max_failures is None else max_failures,
+        failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         retry_failed=retry_failed,
         replace_changed=replace_changed,
         listener=listener,
@@ -257,8 +257,3 @@ def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str]) -> li
     if all(recipe.encoder in ENCODERS for recipe in features.values()):
         devices = ["cpu" if name == "auto" else name for name in devices]
     return resolve_devices(devices)
-
-
-def _failure_limit(corpus_size: int) -> int:
-    """5 % of a corpus, but at least 10; never all of it: then something else is wrong than a few files."""
-    return min(max(10, corpus_size // 20), max(0, corpus_size - 1))

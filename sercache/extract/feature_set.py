@@ -8,9 +8,10 @@ import numpy as np
 
 from sercache.cache.fingerprint import FeatureSpec, StorageDtype
 from sercache.cache.ledger import Ledger
+from sercache.cache.matching import differences_from, encoder_name
 from sercache.cache.precision import choose_dtype
 from sercache.cache.sources import has_changed
-from sercache.cache.store import Cache, FeatureSet, differences_from, encoder_name, shard_path, the_one
+from sercache.cache.store import Cache, FeatureSet, shard_path, the_one
 from sercache.cache.writer import cannot_write, drop_utterances, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.devices import computes_in_bfloat16

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sercache.audio import Waveform
-from sercache.cache.ledger import Ledger
+from sercache.cache.ledger import Ledger, default_failure_limit
 from sercache.cache.sources import Source, read_source
 from sercache.cache.writer import cannot_write
 from sercache.corpus import Corpus, Utterance
@@ -94,7 +94,7 @@ def transcribe_corpus(
         transcriber=transcriber,
         journal=Journal(folder / "transcripts.jsonl"),
         ledger=Ledger(folder),
-        failure_limit=_failure_limit(len(corpus)) if max_failures is None else max_failures,
+        failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         batch_size=_PIECES_PER_BATCH.get(device, _PIECES_PER_GPU_BATCH),
         listener=listener,
         should_stop=should_stop,
@@ -280,7 +280,3 @@ def _joined(heard: Sequence[Heard]) -> Transcript:
         no_speech=min(one.no_speech for one in heard),
         mean_log_probability=sum(one.log_probability for one in heard) / max(1, tokens),
     )
-
-
-def _failure_limit(corpus_size: int) -> int:
-    return min(max(10, corpus_size // 20), max(0, corpus_size - 1))
