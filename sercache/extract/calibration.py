@@ -31,6 +31,7 @@ _GAIN = 1.15
 """What another setting must bring before the plain one (float32, one clip at a time) is left."""
 
 _PROBE_SECONDS, _LONGEST_SECONDS = 12.0, 8.0
+_TEXTS = 12
 
 LoadAtPrecision = Callable[[Precision], Encoder]
 
@@ -41,7 +42,7 @@ class Calibration:
 
     Attributes:
         precision: how the network computes.
-        batch_limit: most samples in one batch, padding included; 0 means one clip at a time.
+        batch_limit: most samples or tokens in one batch, padding included; 0 means one clip at a time.
         speeds: measured speed of each setting, in clips a second.
         bfloat16_error: largest relative error of a clip in bfloat16; None where it was not measured.
     """
@@ -64,9 +65,9 @@ def calibrate(
         precisions: those to choose from, the plain one first.
 
     Returns:
-        None where there is nothing to choose: a small network, text, no readable clip.
+        None where there is nothing to choose: a small network, no readable clip.
     """
-    contents = [row.content for row in inputs if not isinstance(row.content, str)]
+    contents: list[Any] = [row.content for row in inputs]
     if not isinstance(encoder, StagedEncoder) or encoder.parameter_count < SMALLEST_NETWORK or not contents:
         return None
     speeds: dict[str, float] = {}
@@ -77,7 +78,7 @@ def calibrate(
         candidate = encoder if precision == precisions[0] else load(precision)
         if not isinstance(candidate, StagedEncoder):
             raise EncoderError(f"encoder '{candidate.spec.encoder}' is another one at another precision")
-        candidate.batch_limit = 0.0
+        plain_limit, candidate.batch_limit = candidate.batch_limit, 0.0
         seconds, frames = _timed(candidate, contents)
         if expected is not None:
             error = max(relative_error(one, exact) for one, exact in zip(frames, expected, strict=True))
@@ -88,7 +89,7 @@ def calibrate(
         best = _better(best, (seconds, candidate, precision, 0.0))
         speeds[f"{precision}, one clip"] = len(contents) / seconds
         if candidate.can_be_padded and len(contents) > 1:
-            candidate.batch_limit = limit = candidate.batch_cost(contents)
+            candidate.batch_limit = limit = max(plain_limit, candidate.batch_cost(contents))
             seconds, _ = _timed(candidate, contents)
             speeds[f"{precision}, {len(contents)} clips"] = len(contents) / seconds
             best = _better(best, (seconds, candidate, precision, limit))
@@ -100,7 +101,9 @@ def calibrate(
 
 
 def calibration_clips(rows: Sequence[EncoderInput]) -> list[EncoderInput]:
-    """Return the first of ``rows`` that make some 12 seconds together, each of 8 s at most."""
+    """Return the first of ``rows`` that make some 12 seconds together, each of 8 s at most; or some texts."""
+    if any(isinstance(row.content, str) for row in rows):
+        return list(rows[:_TEXTS])
     chosen: list[EncoderInput] = []
     total_seconds = 0.0
     for row in rows:

@@ -74,7 +74,7 @@ def settle(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> 
     precisions = _precisions(recipe, kept, device)
     encoder = load(precisions[0])
     calibration = None
-    if kept is None and device == "cpu" and encoder.spec.modality == "audio":
+    if kept is None and device == "cpu" and recipe.encoder not in ENCODERS:
         rows = islice(probe_inputs(corpus, encoder.spec.sample_rate_hz), _CALIBRATION_CANDIDATES)
         if (chosen := calibrate(load, encoder, calibration_clips(list(rows)), precisions)) is not None:
             calibration, encoder = chosen

@@ -86,6 +86,10 @@ def run_share(
         import torch
 
         torch.set_num_threads(share.threads)
+    if share.device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(share.device)  # else pinned memory claims a context on the first GPU too
     loaded = encoders or [_load(feature, share.device) for feature in share.features]
     lanes = [_lane(share, feature, encoder) for feature, encoder in zip(share.features, loaded, strict=True)]
     with ExitStack() as stack:

@@ -92,6 +92,13 @@ def test_clips_are_some_and_short():
     assert [row.seconds for row in chosen] == [5.0] * 3
 
 
+def test_of_texts_some_are_enough():
+    rows = [
+        EncoderInput(Utterance(id=f"{k}"), "so what", float("nan"), Source("0" * 32, 1)) for k in range(40)
+    ]
+    assert calibration_clips(rows) == rows[:12]
+
+
 def test_the_choice_is_kept_and_a_later_extraction_goes_by_it(
     make_corpus, use_encoder, tmp_path, monkeypatch
 ):
