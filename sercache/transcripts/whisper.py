@@ -70,7 +70,9 @@ class WhisperTranscriber:
         self._device, self._precision = device, precision
         model = checkpoint.load_speech_to_text()
         self._longest_text = int(model.config.max_target_positions) // 2
-        self._suppressed = self._vocabulary.suppressed(model.generation_config)
+        suppressed = self._vocabulary.suppressed(model.generation_config)
+        self._never = self._banned(suppressed, model.config.vocab_size)
+        self._not_first = self._banned([*suppressed, *self._vocabulary.not_first], model.config.vocab_size)
         prepare_for_inference(model, precision)
         self._model: Any = model.to(device)
         self.sample_rate_hz: int = self._extractor.sampling_rate
@@ -107,9 +109,8 @@ class WhisperTranscriber:
             )
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
-            logits[:, self._suppressed] = float("-inf")
-            if tokens.shape[1] == prompt_length:
-                logits[:, words.not_first] = float("-inf")
+            is_first = tokens.shape[1] == prompt_length
+            logits = logits + (self._not_first if is_first else self._never)
             best, token = logits.log_softmax(-1).max(-1)
             log_probability += torch.where(is_done, 0.0, best)
             lengths += ~is_done
@@ -122,6 +123,12 @@ class WhisperTranscriber:
             written, languages, no_speech.tolist(), log_probability.tolist(), lengths.tolist(), strict=True
         )
         return [Heard(text, words.code(language), *numbers) for text, language, *numbers in rows]
+
+    def _banned(self, tokens: Sequence[int], vocabulary_size: int) -> Tensor:
+        """Return ``(V,)`` float32 on the device, to be added to logits: minus infinity for these tokens."""
+        penalty = torch.zeros(vocabulary_size)
+        penalty[[token for token in tokens if token < vocabulary_size]] = float("-inf")
+        return penalty.to(self._device)
 
     def _logits(self, encoded: Tensor, tokens: Tensor) -> Tensor:
         output = self._model(encoder_outputs=(encoded,), decoder_input_ids=tokens)

@@ -59,7 +59,7 @@ def test_greedy_texts_are_those_of_transformers(tiny_whisper, transcriber):
             max_new_tokens=20,
             do_sample=False,
             num_beams=1,
-            suppress_tokens=transcriber._suppressed,
+            suppress_tokens=transcriber._never.isinf().nonzero().flatten().tolist(),
             begin_suppress_tokens=transcriber._vocabulary.not_first,
         )
         assert tokenizer.decode(tokens[0, 4:], skip_special_tokens=True).strip() == heard.text
