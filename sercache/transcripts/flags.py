@@ -4,12 +4,19 @@ import re
 import zlib
 from typing import Literal
 
+import numpy as np
+
+from sercache.audio import Waveform
+
 Flag = Literal["silence", "repeat", "empty"]
 
 NO_SPEECH_PROBABILITY = 0.6
 LOWEST_MEAN_LOG_PROBABILITY = -1.0
 HIGHEST_COMPRESSION = 2.4
 """The thresholds of openai/whisper's own transcription (Radford et al. 2023, section 4.5)."""
+
+AUDIBLE_LEVEL = 3e-4
+"""Root mean square, 70 dB below full scale: quieter than the noise of any microphone, and no voice."""
 
 LONGEST_LOOP_WORDS = 8
 LEAST_REPETITIONS = 4
@@ -31,6 +38,11 @@ def flags_of(text: str, no_speech: float, mean_log_probability: float) -> tuple[
     if not text.strip():
         flags.append("empty")
     return tuple(flags)
+
+
+def is_inaudible(waveform: Waveform) -> bool:
+    """Return whether nothing can be heard in a waveform; a model would make something up."""
+    return bool(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) < AUDIBLE_LEVEL)
 
 
 def compression(text: str) -> float:

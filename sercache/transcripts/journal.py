@@ -39,6 +39,7 @@ class Journal:
         """Read a journal; a last line that a crash cut off is dropped, and so is any that is damaged."""
         self.path = path
         self._entries: dict[tuple[str, str], Transcript] = {}
+        self._latest: dict[str, Transcript] = {}
         self._ends_in_newline = True
         try:
             content = path.read_bytes()
@@ -51,13 +52,17 @@ class Journal:
                 transcript = Transcript(
                     **(entry["transcript"] | {"flags": tuple(entry["transcript"]["flags"])})
                 )
-                self._entries[str(entry["id"]), str(entry["source"])] = transcript
+                self._keep(str(entry["id"]), str(entry["source"]), transcript)
             except (ValueError, KeyError, TypeError):
                 continue
 
     def get(self, utterance_id: str, source: Source) -> Transcript | None:
         """Return the transcript of an utterance, if it is of this very audio."""
         return self._entries.get((utterance_id, _key(source)))
+
+    def latest(self, utterance_id: str) -> Transcript | None:
+        """Return the last transcript of an utterance, whatever audio it was of."""
+        return self._latest.get(utterance_id)
 
     def append(self, transcripts: Iterable[tuple[str, Source, Transcript]]) -> None:
         """Write transcripts down, safely.
@@ -69,7 +74,7 @@ class Journal:
         for utterance_id, source, transcript in transcripts:
             entry = {"id": utterance_id, "source": _key(source), "transcript": asdict(transcript)}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-            self._entries[utterance_id, _key(source)] = transcript
+            self._keep(utterance_id, _key(source), transcript)
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +85,9 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
         self._ends_in_newline = True
+
+    def _keep(self, utterance_id: str, key: str, transcript: Transcript) -> None:
+        self._entries[utterance_id, key] = self._latest[utterance_id] = transcript
 
 
 def _key(source: Source) -> str:

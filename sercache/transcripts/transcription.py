@@ -19,7 +19,7 @@ from sercache.extract.inputs import EncoderInput, FailedRow, read_ahead, read_in
 from sercache.extract.plan import PlannedUtterance, measure
 from sercache.files import slug
 from sercache.interrupts import ShouldStop, never
-from sercache.transcripts.flags import flags_of
+from sercache.transcripts.flags import flags_of, is_inaudible
 from sercache.transcripts.journal import Journal, Transcript
 from sercache.transcripts.whisper import Heard, WhisperTranscriber
 from sercache.transcripts.windows import quiet_pieces
@@ -87,7 +87,9 @@ def transcribe_corpus(
         CacheError: the journal cannot be written.
         Interrupted: ``should_stop`` said so; finished batches are in the journal.
     """
-    setting = hashlib.sha256(f"{transcriber.revision} {language}".encode()).hexdigest()[:12]
+    setting = hashlib.sha256(
+        f"{transcriber.revision} {language} {transcriber.precision}".encode()
+    ).hexdigest()[:12]
     folder = journal_root / f"{slug(transcriber.name)}-{setting}"
     work = _Work(
         corpus=corpus,
@@ -140,13 +142,16 @@ class _Work:
     failed: int = 0
 
     def known(self) -> dict[str, Transcript]:
-        """Return the transcripts that the journal holds of the corpus's very audio."""
+        """Return the transcripts that the journal holds of the corpus's very audio.
+
+        Audio that is no longer there has not changed: its transcript stays good.
+        """
         known = {}
         for utterance in self.corpus.utterances:
             try:
                 transcript = self.journal.get(utterance.id, read_source(self.corpus, utterance, "audio"))
             except (OSError, CorpusError):
-                continue
+                transcript = self.journal.latest(utterance.id)
             if transcript is not None:
                 known[utterance.id] = transcript
         return known
@@ -205,7 +210,12 @@ class _Work:
         for row in batch:
             if isinstance(row, FailedRow):
                 self._note(row, heard)
-        rows = [row for row in batch if isinstance(row, EncoderInput)]
+        rows = []
+        for row in batch:
+            if isinstance(row, EncoderInput) and _is_inaudible(row):
+                heard.append((row.utterance.id, row.source, _NOTHING))
+            elif isinstance(row, EncoderInput):
+                rows.append(row)
         pieces = [self._pieces(row) for row in rows]
         flat = [piece for some in pieces for piece in some]
         written = iter(
@@ -257,6 +267,10 @@ class _Work:
         if self.failed:
             values["failed"] = self.failed
         self.listener(Event("advance", task, done, total, values=values))
+
+
+def _is_inaudible(row: EncoderInput) -> bool:
+    return not isinstance(row.content, str) and is_inaudible(row.content)
 
 
 def _joined(heard: Sequence[Heard]) -> Transcript:

@@ -50,6 +50,7 @@ class WhisperTranscriber:
     Attributes:
         name: what the manifest's column calls the model.
         revision: hub commit, or digest of the local files.
+        precision: how it computes.
         sample_rate_hz: what audio must be resampled to.
         longest_seconds: longest piece.
 
@@ -67,7 +68,7 @@ class WhisperTranscriber:
         self._extractor = checkpoint.load_feature_extractor()
         self._vocabulary = _Vocabulary(checkpoint)
         self._language = self._vocabulary.require_language(language)
-        self._device, self._precision = device, precision
+        self._device, self.precision = device, precision
         model = checkpoint.load_speech_to_text()
         self._longest_text = int(model.config.max_target_positions) // 2
         suppressed = self._vocabulary.suppressed(model.generation_config)
@@ -82,10 +83,12 @@ class WhisperTranscriber:
     def transcribe(self, pieces: Sequence[Waveform]) -> list[Heard]:
         """Transcribe a batch of pieces, each at most 30 s; the results come in order."""
         autocast = torch.autocast(torch.device(self._device).type, torch.bfloat16)
-        with quiet_transformers(), autocast if self._precision == "bfloat16" else nullcontext():
+        with quiet_transformers():
             features = self._extractor(
                 list(pieces), sampling_rate=self.sample_rate_hz, return_tensors="pt"
             ).input_features
+        # the spectrogram is computed on the CPU, which autocast for a CPU would lower as well
+        with quiet_transformers(), autocast if self.precision == "bfloat16" else nullcontext():
             encoded = self._model.get_encoder()(features.to(self._device)).last_hidden_state
             return self._decode(encoded)
 
@@ -201,7 +204,8 @@ class _Vocabulary:
         from transformers import GenerationConfig
 
         try:
-            stated = GenerationConfig.from_pretrained(checkpoint.source)
+            pinned: dict[str, Any] = {} if checkpoint.is_local else {"revision": checkpoint.revision}
+            stated = GenerationConfig.from_pretrained(checkpoint.source, **pinned)
         except OSError:
             stated = None
         return bool(getattr(stated, "is_multilingual", checkpoint.config.vocab_size >= 51865))

@@ -38,6 +38,14 @@ def test_a_text_does_not_depend_on_batch_mates(transcriber):
         assert alone.no_speech == pytest.approx(heard.no_speech, rel=1e-3)
 
 
+def test_bfloat16_writes_texts_too_and_none_depends_on_its_batch(tiny_whisper):
+    coarse = WhisperTranscriber(str(tiny_whisper), precision="bfloat16")
+    clips = [sound(seconds, seed) for seed, seconds in enumerate([0.5, 3.0, 1.2])]
+    together = coarse.transcribe(clips)
+    assert all(heard.text and np.isfinite(heard.log_probability) for heard in together)
+    assert [coarse.transcribe([clip])[0].text for clip in clips] == [heard.text for heard in together]
+
+
 def test_greedy_texts_are_those_of_transformers(tiny_whisper, transcriber):
     """An independent oracle: transformers' own generation with the same prompt and the same bans."""
     import torch
@@ -89,6 +97,15 @@ def test_what_was_heard_is_not_transcribed_again_unless_the_audio_changed(transc
     assert german.transcribed == 3, "another language never gets the old texts"
 
 
+def test_a_text_outlives_its_audio(transcriber, make_spoken, tmp_path):
+    corpus = make_spoken(1.0, 2.0)
+    first = transcribe_corpus(corpus, transcriber, tmp_path / "j")
+    (tmp_path / "1.wav").unlink()
+    later = transcribe_corpus(corpus, transcriber, tmp_path / "j")
+    assert (later.reused, later.failed) == (2, 0)
+    assert texts(later) == texts(first)
+
+
 def test_an_interrupted_run_goes_on_and_a_torn_line_costs_itself(transcriber, make_spoken, tmp_path):
     corpus = make_spoken(*(1.0 + number / 10 for number in range(10)))
     whole = transcribe_corpus(corpus, transcriber, tmp_path / "whole")
@@ -122,6 +139,23 @@ def test_bad_files_are_failures_and_silence_is_a_flag(transcriber, make_spoken, 
     (tmp_path / "1.wav").write_text("these are notes")
     with pytest.raises(SercacheError, match=r"1 of 3 utterances failed, at most 0 may \(--max-failures\)"):
         transcribe_corpus(corpus, transcriber, tmp_path / "j", max_failures=0)
+
+
+def test_noise_that_nobody_hears_is_silence(transcriber, make_spoken, tmp_path):
+    corpus = make_spoken(1.0, 1.0)
+    noise = np.random.default_rng(0).normal(size=RATE_HZ) * 1e-4
+    soundfile.write(tmp_path / "1.wav", noise, RATE_HZ, subtype="FLOAT")
+    report = transcribe_corpus(corpus, transcriber, tmp_path / "j")
+    assert report.flagged["silence"] == ("clip-1",)
+    assert texts(report)["clip-0"]
+    assert report.transcribed == 2
+
+
+def test_the_other_precision_never_gets_the_texts(tiny_whisper, transcriber, make_spoken, tmp_path):
+    corpus = make_spoken(1.0)
+    transcribe_corpus(corpus, transcriber, tmp_path / "j")
+    coarse = WhisperTranscriber(str(tiny_whisper), precision="bfloat16")
+    assert transcribe_corpus(corpus, coarse, tmp_path / "j").transcribed == 1
 
 
 def test_long_audio_is_heard_in_pieces(transcriber, make_spoken, tmp_path):
