@@ -6,7 +6,7 @@ A misspelt key is an error that names the key, its place and the nearest known o
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Section = TypeVar("Section", bound=_Strict)
 
 
 class FeatureRecipe(_Strict):
@@ -118,6 +121,8 @@ class MemberRecipe(_Strict):
     seed: int = 0
     training: dict[str, Any] = {}
     """Keys of ``training`` that this member sets differently."""
+    targets: dict[str, Any] = {}
+    """Keys of ``targets`` that this member sets differently."""
 
 
 class NeuralRecipe(_Strict):
@@ -192,15 +197,23 @@ class Recipe(_Strict):
                         f"which is not under features (there are: {known})"
                     )
             self.training_of(member)
+            self.targets_of(member)
         return self
 
     def training_of(self, member: MemberRecipe) -> TrainingRecipe:
         """Return the training settings of ``member``: the recipe's, with the member's own over them."""
-        try:
-            return TrainingRecipe.model_validate(_merged(self.training.model_dump(), member.training))
-        except ValidationError as error:
-            problem = _explain(_worst_first(error)[0], TrainingRecipe)
-            raise ValueError(f"member '{member.name}', training: {problem}") from None
+        return _with_own(self.training, member.training, f"member '{member.name}', training")
+
+    def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
+        """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
+        return _with_own(self.targets, member.targets, f"member '{member.name}', targets")
+
+
+def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:
+    try:
+        return type(shared).model_validate(_merged(shared.model_dump(), own))
+    except ValidationError as error:
+        raise ValueError(f"{place}: {_explain(_worst_first(error)[0], type(shared))}") from None
 
 
 def load_recipe(path: Path) -> Recipe:

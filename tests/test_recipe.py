@@ -87,6 +87,19 @@ def test_a_members_own_training_settings_go_over_the_recipes(tmp_path):
     assert training.stage1.learning_rate == 1e-5
 
 
+def test_a_members_own_targets_go_over_the_recipes(tmp_path):
+    text = SMALLEST.replace("name: one", "name: one, targets: {hard: true}")
+    recipe = load_recipe(write(tmp_path, text + "targets: {smoothing: 0.1}"))
+    targets = recipe.targets_of(recipe.members[0])
+    assert (targets.hard, targets.smoothing) == (True, 0.1)
+
+
+def test_a_members_wrong_target_setting_names_the_member(tmp_path):
+    text = SMALLEST.replace("name: one", "name: one, targets: {hart: true}")
+    with pytest.raises(RecipeError, match=r"member 'one', targets: unknown key 'hart'\. Did you mean 'hard'"):
+        load_recipe(write(tmp_path, text))
+
+
 def test_a_dumped_recipe_loads_as_itself(tmp_path):
     recipe = load_recipe(write(tmp_path, SMALLEST))
     again = Recipe.model_validate(yaml.safe_load(dump_recipe(recipe)))

@@ -1,7 +1,7 @@
 """A run folder, opened: what every member x fold of it reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,14 +13,17 @@ from sercache.corpus.manifest import read_corpus
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
 from sercache.events import Event, Listener
-from sercache.recipe import MemberRecipe, Recipe
+from sercache.recipe import MemberRecipe, Recipe, TargetsRecipe
 from sercache.run import Run
 from sercache.training.rows import LabelledRows
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The recipe, corpus, targets, folds and feature sets of a run."""
+    """The recipe, corpus, targets, folds and feature sets of a run.
+
+    ``rows`` has the recipe's targets; what one member learns from is :meth:`rows_of`.
+    """
 
     run: Run
     recipe: Recipe
@@ -28,10 +31,18 @@ class RunContext:
     rows: LabelledRows
     folds: FoldMap
     feature_sets: Mapping[str, FeatureSet]
+    _rows_by_targets: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
 
     def sets_of(self, member: MemberRecipe) -> list[FeatureSet]:
         """Return the feature sets that a member reads, in its order."""
         return [self.feature_sets[name] for name in member.features]
+
+    def rows_of(self, member: MemberRecipe) -> LabelledRows:
+        """Return the targets of the whole corpus as a member sees them."""
+        targets = self.recipe.targets_of(member)
+        if targets not in self._rows_by_targets:
+            self._rows_by_targets[targets] = LabelledRows.of(self.corpus, targets)
+        return self._rows_by_targets[targets]
 
     def usable(self, member: MemberRecipe, ids: Sequence[str]) -> tuple[str, ...]:
         """Return those of ``ids`` of which the member has frames in at least one of its feature sets."""

@@ -83,6 +83,7 @@ def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: Should
     device = torch.device(job.device)
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
+    targets = context.rows_of(member)
     feature_sets = context.sets_of(member)
     head = build_head(
         member.head,
@@ -98,7 +99,7 @@ def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: Should
         )
 
     def labelled(ids: Sequence[str]) -> tuple[FrameSource, LabelledRows]:
-        return FrameSource(feature_sets, ids, device), context.rows.select(ids)
+        return FrameSource(feature_sets, ids, device), targets.select(ids)
 
     training = HeadTraining(
         head,
