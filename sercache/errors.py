@@ -9,7 +9,12 @@ from collections.abc import Iterable
 
 
 class SercacheError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can mend.
+
+    ``is_reported``: listeners have been told of it already.
+    """
+
+    is_reported = False
 
 
 class CorpusError(SercacheError):

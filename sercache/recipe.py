@@ -54,7 +54,6 @@ class TargetsRecipe(_Strict):
     """How votes become soft targets; see :class:`sercache.corpus.targets.TargetPolicy`."""
 
     secondary_weight: float = Field(1.0, ge=0)
-    smoothing: float = Field(0.0, ge=0, lt=1)
     no_agreement: Literal["keep", "drop"] = "keep"
     other: Literal["ignore", "spread", "drop"] = "ignore"
     hard: bool = False
@@ -93,16 +92,28 @@ class TrainingRecipe(_Strict):
     stage2: Stage2Recipe = Stage2Recipe()
     patience: int = Field(8, ge=1)
     class_loss: str = "cross_entropy"
+    class_loss_options: dict[str, float] = {}
+    """Of the class loss: ``gamma`` of focal, ``epsilon`` of label_smoothing."""
     attribute_loss: str = "mse"
     class_weight: float = Field(1.5, ge=0)
     attribute_weight: float = Field(0.4, ge=0)
+    class_weighting: str = "inverse_frequency"
+    class_weighting_options: dict[str, float] = {}
+    """Of the class weighting: ``beta`` of effective_number."""
     balance_exponent: float = Field(0.5, ge=0)
+    """Power of the class weights in stage 1; 0 is none."""
     no_agreement_share: float = Field(1.0, ge=0)
+    """X and O rows in stage 2's draw, in units of one class's rows."""
+    annotator_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the raters left out of the soft targets, others in every epoch."""
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the clips' feature sets that are masked in training; at least one of each clip stays."""
     mixup: MixupRecipe = MixupRecipe()
     standardize: bool = True
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where it is faster, see :func:`sercache.devices.trains_in_bfloat16`."""
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> "TrainingRecipe":

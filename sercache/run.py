@@ -44,6 +44,10 @@ class Run:
         """Where one member x fold keeps its weights, resume state and history."""
         return self.root / "members" / member / f"fold-{fold}"
 
+    def tensorboard_folder(self, member: str, fold: int) -> Path:
+        """Where the event files of one member x fold lie."""
+        return self.root / "tensorboard" / member / f"fold-{fold}"
+
     def posteriors_path(self, member: str) -> Path:
         """A member's posteriors over all rows."""
         return self.root / "members" / member / "posteriors.parquet"

@@ -89,9 +89,9 @@ def test_a_members_own_training_settings_go_over_the_recipes(tmp_path):
 
 def test_a_members_own_targets_go_over_the_recipes(tmp_path):
     text = SMALLEST.replace("name: one", "name: one, targets: {hard: true}")
-    recipe = load_recipe(write(tmp_path, text + "targets: {smoothing: 0.1}"))
+    recipe = load_recipe(write(tmp_path, text + "targets: {other: spread}"))
     targets = recipe.targets_of(recipe.members[0])
-    assert (targets.hard, targets.smoothing) == (True, 0.1)
+    assert (targets.hard, targets.other) == (True, "spread")
 
 
 def test_a_members_wrong_target_setting_names_the_member(tmp_path):

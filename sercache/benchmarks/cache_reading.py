@@ -113,7 +113,8 @@ def measure_reading(
         raise CacheError(f"{feature_set.folder}: holds no utterances to measure with; run sercache extract")
     generator = np.random.default_rng(seed)
     sample = Sample.draw(feature_set, limit_bytes, generator)
-    batches = epoch_batches(sample.places.counts, batch_size, generator)
+    ranks = generator.permutation(len(sample.places))
+    batches = epoch_batches(sample.places.counts, ranks, batch_size, generator)
     warm = _read_warm(sample, batches, rounds, listener, should_stop)
     cold = _read_cold(sample, batches)  # only now no way holds the shards in memory any more
     payload = sample.payload_bytes(np.arange(len(sample.places)))

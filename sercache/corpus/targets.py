@@ -24,7 +24,6 @@ class TargetPolicy:
 
     Attributes:
         secondary_weight: what a secondary choice counts against a primary one.
-        smoothing: share of the target that is spread over all classes alike, in [0, 1).
         no_agreement: rows whose primary votes tie: ``keep`` their votes as target (MEDUSA), or ``drop``.
         other: votes outside the class set: ``ignore`` them, ``spread`` them over all classes alike, or
             ``drop`` the rows where they are the plurality (in other rows they are ignored).
@@ -32,7 +31,6 @@ class TargetPolicy:
     """
 
     secondary_weight: float = 1.0
-    smoothing: float = 0.0
     no_agreement: Literal["keep", "drop"] = "keep"
     other: Literal["ignore", "spread", "drop"] = "ignore"
     hard: bool = False
@@ -40,53 +38,98 @@ class TargetPolicy:
     def __post_init__(self) -> None:
         if not self.secondary_weight >= 0:
             raise CorpusError(f"secondary_weight is {self.secondary_weight:g}; it must be 0 or more")
-        if not 0 <= self.smoothing < 1:
-            raise CorpusError(f"smoothing is {self.smoothing:g}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The votes on N utterances.
+
+    Attributes:
+        primary: ``(N, C)`` float64, how many chose each class first.
+        secondary: ``(N, C)`` float64, how many named it besides.
+        other: ``(N,)`` float64, votes outside the class set.
+    """
+
+    primary: NDArray[np.float64]
+    secondary: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "Votes":
+        """Return the votes of a whole corpus."""
+        return cls(corpus.votes, corpus.secondary_votes, corpus.other_votes)
+
+    def take(self, rows: NDArray[np.int64]) -> "Votes":
+        """Return the votes of ``rows``, in that order."""
+        return Votes(self.primary[rows], self.secondary[rows], self.other[rows])
+
+    def thinned(self, share: float, generator: np.random.Generator) -> "Votes":
+        """Return what a random subset of the raters said: each vote is left out with probability ``share``.
+
+        Whole votes are raters; what is over (a vote of 0.5) stays. The corpus does not say which secondary
+        votes are whose, so they are left out for themselves.
+        """
+
+        def kept(votes: NDArray[np.float64]) -> NDArray[np.float64]:
+            whole = np.floor(votes)
+            return generator.binomial(whole.astype(np.int64), 1 - share) + (votes - whole)
+
+        return Votes(kept(self.primary), kept(self.secondary), kept(self.other))
 
 
 def soft_targets(corpus: Corpus, policy: TargetPolicy) -> NDArray[np.float64]:
-    """Return the target distribution of each utterance.
-
-    Returns:
-        ``(N, C)`` float64. A row sums to 1, or is NaN where the policy gives no target (no vote for any
-        class, or dropped): such a row must not count in the class loss.
+    """Return the target distribution of each utterance; see :func:`targets_of`.
 
     Raises:
         CorpusError: the corpus has no classes.
     """
-    num_classes = len(corpus.classes)
-    if num_classes == 0:
+    if not corpus.classes:
         raise CorpusError("the corpus has no classes: it needs columns 'votes:<Class>'")
-    outside = corpus.other_votes[:, None] / num_classes if policy.other == "spread" else 0.0
+    return targets_of(Votes.of(corpus), policy)
+
+
+def targets_of(votes: Votes, policy: TargetPolicy) -> NDArray[np.float64]:
+    """Return the target distribution that votes give under a policy.
+
+    Returns:
+        ``(N, C)`` float64. A row sums to 1, or is NaN where the policy gives no target (no vote for any
+        class, or dropped): such a row must not count in the class loss.
+    """
+    num_classes = votes.primary.shape[1]
+    outside = votes.other[:, None] / num_classes if policy.other == "spread" else 0.0
     if policy.hard:
-        mass = corpus.votes + outside
+        mass = votes.primary + outside
         most = mass.max(axis=1, keepdims=True)
         mass = ((mass >= most * (1 - _TIE)) & (most > 0)).astype(np.float64)
     else:
-        mass = corpus.votes + policy.secondary_weight * corpus.secondary_votes + outside
+        mass = votes.primary + policy.secondary_weight * votes.secondary + outside
     total = mass.sum(axis=1, keepdims=True)
     targets: NDArray[np.float64] = np.divide(mass, total, out=np.full_like(mass, np.nan), where=total > 0)
-    targets = (1 - policy.smoothing) * targets + policy.smoothing / num_classes
-    plurality = consensus(corpus)
+    leaders = plurality(votes)
     if policy.no_agreement == "drop":
-        targets[plurality == NO_AGREEMENT_INDEX] = np.nan
+        targets[leaders == NO_AGREEMENT_INDEX] = np.nan
     if policy.other == "drop":
-        targets[plurality == OTHER_INDEX] = np.nan
+        targets[leaders == OTHER_INDEX] = np.nan
     return targets
 
 
 def consensus(corpus: Corpus) -> NDArray[np.int64]:
+    """Return the plurality class of each utterance; see :func:`plurality`."""
+    return plurality(Votes.of(corpus))
+
+
+def plurality(votes: Votes) -> NDArray[np.int64]:
     """Return the plurality of the primary votes over the classes and O.
 
     Returns:
         ``(N,)`` int64: index of a class, :data:`OTHER_INDEX` where O leads, :data:`NO_AGREEMENT_INDEX`
         where the lead is shared, :data:`UNLABELLED_INDEX` where nobody voted.
     """
-    votes = np.column_stack([corpus.votes, corpus.other_votes])
-    most = votes.max(axis=1, keepdims=True)
-    leads = votes >= most * (1 - _TIE)
+    counts = np.column_stack([votes.primary, votes.other])
+    most = counts.max(axis=1, keepdims=True)
+    leads = counts >= most * (1 - _TIE)
     winner: NDArray[np.int64] = leads.argmax(axis=1).astype(np.int64)
-    winner[winner == len(corpus.classes)] = OTHER_INDEX
+    winner[winner == votes.primary.shape[1]] = OTHER_INDEX
     winner[leads.sum(axis=1) > 1] = NO_AGREEMENT_INDEX
     winner[most[:, 0] == 0] = UNLABELLED_INDEX
     return winner

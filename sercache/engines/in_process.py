@@ -9,10 +9,11 @@ from sercache.interrupts import ShouldStop
 
 
 class InProcess:
-    """One task at a time, in this process, with all of its threads."""
+    """One task at a time, in this process, with the threads that it has."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, threads: int = 1) -> None:
         self.workers = workers
+        self.threads = threads
 
     def run(
         self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
@@ -28,5 +29,6 @@ class InProcess:
                 raise
             except SercacheError as error:
                 errors[task.name] = error
-                listener(Event("warning", task.name, message=str(error)))
+                if not error.is_reported:
+                    listener(Event("warning", task.name, message=str(error)))
         return errors

@@ -1,4 +1,4 @@
-"""The engine that runs tasks in several processes of this machine, one thread each."""
+"""The engine that runs tasks in several processes of this machine."""
 
 import multiprocessing
 import queue
@@ -21,10 +21,16 @@ _LOOK_SECONDS = 0.1
 
 
 class Processes:
-    """Many small heads train faster side by side, one core each, than one by one on all cores."""
+    """Many small heads train faster side by side, one core each, than one by one on all cores.
 
-    def __init__(self, workers: int) -> None:
+    Args:
+        workers: processes.
+        threads: of torch, in each of them.
+    """
+
+    def __init__(self, workers: int, threads: int = 1) -> None:
         self.workers = workers
+        self.threads = threads
 
     def run(
         self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
@@ -37,7 +43,9 @@ class Processes:
         events, stop = context.Queue(), context.Event()
         waiting, errors = deque(tasks), dict[str, SercacheError]()
         while waiting and not stop.is_set():
-            with ProcessPoolExecutor(self.workers, context, _prepare_worker, (events, stop)) as pool:
+            with ProcessPoolExecutor(
+                self.workers, context, _prepare_worker, (events, stop, self.threads)
+            ) as pool:
                 running: dict[Future[None], str] = {}
                 is_broken = False
                 try:
@@ -58,7 +66,8 @@ class Processes:
                                 continue
                             if (error := _error_of(future, name)) is not None:
                                 errors[name] = error
-                                listener(Event("warning", name, message=str(error)))
+                                if not error.is_reported:
+                                    listener(Event("warning", name, message=str(error)))
                 except BaseException:
                     stop.set()  # a full disk, say, must not wait for hours until the others are done
                     raise
@@ -102,10 +111,10 @@ def _interrupts_blocked() -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _prepare_worker(events: Any, stop: Any) -> None:
+def _prepare_worker(events: Any, stop: Any, threads: int) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     _worker.update(events=events, stop=stop)
     if parent is not None:

@@ -217,7 +217,7 @@ class _Extraction:
             return
         work = [EngineTask(share.name, run_share, (share,)) for share in shares if share.tasks]
         try:
-            errors = ENGINES["processes"](len(work)).run(work, self.listener, self.should_stop)
+            errors = ENGINES["processes"](len(work), 1).run(work, self.listener, self.should_stop)
         except Interrupted:
             raise Interrupted(
                 f"{name}: stopped; finished shards are in {self.cache.root}, "

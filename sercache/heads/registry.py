@@ -27,6 +27,7 @@ def build_head(
     attribute_ranges: Sequence[tuple[float, float]],
     options: HeadOptions,
     seed: int,
+    input_layers: Sequence[int] | None = None,
 ) -> Head:
     """Return a freshly initialised head; its weights depend on ``seed`` alone.
 

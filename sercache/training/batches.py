@@ -4,6 +4,8 @@ Worker processes would make every cache layout slower: pickling costs more than 
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sercache.cache.lookahead import look_ahead
 from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
+from sercache.seeds import derive_seed
 from sercache.training.residency import ResidentFrames, fits_on
 from sercache.training.streaming import StreamedFrames
 
@@ -30,10 +33,13 @@ class FrameReader(Protocol):
 
 
 class FrameSource:
-    """The frames of a list of utterances in a member's feature sets, batch by batch.
+    """The frames of a list of utterances in one or more feature sets, batch by batch.
+
+    Heads that train together select from one source. They share what lies on the device, what has been
+    compared with its checksum, and, when two in a row ask for the very same batch, the batch.
 
     Args:
-        feature_sets: M feature sets with one kept layer each.
+        feature_sets: M feature sets.
         ids: the utterances, N of them; one that a feature set lacks has no valid frames there.
         device: where batches go.
         resident: whether all frames are kept on the device; None for those that fit, on a GPU.
@@ -48,63 +54,139 @@ class FrameSource:
         device: torch.device,
         resident: bool | None = None,
     ) -> None:
-        self.feature_sets = tuple(feature_sets)
-        self.ids = tuple(ids)
         self.device = device
-        places = [feature_set.places(self.ids) for feature_set in self.feature_sets]
-        self.frame_counts = np.stack([one.counts for one in places], axis=1)
-        self._readers: list[FrameReader] = []
-        for feature_set, its in zip(self.feature_sets, places, strict=True):
-            is_resident = fits_on(device, feature_set, its) if resident is None else resident
-            reader = ResidentFrames if is_resident else StreamedFrames
-            self._readers.append(reader(feature_set, its, device))
+        self.ids = tuple(ids)
+        self._whole = _Whole(feature_sets, self.ids, device, resident)
+        self._rows = np.arange(len(self.ids))
+        self._parts = np.arange(len(feature_sets))
+
+    def select(self, ids: Sequence[str], feature_sets: Sequence[FeatureSet] | None = None) -> "FrameSource":
+        """Return the source of some of the utterances, in some of the feature sets; None is all of them."""
+        selected = copy(self)
+        selected.ids = tuple(ids)
+        selected._rows = np.asarray([self._whole.place_of[one] for one in ids], dtype=np.int64)
+        if feature_sets is not None:
+            parts = [self._whole.feature_sets.index(one) for one in feature_sets]
+            selected._parts = np.asarray(parts, dtype=np.int64)
+        return selected
+
+    @property
+    def feature_sets(self) -> tuple[FeatureSet, ...]:
+        """The feature sets, in the order of a batch."""
+        return tuple(self._whole.feature_sets[part] for part in self._parts)
+
+    @property
+    def frame_counts(self) -> NDArray[np.int64]:
+        """Frames of each utterance in each feature set, ``(N, M)``."""
+        return self._whole.frame_counts[np.ix_(self._rows, self._parts)]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """What the padding of a batch depends on: frames of all feature sets together, ``(N,)``."""
-        total: NDArray[np.int64] = self.frame_counts.sum(axis=1)
+        """What batches are sorted by: frames in all that this was selected from, ``(N,)``.
+
+        It is the same for heads that read different feature sets, so that their batches are.
+        """
+        total: NDArray[np.int64] = self._whole.frame_counts[self._rows].sum(axis=1)
         return total
 
-    def batch(
-        self,
-        rows: NDArray[np.int64],
-        max_frames: int | None = None,
-        generator: np.random.Generator | None = None,
-    ) -> list[HeadInput]:
-        """Return the frames of ``rows`` on the device: one padded float32 :class:`HeadInput` per feature set.
+    def ranks(self, seed: int) -> NDArray[np.int64]:
+        """Return each utterance's place in a random order of all that this was selected from, ``(N,)``."""
+        order = np.random.default_rng(seed).permutation(len(self._whole.frame_counts))
+        ranks: NDArray[np.int64] = order[self._rows]
+        return ranks
 
-        Args:
-            rows: B positions in ``ids``.
-            max_frames: longest stretch per clip; a longer clip is cut to a random stretch of it.
-            generator: where the stretch begins; needed with ``max_frames``.
+    def batch(self, rows: NDArray[np.int64]) -> list[HeadInput]:
+        """Return the frames of ``rows``, B positions in ``ids``, on the device.
+
+        Returns:
+            One padded float32 :class:`HeadInput` per feature set.
         """
-        return next(self.batches([rows], max_frames, generator))
+        return next(self.batches([rows]))
 
     def batches(
-        self,
-        batches: Sequence[NDArray[np.int64]],
-        max_frames: int | None = None,
-        generator: np.random.Generator | None = None,
+        self, batches: Sequence[NDArray[np.int64]], max_frames: int | None = None, seed: int = 0
     ) -> Iterator[list[HeadInput]]:
         """Yield :meth:`batch` of each of ``batches``, and have the system read ahead of them.
 
-        Only reading is early: a batch is made, and its stretches are drawn, when it is asked for.
+        Args:
+            batches: positions in ``ids``.
+            max_frames: longest stretch per clip; a longer clip is cut to a random stretch of it.
+            seed: where the stretches begin.
         """
-        for rows, coming in look_ahead(batches):
+        readers = [
+            (self._whole.feature_sets[part], self._whole.reader(part)) for part in self._parts.tolist()
+        ]
+        for number, (rows, coming) in enumerate(look_ahead(batches)):
             for announced in coming:
-                for reader in self._readers:
-                    reader.announce(announced)
-            yield [
-                reader.padded(rows, *_stretches(counts, max_frames, generator))
-                for reader, counts in zip(self._readers, self.frame_counts[rows].T, strict=True)
-            ]
+                for _, reader in readers:
+                    reader.announce(self._rows[announced])
+            counts = self._whole.frame_counts[np.ix_(self._rows[rows], self._parts)]
+            inputs = []
+            for (feature_set, reader), its in zip(readers, counts.T, strict=True):
+                where = derive_seed(seed, "stretch", number, feature_set.folder.name)
+                inputs.append(reader.padded(self._rows[rows], *_stretches(its, max_frames, where)))
+            yield inputs
+
+
+class _Whole:
+    """What all selections of a source share."""
+
+    def __init__(
+        self,
+        feature_sets: Sequence[FeatureSet],
+        ids: tuple[str, ...],
+        device: torch.device,
+        resident: bool | None,
+    ) -> None:
+        self.feature_sets = list(feature_sets)
+        self.ids = ids
+        self.device = device
+        self.resident = resident
+        self.places = [feature_set.places(ids) for feature_set in feature_sets]
+        self.frame_counts = np.stack([one.counts for one in self.places], axis=1)
+        self._readers: dict[int, FrameReader] = {}
+
+    def reader(self, part: int) -> FrameReader:
+        """Return the reader of a feature set, which is made when somebody first reads it."""
+        if part not in self._readers:
+            feature_set, places, is_resident = self.feature_sets[part], self.places[part], self.resident
+            if is_resident is None:
+                is_resident = fits_on(self.device, feature_set, places)
+            reader = ResidentFrames if is_resident else StreamedFrames
+            self._readers[part] = _LastBatch(reader(feature_set, places, self.device))
+        return self._readers[part]
+
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        return {utterance_id: place for place, utterance_id in enumerate(self.ids)}
+
+
+class _LastBatch:
+    """Hands a batch out again to a head that asks for the one that another head just had."""
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self._key: tuple[bytes, ...] = ()
+        self._batch: HeadInput | None = None
+
+    def announce(self, rows: NDArray[np.int64]) -> None:
+        self._reader.announce(rows)
+
+    def padded(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> HeadInput:
+        key = (rows.tobytes(), starts.tobytes(), counts.tobytes())
+        if self._batch is None or key != self._key:
+            self._batch = None  # its memory is free before the next one takes as much
+            self._key, self._batch = key, self._reader.padded(rows, starts, counts)
+        return self._batch
 
 
 def _stretches(
-    counts: NDArray[np.int64], max_frames: int | None, generator: np.random.Generator | None
+    counts: NDArray[np.int64], max_frames: int | None, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where the stretch of each clip begins and how long it is, ``(B,)`` each, in frames."""
-    if max_frames is None or generator is None or not (counts > max_frames).any():
+    if max_frames is None or not (counts > max_frames).any():
         return np.zeros_like(counts), counts
-    starts = generator.integers(0, np.maximum(counts - max_frames, 0) + 1)
+    starts = np.random.default_rng(seed).integers(0, np.maximum(counts - max_frames, 0) + 1)
     return starts, np.minimum(counts, max_frames)

@@ -28,6 +28,7 @@ class HeadDescription:
         head: name in the registry.
         options: the head's options.
         input_dims: D of each feature set.
+        input_layers: how many layers of it, L, the head sums.
         features: fingerprint of each feature set, by the recipe's name for it, in the order of the inputs.
         classes: names of the logits.
         attributes: ``(name, low, high)`` of each attribute output.
@@ -40,6 +41,7 @@ class HeadDescription:
     head: str
     options: dict[str, Any]
     input_dims: list[int]
+    input_layers: list[int]
     features: dict[str, str]
     classes: list[str]
     attributes: list[tuple[str, float, float]]
@@ -89,7 +91,13 @@ def load_head(path: Path) -> tuple[Head, HeadDescription]:
         description = HeadDescription(attributes=attributes, **stated)
         ranges = [(low, high) for _, low, high in attributes]
         head = build_head(
-            description.head, description.input_dims, len(description.classes), ranges, description.options, 0
+            description.head,
+            description.input_dims,
+            len(description.classes),
+            ranges,
+            description.options,
+            0,
+            description.input_layers,
         )
         head.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:

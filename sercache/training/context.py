@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Split
@@ -13,9 +15,14 @@ from sercache.corpus.manifest import read_corpus
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
 from sercache.events import Event, Listener
+from sercache.heads.protocol import Head
+from sercache.heads.registry import build_head
 from sercache.recipe import MemberRecipe, Recipe, TargetsRecipe
 from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.training.batches import FrameSource
 from sercache.training.rows import LabelledRows
+from sercache.training.standardize import InputStatistics, input_statistics
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,9 @@ class RunContext:
     rows: LabelledRows
     folds: FoldMap
     feature_sets: Mapping[str, FeatureSet]
-    _rows_by_targets: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
+    _rows: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
+    _frames: dict[str, FrameSource] = field(default_factory=dict, repr=False)
+    _statistics: dict[tuple[str, tuple[str, ...]], InputStatistics] = field(default_factory=dict, repr=False)
 
     def sets_of(self, member: MemberRecipe) -> list[FeatureSet]:
         """Return the feature sets that a member reads, in its order."""
@@ -40,9 +49,40 @@ class RunContext:
     def rows_of(self, member: MemberRecipe) -> LabelledRows:
         """Return the targets of the whole corpus as a member sees them."""
         targets = self.recipe.targets_of(member)
-        if targets not in self._rows_by_targets:
-            self._rows_by_targets[targets] = LabelledRows.of(self.corpus, targets)
-        return self._rows_by_targets[targets]
+        if targets not in self._rows:
+            self._rows[targets] = LabelledRows.of(self.corpus, targets)
+        return self._rows[targets]
+
+    def frames(self, device: str) -> FrameSource:
+        """Return the source of all frames of the run, from which every head selects its own."""
+        if device not in self._frames:
+            sets = list(self.feature_sets.values())
+            self._frames[device] = FrameSource(sets, self.corpus.ids, torch.device(device))
+        return self._frames[device]
+
+    def statistics(self, name: str, fit: tuple[str, ...]) -> InputStatistics:
+        """Return mean and deviation of a feature set over the training rows of a fold, measured once."""
+        if (name, fit) not in self._statistics:
+            seed = derive_seed(self.recipe.seed, "standardisation")
+            self._statistics[name, fit] = input_statistics(self.feature_sets[name], fit, seed)
+        return self._statistics[name, fit]
+
+    def build_head(self, member: MemberRecipe, seed: int) -> Head:
+        """Return a member's head, freshly initialised.
+
+        Raises:
+            RecipeError: the head or its options do not fit.
+        """
+        feature_sets = self.sets_of(member)
+        return build_head(
+            member.head,
+            [feature_set.dim for feature_set in feature_sets],
+            len(self.corpus.classes),
+            [(attribute.low, attribute.high) for attribute in self.corpus.attributes],
+            member.options,
+            seed,
+            [len(feature_set.layers) for feature_set in feature_sets],
+        )
 
     def usable(self, member: MemberRecipe, ids: Sequence[str]) -> tuple[str, ...]:
         """Return those of ``ids`` of which the member has frames in at least one of its feature sets."""
@@ -86,7 +126,6 @@ def open_feature_sets(recipe: Recipe) -> dict[str, FeatureSet]:
 
     Raises:
         CacheError: one is not in the cache.
-        RecipeError: a member would read several layers at once.
     """
     opened = {}
     for name in sorted({feature for member in recipe.members for feature in member.features}):
@@ -94,11 +133,6 @@ def open_feature_sets(recipe: Recipe) -> dict[str, FeatureSet]:
             opened[name] = Cache(recipe.cache).find(recipe.features[name])
         except CacheError as error:
             raise CacheError(f"feature set '{name}': {error}") from None
-        if len(opened[name].layers) > 1:
-            raise RecipeError(
-                f"feature set '{name}' keeps {len(opened[name].layers)} layers, a member reads one: "
-                "give 'layers' as one layer (12) or a sum (last4, 8-12) and extract"
-            )
     return opened
 
 

@@ -1,13 +1,14 @@
 """The ensemble: every member on every fold, and the out-of-fold posteriors that come of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sercache.cache.store import FeatureSet
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
-from sercache.devices import resolve_device, usable_cores
+from sercache.devices import resolve_device
 from sercache.engines.protocol import Task
 from sercache.engines.registry import ENGINES
 from sercache.errors import Interrupted, RecipeError, SercacheError, TrainingError
@@ -15,9 +16,11 @@ from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
 from sercache.heads.registry import build_head, parameter_count
 from sercache.interrupts import ShouldStop, never
+from sercache.options import check_options
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
+from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import (
     RunContext,
     open_feature_sets,
@@ -29,7 +32,9 @@ from sercache.training.context import (
     warn_of_untrained_encoders,
 )
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
-from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, train_fold
+from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
+from sercache.training.planning import plan_training
+from sercache.training.turns import FoldsFailed, train_folds
 from sercache.versions import library_versions
 
 
@@ -81,8 +86,8 @@ def train_ensemble(
     Args:
         recipe: what to train on what.
         device: ``auto``, or a device as torch names it.
-        workers: processes that train side by side, with one thread each; 1 trains here, one fold after the
-            other. None is one per core (a head is too small to keep several busy), and 1 on a GPU.
+        workers: processes that train side by side and share the cores; 1 trains here. None is one per core (a
+            head is too small to keep several busy), and 1 on a GPU.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -96,21 +101,10 @@ def train_ensemble(
     place = resolve_device(device)
     jobs = [
         FoldJob(context.run.root, member.name, fold, place)
-        for member in recipe.members
         for fold in range(recipe.folds.count)
+        for member in recipe.members
     ]
-    tasks = [Task(job.name, train_fold, (job,)) for job in jobs]
-    if workers is None:
-        workers = min(usable_cores(), len(jobs)) if place == "cpu" else 1
-    engine = ENGINES["processes" if workers > 1 else "in-process"](workers)
-    try:
-        errors = engine.run(tasks, listener, should_stop)
-    except Interrupted:
-        done = sum((context.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs)
-        raise Interrupted(
-            f"stopped with {done} of {len(jobs)} folds finished; "
-            "the same command goes on after the last finished epoch"
-        ) from None
+    errors = _train(context, jobs, workers, listener, should_stop)
     reports = [_gather(context, member, errors) for member in recipe.members]
     if all(report.error for report in reports):
         raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
@@ -119,6 +113,43 @@ def train_ensemble(
     num_classes = len(context.corpus.classes)
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
     return EnsembleReport(context.run, tuple(reports), num_classes, macro_f1(labels, majority, num_classes))
+
+
+def _train(
+    context: RunContext,
+    jobs: Sequence[FoldJob],
+    workers: int | None,
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> dict[str, SercacheError]:
+    """Train what is not finished; return why jobs failed, by their names."""
+    left = []
+    for job in jobs:
+        if is_finished(context.run, job):
+            listener(Event("finish", job.name))
+        else:
+            left.append(job)
+    plan = plan_training(context, left, workers)
+    if left:
+        listener(Event("note", "plan", message=plan.description))
+    tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
+    engine = ENGINES["processes" if plan.threads else "in-process"](plan.workers, plan.threads)
+    work = [Task(name, train_folds, (group,)) for name, group in tasks.items()]
+    try:
+        failed = engine.run(work, listener, should_stop)
+    except Interrupted:
+        done = sum(is_finished(context.run, job) for job in jobs)
+        raise Interrupted(
+            f"stopped with {done} of {len(jobs)} folds finished; "
+            "the same command goes on after the last finished epoch"
+        ) from None
+    errors: dict[str, SercacheError] = {}
+    for name, error in failed.items():
+        if isinstance(error, FoldsFailed):
+            errors |= error.errors
+        else:
+            errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
+    return errors
 
 
 def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
@@ -132,16 +163,7 @@ def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
             message = f"feature set '{name}' has no frames of {failed} utterances (see its failures.csv)"
             listener(Event("warning", name, message=message))
     for member in recipe.members:
-        dims = [feature_sets[name].dim for name in member.features]
-        build_head(member.head, dims, len(corpus.classes), [], member.options, 0)
-        settings = recipe.training_of(member)
-        for losses, name in (
-            (CLASS_LOSSES, settings.class_loss),
-            (ATTRIBUTE_LOSSES, settings.attribute_loss),
-        ):
-            if name not in losses:
-                known = ", ".join(losses)
-                raise RecipeError(f"member '{member.name}': unknown {losses.kind} '{name}' (known: {known})")
+        _refuse_unknown(recipe, member, feature_sets, len(corpus.classes))
     folds = assign_folds(corpus.select(split_ids(corpus, "train")), recipe.folds.count, recipe.seed)
     run = Run(recipe.output.resolve())
     run.start(
@@ -158,12 +180,30 @@ def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
     return open_run(run.root)
 
 
+def _refuse_unknown(
+    recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
+) -> None:
+    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given."""
+    dims = [feature_sets[name].dim for name in member.features]
+    layers = [len(feature_sets[name].layers) for name in member.features]
+    build_head(member.head, dims, num_classes, [], member.options, 0, layers)
+    settings = recipe.training_of(member)
+    try:
+        for registry, name, options in (
+            (CLASS_LOSSES, settings.class_loss, settings.class_loss_options),
+            (ATTRIBUTE_LOSSES, settings.attribute_loss, {}),
+            (CLASS_WEIGHTINGS, settings.class_weighting, settings.class_weighting_options),
+        ):
+            check_options(f"{registry.kind} '{name}'", registry[name], options)
+        class_weights(np.eye(2), 1.0, settings.class_weighting, **settings.class_weighting_options)
+    except RecipeError as error:
+        raise RecipeError(f"member '{member.name}': {error}") from None
+
+
 def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
     """Join the fold models' predictions into the member's posteriors, and score the out-of-fold rows."""
     corpus = context.corpus
-    ranges = [(attribute.low, attribute.high) for attribute in corpus.attributes]
-    dims = [feature_set.dim for feature_set in context.sets_of(member)]
-    head = build_head(member.head, dims, len(corpus.classes), ranges, member.options, 0)
+    head = context.build_head(member, 0)
     described = (member.name, member.head, tuple(member.features), parameter_count(head))
     failed = [str(error) for name, error in errors.items() if name.rpartition("/")[0] == member.name]
     if failed:

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from sercache.errors import Interrupted, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
-from sercache.heads.protocol import Head, HeadOutput
+from sercache.heads.protocol import Head
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TrainingRecipe
 from sercache.seeds import derive_seed
@@ -25,8 +27,13 @@ from sercache.training.checkpoint import (
     optimizer_tensors,
     save_tensors,
 )
+from sercache.training.diagnosis import why_not_finite
+from sercache.training.epoch_log import History
 from sercache.training.mixup import draw_mix, mix_targets
-from sercache.training.objective import Objective, Targets
+from sercache.training.modalities import draw_modalities, mask_modalities
+from sercache.training.objective import Objective, Targets, objective_of
+from sercache.training.precision import precision_of
+from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
 from sercache.training.sampling import balanced_draw, epoch_batches
 
@@ -47,7 +54,7 @@ class Progress:
     stage_epochs: int = 0
     stale_epochs: int = 0
     best: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: History = field(default_factory=list)
 
 
 class HeadTraining:
@@ -56,17 +63,21 @@ class HeadTraining:
     Stage 1 takes all rows, with class weights; stage 2 starts from stage 1's best epoch and takes a fresh
     class-balanced draw every epoch, without class weights, at a lower learning rate (MEDUSA, section 3). Each
     stage has one optimiser, and ends after its epochs or when macro-F1 on the stop rows has not risen for
-    ``patience`` of them. Everything random follows from ``seed`` and the epoch's number, so a training that
-    is resumed after a finished epoch ends where an uninterrupted one ends, bit for bit.
+    ``patience`` of them. Everything random follows from the seeds and the epoch's number, so a training that
+    is resumed after a finished epoch ends where an uninterrupted one ends, bit for bit; and so does one that
+    takes turns with others.
 
     Args:
         head: freshly initialised; holds the best epoch's weights afterwards.
         fit: frames and targets to learn from.
         stop: frames and targets that say when to stop; of other speakers than ``fit``.
         settings: the recipe's.
-        seed: of this member and fold.
+        seed: of this member and fold: dropout, MixUp and what else a head draws for itself.
+        stream_seed: of the rows' order and of stage 2's draws; heads that share it and their rows share their
+            batches.
         state_path: where resume state is kept; removed by whoever publishes the result.
         task: the name that events carry.
+        log: given the history after every epoch.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -82,8 +93,10 @@ class HeadTraining:
         settings: TrainingRecipe,
         *,
         seed: int,
+        stream_seed: int,
         state_path: Path,
         task: str = "training",
+        log: Callable[[History], None] = lambda history: None,
         listener: Listener = ignore,
         should_stop: ShouldStop = never,
     ) -> None:
@@ -92,8 +105,10 @@ class HeadTraining:
         self.stop_source, self.stop_rows = stop
         self.settings = settings
         self.seed = seed
+        self.stream_seed = stream_seed
         self.state_path = state_path
         self.task = task
+        self.log = log
         self.listener = listener
         self.should_stop = should_stop
         self.device = self.fit_source.device
@@ -101,12 +116,18 @@ class HeadTraining:
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
         if not (self.stop_rows.consensus >= 0).any():
             raise TrainingError(f"{task}: none of its {len(self.stop_rows)} stop rows has a consensus class")
-        self.fit_targets = self.fit_rows.targets(self.device)
+        self.precision = precision_of(settings, self.device, head)
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
 
     def run(self) -> Progress:
         """Train to the end, from wherever the resume state left off; the head then has the best weights."""
+        for _ in self.steps():
+            pass
+        return self.progress
+
+    def steps(self) -> Iterator[None]:
+        """Do what :meth:`run` does, and pause after every batch: several heads can take turns."""
         self.head.to(self.device)
         optimizer = self._resume() if self.state_path.exists() else self._begin_stage()
         while not (self.progress.stage == 2 and self._stage_is_over()):
@@ -115,12 +136,12 @@ class HeadTraining:
                 optimizer = self._begin_stage()
                 continue
             started = time.monotonic()
-            train_loss = self._train_epoch(optimizer)
+            train_loss = yield from self._train_epoch(optimizer)
             self._judge_epoch(train_loss, time.monotonic() - started)
             self._save(optimizer)
+            self.log(self.progress.history)
         if self.best_weights:
             self.head.load_state_dict(self.best_weights)
-        return self.progress
 
     def _stage_is_over(self) -> bool:
         stage = self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
@@ -132,77 +153,107 @@ class HeadTraining:
             self.head.load_state_dict(self.best_weights)
         stage = self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
         return torch.optim.AdamW(
-            self.head.parameters(), lr=stage.learning_rate, weight_decay=self.settings.weight_decay
+            self.head.parameters(),
+            lr=stage.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> float:
+    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> Generator[None, None, float]:
         """Take one pass over this epoch's rows; return the mean loss of a row."""
         settings, device = self.settings, self.device
-        epoch_seed = derive_seed(self.seed, "epoch", len(self.progress.history))
+        epoch = len(self.progress.history)
+        epoch_seed = derive_seed(self.seed, "epoch", epoch)
+        stream_seed = derive_seed(self.stream_seed, "epoch", epoch)
         generator = np.random.default_rng(epoch_seed)
-        drawn = self._draw(generator)
+        drawn, ranks = self._draw(self.fit_source.ranks(stream_seed))
+        order = np.random.default_rng(stream_seed)
         lengths = self.fit_source.lengths[drawn]
-        batches = [drawn[batch] for batch in epoch_batches(lengths, settings.batch_size, generator)]
-        inputs_of = self.fit_source.batches(batches, settings.max_frames, generator)
+        batches = [drawn[rows] for rows in epoch_batches(lengths, ranks, settings.batch_size, order)]
+        inputs_of = self.fit_source.batches(batches, settings.max_frames, stream_seed)
+        epoch_targets = self._targets(generator)
         objective = self._objective()
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(settings, device))
+        parameters = list(self.head.parameters())
         total_loss = torch.zeros((), device=device)
-        self.head.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(epoch_seed)
-            for first in range(0, len(batches), settings.accumulate):
-                group = batches[first : first + settings.accumulate]
-                group_size = sum(map(len, group))
-                optimizer.zero_grad(set_to_none=True)
-                for rows in group:
-                    if self.should_stop():
-                        raise Interrupted(f"{self.task}: stopped in epoch {len(self.progress.history) + 1}")
-                    inputs = next(inputs_of)
-                    places = torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
-                    targets = Targets(self.fit_targets.soft[places], self.fit_targets.attributes[places])
-                    mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
-                    with autocast:
-                        embedding = self.head.embed(inputs)
-                        if mix is not None:
-                            kept, targets = mix_targets(mix.to(device), targets)
-                            embedding = kept.apply(embedding)
-                        output = self.head.classify(embedding)
-                    loss = objective(output, targets)
-                    (loss * (len(rows) / group_size)).backward()  # type: ignore[no-untyped-call]
-                    total_loss += loss.detach() * len(rows)
-                if settings.gradient_clip is not None:
-                    torch.nn.utils.clip_grad_norm_(self.head.parameters(), settings.gradient_clip)
-                optimizer.step()
+        for first in range(0, len(batches), settings.accumulate):
+            group = batches[first : first + settings.accumulate]
+            group_size = sum(map(len, group))
+            optimizer.zero_grad(set_to_none=True)
+            for number, rows in enumerate(group, first):
+                if self.should_stop():
+                    raise Interrupted(f"{self.task}: stopped in epoch {epoch + 1}")
+                self.head.train()
+                inputs = next(inputs_of)
+                if settings.modality_dropout and len(inputs) > 1:
+                    present = self.fit_source.frame_counts[rows] > 0
+                    kept = draw_modalities(present, settings.modality_dropout, generator)
+                    inputs = mask_modalities(inputs, kept)
+                places = torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
+                targets = Targets(epoch_targets.soft[places], epoch_targets.attributes[places])
+                mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
+                with self._random_numbers(epoch_seed, number), self._autocast():
+                    embedding = self.head.embed(inputs)
+                    if mix is not None:
+                        mix, targets = mix_targets(mix.to(device), targets)
+                        embedding = mix.apply(embedding)
+                    output = self.head.classify(embedding)
+                loss = objective(output, targets)
+                (loss * (len(rows) / group_size)).backward()  # type: ignore[no-untyped-call]
+                total_loss += loss.detach() * len(rows)
+                yield
+            if settings.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+            optimizer.step()
         return self._finite(total_loss.item() / len(drawn), "loss")
+
+    @contextmanager
+    def _random_numbers(self, epoch_seed: int, batch: int) -> Iterator[None]:
+        """Give dropout its own random numbers for a batch, and leave everybody else's as they were."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(epoch_seed, "batch", batch))
+            yield
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _targets(self, generator: np.random.Generator) -> Targets:
+        """Return this epoch's targets of all rows, on the device."""
+        rows, share = self.fit_rows, self.settings.annotator_dropout
+        return (rows.without_some_raters(share, generator) if share else rows).targets(self.device)
 
     def _finite(self, loss: float, name: str) -> float:
         if not math.isfinite(loss):
+            reason = why_not_finite(self.fit_source, self.fit_rows) or why_not_finite(
+                self.stop_source, self.stop_rows
+            )
             raise TrainingError(
                 f"{self.task}: the {name} became {loss} in epoch {len(self.progress.history) + 1}; "
-                "a lower learning_rate or another seed may help"
+                f"{reason or 'a lower learning_rate or another seed may help'}"
             )
         return loss
 
-    def _draw(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        usable = np.flatnonzero(self.fit_rows.has_target)
-        if self.progress.stage == 1:
-            return usable
-        consensus = self.fit_rows.consensus[usable]
-        num_classes = self.fit_rows.soft.shape[1]
-        return usable[balanced_draw(consensus, num_classes, self.settings.no_agreement_share, generator)]
+    def _draw(self, ranks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of this epoch and their ranks."""
+        drawn = np.flatnonzero(self.fit_rows.has_target)
+        if self.progress.stage == 2:
+            consensus = self.fit_rows.consensus[drawn]
+            num_classes = self.fit_rows.soft.shape[1]
+            share = self.settings.no_agreement_share
+            drawn = drawn[balanced_draw(consensus, ranks[drawn], num_classes, share)]
+        return drawn, ranks[drawn]
 
     def _objective(self) -> Objective:
+        """Return what this stage minimises: with class weights in stage 1, without them in stage 2."""
         settings, weights = self.settings, None
         if self.progress.stage == 1 and settings.balance_exponent:
-            balanced = class_weights(self.fit_rows.soft, settings.balance_exponent)
+            balanced = class_weights(
+                self.fit_rows.soft,
+                settings.balance_exponent,
+                settings.class_weighting,
+                **settings.class_weighting_options,
+            )
             weights = torch.from_numpy(balanced).to(self.device, torch.float32)
-        return Objective(
-            settings.class_loss,
-            settings.attribute_loss,
-            settings.class_weight,
-            settings.attribute_weight,
-            weights,
-        )
+        return objective_of(settings, weights)
 
     def _judge_epoch(self, train_loss: float, seconds: float) -> None:
         """Score the stop rows all at once, note the epoch, and keep its weights if it is the best so far."""
@@ -212,12 +263,7 @@ class HeadTraining:
         labels = self.stop_rows.consensus[labelled]
         predicted = output.logits.argmax(dim=1).numpy()[labelled]
         num_classes = output.logits.shape[1]
-        unweighted = Objective(
-            self.settings.class_loss,
-            self.settings.attribute_loss,
-            self.settings.class_weight,
-            self.settings.attribute_weight,
-        )
+        unweighted = objective_of(self.settings)
         stop_loss = unweighted(output, self.stop_rows.targets(torch.device("cpu"))).item()
         stage = self.settings.stage1 if progress.stage == 1 else self.settings.stage2
         row = {
@@ -261,31 +307,8 @@ class HeadTraining:
         return optimizer
 
 
-@torch.no_grad()
-def predict(head: Head, source: FrameSource, batch_size: int) -> HeadOutput:
-    """Return logits ``(N, C)`` and attributes ``(N, A)`` of all utterances of ``source``, on the CPU."""
-    head.eval()
-    if not source.ids:
-        num_attributes = len(head.get_buffer("attribute_low"))
-        return HeadOutput(torch.empty(0, head.class_output.out_features), torch.empty(0, num_attributes))
-    order = np.argsort(source.lengths, kind="stable")
-    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    outputs = [head(inputs) for inputs in source.batches(batches)]
-    back = torch.from_numpy(np.argsort(order, kind="stable"))
-    return HeadOutput(
-        torch.cat([output.logits for output in outputs]).float().cpu()[back],
-        torch.cat([output.attributes for output in outputs]).float().cpu()[back],
-    )
-
-
 def _rank(row: dict[str, float]) -> tuple[float, float]:
     return (row["macro_f1"], -row["stop_loss"])
-
-
-def _uses_bfloat16(settings: TrainingRecipe, device: torch.device) -> bool:
-    if settings.precision == "auto":
-        return device.type == "cuda"
-    return settings.precision == "bfloat16"
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

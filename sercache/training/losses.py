@@ -1,6 +1,9 @@
-"""Losses by name; each is a function, and a new one is one function and one registry line."""
+"""Losses by name; each is a function, and a new one is one function and one registry line.
 
-from collections.abc import Callable
+What a recipe may set of a loss (``class_loss_options: {gamma: 1}``) is a keyword-only argument.
+"""
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,11 +12,24 @@ from torch.nn import functional as F
 from sercache.errors import RecipeError
 from sercache.registry import Registry
 
-ClassLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``(logits (B, C), soft targets (B, C), class weights (C,) or None) -> (B,)``, one loss per row."""
 
-AttributeLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``(predicted (B, A), truth (B, A), valid (B, A) bool) -> scalar``; truth is finite also where not valid."""
+class ClassLoss(Protocol):
+    """How far predicted classes are from soft targets."""
+
+    def __call__(
+        self, logits: Tensor, targets: Tensor, class_weights: Tensor | None, /, **options: float
+    ) -> Tensor:
+        """Return one loss per row ``(B,)`` of ``(B, C)``, ``(B, C)`` and ``(C,)``."""
+        ...
+
+
+class AttributeLoss(Protocol):
+    """How far predicted attribute values are from the rated ones."""
+
+    def __call__(self, predicted: Tensor, truth: Tensor, valid: Tensor, /, **options: float) -> Tensor:
+        """Return a scalar for three ``(B, A)``; ``truth`` is finite also where not ``valid`` (bool)."""
+        ...
+
 
 CLASS_LOSSES: Registry[ClassLoss] = Registry(
     "class loss",
@@ -21,6 +37,7 @@ CLASS_LOSSES: Registry[ClassLoss] = Registry(
         "cross_entropy": "sercache.training.losses:cross_entropy",
         "focal": "sercache.training.losses:focal",
         "kl": "sercache.training.losses:kl_divergence",
+        "label_smoothing": "sercache.training.losses:label_smoothing",
     },
     RecipeError,
 )
@@ -33,8 +50,6 @@ ATTRIBUTE_LOSSES: Registry[AttributeLoss] = Registry(
     },
     RecipeError,
 )
-
-FOCUS = 2.0
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
@@ -52,12 +67,26 @@ def kl_divergence(logits: Tensor, targets: Tensor, class_weights: Tensor | None)
     return (weighted * (log_targets - F.log_softmax(logits, dim=1))).sum(dim=1)
 
 
-def focal(logits: Tensor, targets: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Focal loss (Lin et al. 2017, eq. 4) against soft targets, gamma 2, ``(B,)``."""
+def focal(logits: Tensor, targets: Tensor, class_weights: Tensor | None, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al. 2017, eq. 4) against soft targets: ``-sum_c w_c t_c (1 - p_c)^gamma log p_c``.
+
+    Rows that are right already count less, the more so the greater ``gamma``; 0 is cross-entropy. ``(B,)``.
+    """
     log_probabilities = F.log_softmax(logits, dim=1)
     weighted = targets if class_weights is None else targets * class_weights
-    hardness = (1 - log_probabilities.exp()) ** FOCUS
+    hardness = (1 - log_probabilities.exp()) ** gamma
     return -(weighted * hardness * log_probabilities).sum(dim=1)
+
+
+def label_smoothing(
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None, *, epsilon: float = 0.1
+) -> Tensor:
+    """Cross-entropy against targets of which a share is spread over all classes, ``(B,)``.
+
+    ``t'_c = (1 - epsilon) t_c + epsilon / C`` (Szegedy et al. 2016, section 7).
+    """
+    spread = (1 - epsilon) * targets + epsilon / targets.shape[1]
+    return cross_entropy(logits, spread, class_weights)
 
 
 def mean_squared_error(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
 """One member on one fold, from the run folder back into it: the task that an engine runs."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +11,18 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
 from sercache.events import Event, Listener, ignore
-from sercache.files import remove_stale_temporaries, write_atomically
-from sercache.heads.registry import build_head
+from sercache.files import remove_stale_temporaries
+from sercache.heads.protocol import Head
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Origin, Posteriors
 from sercache.recipe import MemberRecipe
+from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import HeadDescription, save_head
 from sercache.training.context import RunContext, open_run, split_ids
-from sercache.training.loop import HeadTraining, predict
-from sercache.training.rows import LabelledRows
-from sercache.training.standardize import standardize_inputs
+from sercache.training.epoch_log import EpochLog
+from sercache.training.loop import HeadTraining
+from sercache.training.prediction import predict
 from sercache.versions import library_versions
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -63,59 +61,63 @@ class FoldRows:
     predicted: dict[Origin, tuple[str, ...]]
 
 
-def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> None:
+def is_finished(run: Run, job: FoldJob) -> bool:
+    """Return whether a job's result is there, and remove what a killed process left beside it."""
+    folder = run.fold_folder(job.member, job.fold)
+    remove_stale_temporaries(folder)
+    if not (folder / WEIGHTS_NAME).exists():
+        return False
+    (folder / STATE_NAME).unlink(missing_ok=True)
+    return True
+
+
+def train_fold(
+    job: FoldJob, *, listener: Listener = ignore, should_stop: ShouldStop = never
+) -> Iterator[None]:
     """Train a member on all folds but one, and predict that one and the splits that no fold has.
 
     The weights are published last: a fold whose weights are there is finished, and nothing is done.
+
+    Yields:
+        After every batch, so that several jobs can take turns.
 
     Raises:
         TrainingError: the member cannot be trained on this fold.
         Interrupted: ``should_stop`` said so; the next call goes on after the last finished epoch.
     """
     context = open_run(job.run_root)
-    folder = context.run.fold_folder(job.member, job.fold)
-    remove_stale_temporaries(folder)
-    if (folder / WEIGHTS_NAME).exists():
-        (folder / STATE_NAME).unlink(missing_ok=True)
+    if is_finished(context.run, job):
         return
+    folder = context.run.fold_folder(job.member, job.fold)
     member = next(one for one in context.recipe.members if one.name == job.member)
     settings = context.recipe.training_of(member)
-    device = torch.device(job.device)
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
     targets = context.rows_of(member)
     feature_sets = context.sets_of(member)
-    head = build_head(
-        member.head,
-        [feature_set.dim for feature_set in feature_sets],
-        len(context.corpus.classes),
-        [(attribute.low, attribute.high) for attribute in context.corpus.attributes],
-        member.options,
-        derive_seed(seed, "initialisation"),
-    )
-    if settings.standardize:
-        standardize_inputs(
-            head, feature_sets, rows.fit, np.random.default_rng(derive_seed(seed, "standardisation"))
-        )
-
-    def labelled(ids: Sequence[str]) -> tuple[FrameSource, LabelledRows]:
-        return FrameSource(feature_sets, ids, device), targets.select(ids)
-
+    frames = context.frames(job.device)
+    log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
     training = HeadTraining(
-        head,
-        labelled(rows.fit),
-        labelled(rows.stop),
+        _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
+        (frames.select(rows.fit, feature_sets), targets.select(rows.fit)),
+        (frames.select(rows.stop, feature_sets), targets.select(rows.stop)),
         settings,
         seed=seed,
+        stream_seed=derive_seed(context.recipe.seed, "stream"),
         state_path=folder / STATE_NAME,
         task=job.name,
+        log=log,
         listener=listener,
         should_stop=should_stop,
     )
     listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
-    progress = training.run()
+    try:
+        yield from training.steps()
+    finally:
+        log.close()
+    best = training.progress.best
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-    output = predict(head, FrameSource(feature_sets, predicted, device), settings.batch_size)
+    output = predict(training.head, frames.select(predicted, feature_sets), settings.batch_size)
     Posteriors(
         member=member.name,
         ids=tuple(predicted),
@@ -127,22 +129,33 @@ def train_fold(job: FoldJob, *, listener: Listener = ignore, should_stop: Should
         origins=np.asarray([origin for origin, ids in rows.predicted.items() for _ in ids], dtype=np.str_),
         fold_map_digest=context.folds.digest,
     ).save(folder / PREDICTIONS_NAME)
-    write_atomically(folder / HISTORY_NAME, _as_csv(progress.history))
     description = HeadDescription(
         member=member.name,
         fold=job.fold,
         head=member.head,
         options=dict(member.options),
         input_dims=[feature_set.dim for feature_set in feature_sets],
+        input_layers=[len(feature_set.layers) for feature_set in feature_sets],
         features={name: context.feature_sets[name].spec.fingerprint for name in member.features},
         classes=list(context.corpus.classes),
         attributes=[(one.name, one.low, one.high) for one in context.corpus.attributes],
-        best=progress.best,
+        best=best,
         versions=library_versions(),
     )
-    save_head(folder / WEIGHTS_NAME, head, description)
+    save_head(folder / WEIGHTS_NAME, training.head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
-    listener(Event("finish", job.name, values={"best": progress.best.get("macro_f1", float("nan"))}))
+    listener(Event("finish", job.name, values={"best": best.get("macro_f1", float("nan"))}))
+
+
+def _fresh_head(
+    context: RunContext, member: MemberRecipe, fit: tuple[str, ...], standardize: bool, seed: int
+) -> Head:
+    head = context.build_head(member, seed)
+    if standardize:
+        for index, name in enumerate(member.features):
+            mean, deviation = context.statistics(name, fit)
+            head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
+    return head
 
 
 def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
@@ -188,13 +201,3 @@ def refuse_shared_speakers(corpus: Corpus, one: Iterable[str], other: Iterable[s
     if shared:
         names = ", ".join(sorted(name or "(unknown)" for name in shared)[:3])
         raise TrainingError(f"{what} share {len(shared)} speakers ({names}); this would leak")
-
-
-def _as_csv(history: list[dict[str, float]]) -> str:
-    if not history:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

@@ -1,6 +1,7 @@
 """What training minimises: MEDUSA's weighted sum of a class loss and an attribute loss."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sercache.errors import RecipeError
 from sercache.heads.protocol import HeadOutput
+from sercache.recipe import TrainingRecipe
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, AttributeLoss, ClassLoss
 
 
@@ -37,6 +39,7 @@ class Objective:
         class_weight: of the class loss.
         attribute_weight: of the attribute loss.
         class_weights: ``(C,)``, or None for equal classes.
+        class_loss_options: keyword arguments of the class loss.
     """
 
     class_loss: str = "cross_entropy"
@@ -44,6 +47,7 @@ class Objective:
     class_weight: float = 1.5
     attribute_weight: float = 0.4
     class_weights: Tensor | None = None
+    class_loss_options: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, output: HeadOutput, targets: Targets) -> Tensor:
         """Return the loss of a batch, a scalar in at least float32.
@@ -61,7 +65,7 @@ class Objective:
             has_target = ~targets.soft.isnan().any(dim=1)
             soft = torch.where(has_target.unsqueeze(1), targets.soft, 1.0 / logits.shape[1])
             weights = None if self.class_weights is None else self.class_weights.to(logits)
-            rows = self._class_loss(logits, soft.to(logits.dtype), weights)
+            rows = self._class_loss(logits, soft.to(logits.dtype), weights, **self.class_loss_options)
             kept = has_target.to(rows.dtype)
             loss = loss + self.class_weight * (rows * kept).sum() / kept.sum().clamp_min(1)
         if has_attributes:
@@ -77,6 +81,18 @@ class Objective:
     @cached_property
     def _attribute_loss(self) -> AttributeLoss:
         return ATTRIBUTE_LOSSES[self.attribute_loss]
+
+
+def objective_of(settings: TrainingRecipe, class_weights: Tensor | None = None) -> Objective:
+    """Return the objective of a member's training settings."""
+    return Objective(
+        settings.class_loss,
+        settings.attribute_loss,
+        settings.class_weight,
+        settings.attribute_weight,
+        class_weights,
+        settings.class_loss_options,
+    )
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class ResidentFrames:
     """One feature set's frames of some utterances, packed in the device's memory; batches are made there.
 
     Args:
-        feature_set: with one kept layer.
+        feature_set: with L kept layers.
         places: of N utterances in it.
         device: where the frames go.
 
@@ -34,16 +34,20 @@ class ResidentFrames:
         self._num_frames = int(places.counts.sum())
         self._indices = StagingRing(torch.int64, device)
         dtype = TORCH_DTYPES[str(feature_set.spec.dtype)]
-        self._packed = torch.zeros((self._num_frames + 1, feature_set.dim), dtype=dtype, device=device)
+        layers = feature_set.layers
+        frame_shape = (len(layers), feature_set.dim) if len(layers) > 1 else (feature_set.dim,)
+        self._packed = torch.zeros((self._num_frames + 1, *frame_shape), dtype=dtype, device=device)
         staging = StagingRing(dtype, device)
         for rows in np.array_split(np.arange(len(places)), 1 + self._packed.nbytes // _CHUNK_BYTES):
             if not len(rows):
                 continue
             begin, end = int(self._begins[rows[0]]), int(ends[rows[-1]])
-            staged = staging.take((end - begin, feature_set.dim))
-            np.concatenate(list(feature_set.stream(places[rows])), out=as_numpy(staged))
+            staged = staging.take((end - begin, len(layers), feature_set.dim))
+            target = as_numpy(staged)
+            for number, layer in enumerate(layers):
+                np.concatenate(list(feature_set.stream(places[rows], layer)), out=target[:, number])
             feature_set.check(places[rows])
-            staging.send_into(self._packed[begin:end], staged)
+            staging.send_into(self._packed[begin:end], staged.view(end - begin, *frame_shape))
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """Do nothing: all frames are there."""
@@ -51,7 +55,7 @@ class ResidentFrames:
     def padded(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> HeadInput:
-        """Return a padded float32 batch on the device.
+        """Return a padded float32 batch on the device: ``(B, T, D)``, or ``(B, T, L, D)`` of several layers.
 
         Args:
             rows: ``(B,)`` positions among the N utterances.
@@ -66,7 +70,7 @@ class ResidentFrames:
         mask = steps < valid
         indices = torch.where(mask, begins + steps, self._num_frames)  # the last row is zero
         frames = self._packed.index_select(0, indices.flatten())
-        return HeadInput(frames.view(len(rows), time, -1).to(torch.float32), mask)
+        return HeadInput(frames.view(len(rows), time, *frames.shape[1:]).to(torch.float32), mask)
 
 
 def fits_on(device: torch.device, feature_set: FeatureSet, places: Places) -> bool:
@@ -75,5 +79,6 @@ def fits_on(device: torch.device, feature_set: FeatureSet, places: Places) -> bo
         return False
     free_bytes, _ = torch.cuda.mem_get_info(device)
     free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    frame_bytes = feature_set.dim * TORCH_DTYPES[str(feature_set.spec.dtype)].itemsize
+    itemsize = TORCH_DTYPES[str(feature_set.spec.dtype)].itemsize
+    frame_bytes = len(feature_set.layers) * feature_set.dim * itemsize
     return int(places.counts.sum()) * frame_bytes <= _SHARE_OF_FREE_MEMORY * free_bytes

@@ -1,14 +1,14 @@
 """What a head learns from: targets by utterance, in one order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sercache.corpus import Corpus
-from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
+from sercache.corpus.targets import TargetPolicy, Votes, plurality, soft_targets, targets_of
 from sercache.recipe import TargetsRecipe
 from sercache.training.objective import Targets
 
@@ -22,12 +22,16 @@ class LabelledRows:
         soft: ``(N, C)`` float64, a row of NaN where there is no class target.
         consensus: ``(N,)`` int64, negative where there is no consensus class.
         attributes: ``(N, A)`` float64, NaN where nobody rated.
+        votes: that ``soft`` comes from.
+        policy: how.
     """
 
     ids: tuple[str, ...]
     soft: NDArray[np.float64]
     consensus: NDArray[np.int64]
     attributes: NDArray[np.float64]
+    votes: Votes
+    policy: TargetPolicy
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,13 +40,31 @@ class LabelledRows:
     def of(cls, corpus: Corpus, recipe: TargetsRecipe) -> "LabelledRows":
         """Return the targets of a whole corpus under the recipe's policies."""
         policy = TargetPolicy(**recipe.model_dump())
-        return cls(corpus.ids, soft_targets(corpus, policy), consensus(corpus), corpus.attribute_values)
+        votes = Votes.of(corpus)
+        soft = soft_targets(corpus, policy)
+        return cls(corpus.ids, soft, plurality(votes), corpus.attribute_values, votes, policy)
 
     def select(self, ids: Sequence[str]) -> "LabelledRows":
         """Return the rows of ``ids``, in that order."""
         places = {utterance_id: place for place, utterance_id in enumerate(self.ids)}
         order = np.asarray([places[utterance_id] for utterance_id in ids], dtype=np.int64)
-        return LabelledRows(tuple(ids), self.soft[order], self.consensus[order], self.attributes[order])
+        return LabelledRows(
+            tuple(ids),
+            self.soft[order],
+            self.consensus[order],
+            self.attributes[order],
+            self.votes.take(order),
+            self.policy,
+        )
+
+    def without_some_raters(self, share: float, generator: np.random.Generator) -> "LabelledRows":
+        """Return the rows with the soft targets of a random subset of the raters: annotator dropout.
+
+        Each rater is left out with probability ``share``. A row that nobody is left for keeps all of its
+        raters; one without a target stays without.
+        """
+        soft = targets_of(self.votes.thinned(share, generator), self.policy)
+        return replace(self, soft=np.where(np.isnan(soft) | np.isnan(self.soft), self.soft, soft))
 
     @property
     def has_target(self) -> NDArray[np.bool_]:

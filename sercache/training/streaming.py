@@ -19,7 +19,7 @@ class StreamedFrames:
     """One feature set's frames, copied from its files for every batch.
 
     Args:
-        feature_set: with one kept layer.
+        feature_set: with L kept layers.
         places: of N utterances in it.
         device: where batches go.
     """
@@ -34,12 +34,13 @@ class StreamedFrames:
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """Let the system read the frames of ``rows``, ``(B,)``, ahead of their batch."""
-        self.feature_set.will_need(self.places, rows)
+        for layer in self.feature_set.layers:
+            self.feature_set.will_need(self.places, rows, layer)
 
     def padded(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> HeadInput:
-        """Return a padded float32 batch on the device.
+        """Return a padded float32 batch on the device: ``(B, T, D)``, or ``(B, T, L, D)`` of several layers.
 
         Args:
             rows: ``(B,)`` positions among the N utterances.
@@ -51,10 +52,14 @@ class StreamedFrames:
         """
         time = max(1, int(counts.max()))
         self._check(rows)
-        staged = self._frames.take((len(rows), time, self.feature_set.dim))
+        layers = self.feature_set.layers
+        staged = self._frames.take((len(rows), time, len(layers), self.feature_set.dim))
         begins = self.places.starts[rows] + starts
-        pad_into(as_numpy(staged), self.feature_set.views(self.places.shards[rows], begins, counts))
-        frames = self._frames.send(staged, torch.float32)
+        target = as_numpy(staged)
+        for number, layer in enumerate(layers):
+            views = self.feature_set.views(self.places.shards[rows], begins, counts, layer)
+            pad_into(target[:, :, number], views)
+        frames = self._frames.send(staged if len(layers) > 1 else staged.squeeze(2), torch.float32)
         staged_counts = self._counts.take((len(rows), 1))
         staged_counts[:, 0] = torch.from_numpy(counts)
         valid = self._counts.send(staged_counts)

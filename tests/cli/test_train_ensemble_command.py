@@ -32,14 +32,16 @@ def test_piped_it_prints_a_line_per_fold_a_table_of_members_and_the_next_command
     )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
+    assert "6 trainings, " in lines[0]
+    assert lines[0].endswith("in one process")
     for fold in range(3):
         assert any(line.startswith(f"linear/fold-{fold}: 7 epochs, macro-F1 0.") for line in lines)
     assert any("broken/fold-0: the loss became" in line for line in lines)
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
     count, macro_f1, uar = rows["linear"][-3:]
     assert int(count) == 64  # 72 utterances, of which 8 tie
-    assert float(macro_f1) > 0.6
-    assert float(uar) > 0.6
+    assert float(macro_f1) > 0.5
+    assert float(uar) > 0.5
     assert rows["broken"][-3:] == ["-", "-", "-"]
     assert float(rows["majority"][-2]) < 0.2
     assert float(rows["majority"][-1]) == 0.333
@@ -76,7 +78,16 @@ def test_on_a_terminal_a_live_table_shows_members_and_folds(tmp_path, monkeypatc
     monkeypatch.setattr(screen, "console", Console(file=io.StringIO(), width=100))
     make_run(tmp_path, members=[LINEAR])
     train_ensemble(tmp_path / "recipe.yaml", workers=1)
-    for word in ("member", "fold 0", "fold 2", "linear", "3 of 3 folds", "Ctrl-C"):
+    for word in (
+        "member",
+        "fold 0",
+        "fold 2",
+        "linear",
+        "3 of 3 folds",
+        "at most",
+        "best macro-F1",
+        "Ctrl-C",
+    ):
         assert word in drawn.getvalue()
 
 

@@ -13,7 +13,7 @@ from sercache.interrupts import never
 
 @pytest.fixture(params=sorted(ENGINES))
 def engine(request):
-    return ENGINES[request.param](2)
+    return ENGINES[request.param](2, 1)
 
 
 def written(folder):
@@ -43,7 +43,7 @@ def test_the_wish_to_stop_reaches_the_tasks_and_starts_no_others(engine, tmp_pat
 
 
 def test_tasks_run_in_other_processes_and_one_that_dies_takes_only_those_in_flight(tmp_path):
-    engine = ENGINES["processes"](1)
+    engine = ENGINES["processes"](1, 1)
     tasks = [Task(name, engine_tasks.write, (str(tmp_path), name)) for name in "ab"]
     tasks.insert(1, Task("dies", engine_tasks.die, ()))
     errors = engine.run(tasks, ignore, never)
@@ -75,5 +75,5 @@ def test_an_error_of_no_task_ends_the_run_without_waiting_for_the_others(engine,
 def test_a_ctrl_c_that_reaches_the_workers_is_left_to_the_main_process():
     finished = []
     tasks = [Task(name, engine_tasks.hear_ctrl_c, (name,)) for name in "abc"]
-    assert ENGINES["processes"](2).run(tasks, lambda event: finished.append(event.task), never) == {}
+    assert ENGINES["processes"](2, 1).run(tasks, lambda event: finished.append(event.task), never) == {}
     assert sorted(finished) == ["a", "b", "c"]

@@ -5,13 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_builder import make_corpus, write_features
 
+from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.precision import from_storage
+from sercache.cache.shard import StoredUtterance
+from sercache.cache.sources import Source
 from sercache.cache.store import Cache
+from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError
-from sercache.heads.registry import build_head
 from sercache.training.batches import FrameSource
 from sercache.training.residency import fits_on
-from sercache.training.standardize import standardize_inputs
+from sercache.training.standardize import input_statistics
 
 CPU = torch.device("cpu")
 
@@ -58,10 +61,11 @@ def test_a_crop_is_a_stretch_of_the_clip(features):
     corpus, feature_sets = features
     source = FrameSource(feature_sets, corpus.ids, CPU)
     rows = np.arange(len(corpus))
-    generator = np.random.default_rng(0)
     starts = set()
-    for _ in range(5):
-        for feature_set, (frames, mask) in zip(feature_sets, source.batch(rows, 3, generator), strict=True):
+    for seed in range(5):
+        for feature_set, (frames, mask) in zip(
+            feature_sets, next(source.batches([rows], 3, seed)), strict=True
+        ):
             assert frames.shape[1] == 3
             for row in rows:
                 whole, got = stored(feature_set, corpus.ids[row]), frames[row, mask[row]].numpy()
@@ -84,12 +88,10 @@ def test_a_pass_gives_what_its_batches_give_one_by_one(features, resident, data)
     batches = data.draw(st.lists(st.lists(st.integers(0, 71), min_size=1, max_size=9), max_size=12))
     batches = [np.asarray(rows) for rows in batches]
     source = FrameSource(feature_sets, corpus.ids, CPU, resident)
-    generators = [np.random.default_rng(3) for _ in range(2)]
-    for rows, inputs in zip(batches, source.batches(batches, 4, generators[0]), strict=True):
-        for one, other in zip(inputs, source.batch(rows, 4, generators[1]), strict=True):
+    for rows, inputs in zip(batches, source.batches(batches), strict=True):
+        for one, other in zip(inputs, FrameSource(feature_sets, corpus.ids, CPU).batch(rows), strict=True):
             assert torch.equal(one.frames, other.frames)
             assert torch.equal(one.mask, other.mask)
-        assert generators[0].bit_generator.state == generators[1].bit_generator.state
 
 
 @given(rows=st.lists(st.integers(0, 71), min_size=1, max_size=9), max_frames=st.none() | st.integers(1, 8))
@@ -97,9 +99,7 @@ def test_a_pass_gives_what_its_batches_give_one_by_one(features, resident, data)
 def test_frames_that_stay_on_the_device_make_the_same_batches(features, rows, max_frames):
     corpus, feature_sets = features
     both = [
-        FrameSource(feature_sets, corpus.ids, CPU, resident).batch(
-            np.asarray(rows), max_frames, np.random.default_rng(0)
-        )
+        next(FrameSource(feature_sets, corpus.ids, CPU, resident).batches([np.asarray(rows)], max_frames))
         for resident in (False, True)
     ]
     for streamed, resident in zip(*both, strict=True):
@@ -148,13 +148,68 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(features, resident):
             assert torch.equal(frames, one.frames.cpu())
 
 
-def test_standardised_training_frames_have_zero_mean_and_unit_deviation(features):
+def test_statistics_are_those_of_the_training_frames(features):
     corpus, feature_sets = features
-    head = build_head("mean-linear", [one.dim for one in feature_sets], 3, [], {}, 0)
     fit = corpus.ids[:40]
-    standardize_inputs(head, feature_sets, fit, np.random.default_rng(0))
-    for index, feature_set in enumerate(feature_sets):
+    for feature_set in feature_sets:
         frames = np.concatenate([stored(feature_set, utterance_id) for utterance_id in fit])
-        scaled = head.standardize(index, torch.from_numpy(frames)).numpy()
-        np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
-        np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-5)
+        mean, deviation = input_statistics(feature_set, fit, 0)
+        np.testing.assert_allclose(mean, frames.mean(axis=0, dtype=np.float64), rtol=1e-9)
+        np.testing.assert_allclose(deviation, frames.std(axis=0, dtype=np.float64), rtol=1e-6)
+
+
+def test_no_frames_leave_the_input_as_it_is(features):
+    _, feature_sets = features
+    mean, deviation = input_statistics(feature_sets[0], ["nobody"], 0)
+    assert (mean == 0).all()
+    assert (deviation == 1).all()
+
+
+def test_a_selection_gives_the_same_frames_in_its_own_order(features):
+    corpus, feature_sets = features
+    source = FrameSource(feature_sets, corpus.ids, CPU)
+    ids = [corpus.ids[row] for row in (40, 3, 17)]
+    chosen = source.select(ids, feature_sets[1:])
+    assert chosen.feature_sets == tuple(feature_sets[1:])
+    (got,) = chosen.batch(np.arange(3))
+    (wanted,) = FrameSource(feature_sets[1:], ids, CPU).batch(np.arange(3))
+    assert torch.equal(got.frames, wanted.frames)
+    np.testing.assert_array_equal(chosen.frame_counts[:, 0], [len(stored(feature_sets[1], i)) for i in ids])
+    np.testing.assert_array_equal(chosen.lengths, source.lengths[[40, 3, 17]])
+    np.testing.assert_array_equal(chosen.ranks(5), source.ranks(5)[[40, 3, 17]])
+
+
+def test_two_heads_that_want_the_same_batch_share_it(features):
+    corpus, feature_sets = features
+    source = FrameSource(feature_sets, corpus.ids, CPU)
+    one, other = source.select(corpus.ids[:30]), source.select(corpus.ids[:30], feature_sets[:1])
+    (first, _), (second,) = one.batch(np.arange(8)), other.batch(np.arange(8))
+    assert first.frames is second.frames
+    (third,) = other.batch(np.arange(9))
+    assert third.frames is not second.frames
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_several_layers_come_side_by_side(tmp_path, resident):
+    spec = FeatureSpec(
+        encoder="layered", revision="1", modality="text", layers=("1", "2", "3"), num_layers=3, dim=4,
+        frame_rate_hz=None, sample_rate_hz=None, normalization="none", library="tests", dtype="float16",
+    )  # fmt: skip
+    feature_set = start_feature_set(tmp_path, spec)
+    generator = np.random.default_rng(0)
+    sizes = {"a": 5, "b": 1, "c": 3}
+    frames = {name: generator.normal(size=(3, count, 4)).astype(np.float16) for name, count in sizes.items()}
+    rows = [
+        StoredUtterance(name, tuple(layers), float("nan"), Source("0" * 32, 5, (None, None)))
+        for name, layers in frames.items()
+    ]
+    publish_shard(feature_set, "0" * 12, rows)
+    (feature_set,) = Cache(tmp_path).feature_sets()
+    (batch,) = FrameSource([feature_set], ["b", "c", "a"], CPU, resident).batch(np.arange(3))
+    assert batch.frames.shape == (3, 5, 3, 4)
+    for place, name in enumerate("bca"):
+        wanted = frames[name].transpose(1, 0, 2).astype(np.float32)
+        np.testing.assert_array_equal(batch.frames[place, batch.mask[place]].numpy(), wanted)
+    mean, _ = input_statistics(feature_set, ["a", "c"], 0)
+    wanted = np.concatenate([frames["a"], frames["c"]], axis=1).astype(np.float64).mean(axis=1)
+    np.testing.assert_allclose(mean, wanted, rtol=1e-9)

@@ -22,6 +22,7 @@ def describe(**changes):
         "head": "deepser",
         "options": {"width": 8, "feedforward": 8},
         "input_dims": [5],
+        "input_layers": [1],
         "features": {"speech": "0f"},
         "classes": ["Angry", "Sad"],
         "attributes": [("arousal", 1.0, 7.0)],

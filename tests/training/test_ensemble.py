@@ -30,8 +30,8 @@ from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
 from sercache.training.context import open_run
 from sercache.training.ensemble import train_ensemble
-from sercache.training.loop import predict
 from sercache.training.member import WEIGHTS_NAME, fold_rows, refuse_shared_speakers
+from sercache.training.prediction import predict
 
 SPLITS = ["train"] * 5 + ["development"] + ["test"] * 2
 
@@ -57,7 +57,7 @@ def test_members_learn_and_every_row_has_one_out_of_fold_posterior(finished):
     _, report = finished
     for member in report.members:
         assert member.error == ""
-        assert member.macro_f1 > 0.6 > report.majority_macro_f1
+        assert member.macro_f1 > 0.5 > 2 * report.majority_macro_f1
         table = Posteriors.load(report.run.posteriors_path(member.name))
         assert table.classes == CLASSES
         assert table.attributes == ("arousal",)
@@ -71,7 +71,7 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
     """Recorded from what the loop really was given, not from what it was meant to be given."""
     recipe = make_run(tmp_path)
     seen = {}
-    run = loop.HeadTraining.run
+    steps = loop.HeadTraining.steps
 
     def record(training):
         seen[training.task] = {
@@ -80,9 +80,9 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
         assert {i.split("/")[0] for i in training.fit_source.ids}.isdisjoint(
             i.split("/")[0] for i in training.stop_source.ids
         )
-        return run(training)
+        return steps(training)
 
-    monkeypatch.setattr(loop.HeadTraining, "run", record)
+    monkeypatch.setattr(loop.HeadTraining, "steps", record)
     report = train_ensemble(recipe, workers=1)
     for member in report.members:
         table = Posteriors.load(report.run.posteriors_path(member.name))
@@ -181,7 +181,8 @@ def test_a_finished_run_is_not_trained_again(finished):
     events = []
     before = outcome(finished[0])
     train_ensemble(finished[0], workers=1, listener=events.append)
-    assert events == []
+    assert {event.kind for event in events} == {"finish"}
+    assert len(events) == 6
     assert outcome(finished[0]) == before
 
 

@@ -24,6 +24,7 @@ def log_softmax(logits):
 NUMPY_CLASS_LOSSES = {
     "cross_entropy": lambda log_p, t, w: -(w * t * log_p).sum(1),
     "kl": lambda log_p, t, w: (w * t * (np.log(t) - log_p)).sum(1),
+    "label_smoothing": lambda log_p, t, w: -(w * (0.9 * t + 0.1 / t.shape[1]) * log_p).sum(1),
     "focal": lambda log_p, t, w: -(w * t * (1 - np.exp(log_p)) ** 2 * log_p).sum(1),
 }
 
@@ -66,6 +67,13 @@ def test_attribute_losses_equal_numpy_over_valid_values(name):
         )  # fmt: skip
     assert ATTRIBUTE_LOSSES[name](predicted, truth, valid).item() == pytest.approx(wanted, rel=1e-10)
     assert torch.autograd.gradcheck(lambda values: ATTRIBUTE_LOSSES[name](values, truth, valid), predicted)
+
+
+@pytest.mark.parametrize(("name", "options"), [("focal", {"gamma": 0}), ("label_smoothing", {"epsilon": 0})])
+def test_a_loss_without_its_peculiarity_is_cross_entropy(name, options):
+    logits, soft, _, _ = case()
+    wanted = CLASS_LOSSES["cross_entropy"](logits, soft, None)
+    torch.testing.assert_close(CLASS_LOSSES[name](logits, soft, None, **options), wanted)
 
 
 def test_focal_forgives_a_confident_right_answer_more_than_cross_entropy_does():

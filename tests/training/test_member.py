@@ -18,8 +18,8 @@ from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
 from sercache.training.context import open_run, refuse_crossing_speakers, warn_of_untrained_encoders
 from sercache.training.ensemble import train_ensemble
-from sercache.training.loop import predict
 from sercache.training.member import FoldJob, fold_rows, train_fold
+from sercache.training.prediction import predict
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
 
@@ -82,7 +82,7 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
     torn = folder / ".state.safetensors.99999999.0123abcd.tmp"
     torn.write_bytes(b"half")
     (folder / "state.safetensors").write_bytes(b"killed between publishing and tidying up")
-    train_fold(FoldJob(run.root, "linear", 0, "cpu"))
+    list(train_fold(FoldJob(run.root, "linear", 0, "cpu")))
     assert not torn.exists()
     assert not (folder / "state.safetensors").exists()
 

@@ -5,13 +5,21 @@ from hypothesis import strategies as st
 from sercache.training.sampling import balanced_draw, epoch_batches
 
 
+def epoch(lengths, batch_size, generator):
+    return epoch_batches(lengths, generator.permutation(len(lengths)), batch_size, generator)
+
+
+def draw(consensus, num_classes, share, generator):
+    return balanced_draw(consensus, generator.permutation(len(consensus)), num_classes, share)
+
+
 @given(
     lengths=st.lists(st.integers(1, 500), min_size=1, max_size=300),
     batch_size=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
 def test_an_epoch_holds_every_row_once_in_batches_of_the_right_size(lengths, batch_size, seed):
-    batches = epoch_batches(np.asarray(lengths), batch_size, np.random.default_rng(seed))
+    batches = epoch(np.asarray(lengths), batch_size, np.random.default_rng(seed))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert max(map(len, batches)) <= batch_size
 
@@ -19,7 +27,7 @@ def test_an_epoch_holds_every_row_once_in_batches_of_the_right_size(lengths, bat
 def test_batches_differ_from_epoch_to_epoch_and_hold_similar_lengths():
     lengths = np.random.default_rng(0).integers(10, 1000, 2000)
     generator = np.random.default_rng(1)
-    first, second = (epoch_batches(lengths, 32, generator) for _ in range(2))
+    first, second = (epoch(lengths, 32, generator) for _ in range(2))
     assert {tuple(batch) for batch in first}.isdisjoint(tuple(batch) for batch in second)
     padded = sum(len(batch) * lengths[batch].max() for batch in first)
     assert padded / lengths.sum() < 1.15
@@ -32,7 +40,7 @@ def test_batches_differ_from_epoch_to_epoch_and_hold_similar_lengths():
 )
 def test_a_balanced_draw_has_as_many_rows_of_every_class_as_the_rarest(labels, share, seed):
     consensus = np.asarray(labels)
-    drawn = balanced_draw(consensus, 4, share, np.random.default_rng(seed))
+    drawn = draw(consensus, 4, share, np.random.default_rng(seed))
     assert len(set(drawn.tolist())) == len(drawn)
     counts = np.bincount(consensus[consensus >= 0], minlength=4)
     if not counts.any():
@@ -49,7 +57,7 @@ def test_a_balanced_draw_has_as_many_rows_of_every_class_as_the_rarest(labels, s
 def test_the_balanced_draw_is_another_one_every_epoch():
     consensus = np.asarray([0] * 10 + [1] * 1000 + [-1] * 500)
     generator = np.random.default_rng(0)
-    draws = [set(balanced_draw(consensus, 2, 1.0, generator).tolist()) for _ in range(5)]
+    draws = [set(draw(consensus, 2, 1.0, generator).tolist()) for _ in range(5)]
     common = set.intersection(*draws)
     assert common == set(range(10))
 
@@ -58,9 +66,7 @@ def test_the_balanced_draw_is_another_one_every_epoch():
 def test_a_small_corpus_gets_other_batch_mates_every_epoch_too(rows, seed):
     lengths = np.arange(rows)
     generator = np.random.default_rng(seed)
-    first, second = (
-        {frozenset(batch.tolist()) for batch in epoch_batches(lengths, 32, generator)} for _ in range(2)
-    )
+    first, second = ({frozenset(batch.tolist()) for batch in epoch(lengths, 32, generator)} for _ in range(2))
     assert len(first & second) <= 1
     sizes = sorted(map(len, first))
     assert all(size == 32 for size in sizes[1:])  # no more partial batches than need be
@@ -68,6 +74,6 @@ def test_a_small_corpus_gets_other_batch_mates_every_epoch_too(rows, seed):
 
 def test_a_class_that_the_fold_lacks_is_skipped_and_a_fold_without_classes_is_taken_whole():
     generator = np.random.default_rng(0)
-    drawn = balanced_draw(np.asarray([0, 0, 2, 2, 2, -1, -2]), 4, 0.5, generator)
+    drawn = draw(np.asarray([0, 0, 2, 2, 2, -1, -2]), 4, 0.5, generator)
     assert len(drawn) == 2 + 2 + 1
-    assert balanced_draw(np.asarray([-1, -2, -3]), 4, 1.0, generator).tolist() == [0, 1, 2]
+    assert draw(np.asarray([-1, -2, -3]), 4, 1.0, generator).tolist() == [0, 1, 2]

@@ -1,0 +1,140 @@
+"""How a training looks while it runs: a live table of members x folds, or a line per finished fold."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sercache.events import Event, Listener
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MOST_ROWS = 24
+"""A table that is higher than the terminal does not scroll: of more members, those still in training."""
+
+
+@contextmanager
+def live_training(names: Sequence[str]) -> Iterator[Listener]:
+    """Yield a listener: a live table on a terminal, a line per finished fold elsewhere.
+
+    Args:
+        names: of all trainings, ``<member>/fold-<k>``.
+    """
+    from rich.live import Live
+
+    from .console import progress_console
+
+    board = _Board(names)
+    if not progress_console.is_terminal:
+        yield board.print_line
+        return
+    with Live(board.table(), console=progress_console, refresh_per_second=4, transient=True) as live:
+
+        def listen(event: Event) -> None:
+            if event.kind in ("note", "warning"):
+                style = "yellow" if event.kind == "warning" else "dim"
+                live.console.print(event.message, style=style, markup=False, highlight=False)
+            board.take(event)
+            live.update(board.table())
+
+        yield listen
+
+
+class _Board:
+    """What is known of every fold, and how it looks."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.members: dict[str, list[str]] = {}
+        for name in names:
+            self.members.setdefault(name.rpartition("/")[0], []).append(name)
+        self.latest: dict[str, Event] = {}
+        self.finished: set[str] = set()
+        self.failed: set[str] = set()
+        self.started = time.monotonic()
+        self.epochs_here = 0
+
+    def take(self, event: Event) -> None:
+        if event.kind == "finish":
+            self.finished.add(event.task)
+        elif event.kind == "warning":
+            self.failed.add(event.task)
+        elif event.kind in ("start", "advance"):
+            self.epochs_here += event.kind == "advance"
+            self.latest[event.task] = event
+
+    def print_line(self, event: Event) -> None:
+        from .console import progress_console
+
+        self.take(event)
+        if event.kind in ("note", "warning"):
+            style = "yellow" if event.kind == "warning" else None
+            progress_console.print(event.message, style=style, markup=False, highlight=False)
+        if event.kind == "finish" and event.task in self.latest:
+            epochs = self.latest[event.task].values.get("epoch", 0)
+            progress_console.print(
+                f"{event.task}: {epochs} epochs, macro-F1 {float(event.values['best']):.3f} on its stop rows",
+                highlight=False,
+            )
+
+    def table(self) -> "Table":
+        from rich.table import Table
+
+        table = Table(
+            box=None, pad_edge=False, caption=self._summary(), caption_justify="left", caption_style="dim"
+        )
+        table.add_column("member", no_wrap=True)
+        for fold in range(max(map(len, self.members.values()))):
+            table.add_column(f"fold {fold}", no_wrap=True)
+        shown = sorted(self.members, key=lambda member: self._is_over(member))[:_MOST_ROWS]
+        for member, names in self.members.items():
+            if member in shown:
+                table.add_row(member, *(self._cell(name) for name in names))
+        if (hidden := len(self.members) - len(shown)) > 0:
+            table.add_row(f"[dim]and {hidden} more")
+        return table
+
+    def _is_over(self, member: str) -> bool:
+        return all(name in self.finished or name in self.failed for name in self.members[member])
+
+    def _summary(self) -> str:
+        elapsed = time.monotonic() - self.started
+        scores = [float(event.values["best"]) for event in self.latest.values() if "best" in event.values]
+        best = f", best macro-F1 on stop rows {max(scores):.3f}" if scores else ""
+        left = f", at most {_clock(self._seconds_left(elapsed))} left" if self.epochs_here else ""
+        return (
+            f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}{left}; "
+            "Ctrl-C stops, the same command goes on"
+        )
+
+    def _seconds_left(self, elapsed: float) -> float:
+        """All epochs that are left at the rate so far; early stopping can only make them fewer."""
+        totals = [event.total for event in self.latest.values() if event.total]
+        usual = sum(totals) / max(1, len(totals))
+        left = 0.0
+        for name in self.names:
+            if name not in self.finished and name not in self.failed:
+                event = self.latest.get(name)
+                left += (event.total or usual) - event.done if event else usual
+        return left * elapsed / self.epochs_here
+
+    def _cell(self, name: str) -> str:
+        event = self.latest.get(name)
+        if name in self.failed:
+            return "[red]failed"
+        if event is None:
+            return "[green]done" if name in self.finished else "[dim]-"
+        if not event.values:
+            return "[dim]epoch 0"
+        best = f"{float(event.values['best']):.3f}"
+        if name in self.finished:
+            return f"[green]{best}"
+        return f"[bold]{best}[/] [dim]s{event.values['stage']} e{event.values['epoch']}/{event.total:.0f}"
+
+
+def _clock(seconds: float) -> str:
+    """Return a time for people: 42 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

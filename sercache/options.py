@@ -1,0 +1,40 @@
+"""Options that a recipe gives to something in a registry: checked before anything is built."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from sercache.errors import RecipeError, did_you_mean
+
+Options = Mapping[str, int | float | str | bool]
+
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def check_options(owner: str, function: Callable[..., object], options: Options) -> None:
+    """Check that a class or function has these options and that their values are of the annotated types.
+
+    Args:
+        owner: whose options they are, for the message, such as ``head 'deepser'``.
+        function: whose keyword-only arguments are the options.
+        options: as a recipe gives them.
+
+    Raises:
+        RecipeError: an option that there is not, or a value of another type.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    for option, value in options.items():
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise RecipeError(
+                f"{owner} has no option '{option}' (options: {listed}).{did_you_mean(option, known)}"
+            )
+        wanted = known[option]
+        if wanted in _WANTED and not _is_a(value, wanted):
+            raise RecipeError(f"{owner}: option '{option}' must be {_WANTED[wanted]}, not {value!r}")
+
+
+def _is_a(value: object, wanted: type) -> bool:
+    if isinstance(value, bool):
+        return wanted is bool
+    return isinstance(value, (int, float) if wanted is float else wanted)
