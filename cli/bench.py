@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bench_extract import bench_extract
+from .bench_train import bench_train
 
 if TYPE_CHECKING:
     from sercache.benchmarks.cache_opening import Opening
@@ -20,6 +21,7 @@ def bench() -> None:
 
 
 app.command("extract")(bench_extract)
+app.command("train")(bench_train)
 
 
 @app.command("cache")

@@ -59,6 +59,8 @@ def synthetic_feature_set(
         sample_rate_hz=16_000,
         normalization="none",
         library="numpy",
+        window_seconds=30.0,
+        overlap_seconds=2.0,
         options={"utterances": utterances, "mean_frames": mean_frames},
         dtype=dtype,
     )

@@ -30,6 +30,14 @@ class AttentivePool(nn.Module):
 class AttentiveStatistics(Head):
     """Each feature set pooled by its own attention, then one hidden layer over all of them.
 
+    The pooling is that of Okabe, Koshinaka and Shinoda 2018 (eqs. 2 to 6).
+
+    >>> head = AttentiveStatistics([768, 1024], num_classes=8, attribute_ranges=[(1, 7)] * 3, width=64)
+    >>> speech = HeadInput(torch.randn(2, 50, 768), torch.ones(2, 50, dtype=torch.bool))
+    >>> text = HeadInput(torch.randn(2, 9, 1024), torch.ones(2, 9, dtype=torch.bool))
+    >>> [tuple(part.shape) for part in head([speech, text])]
+    [(2, 8), (2, 3)]
+
     Args:
         input_dims: D of each feature set.
         num_classes: C.
@@ -59,7 +67,7 @@ class AttentiveStatistics(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the hidden layer before its activation, ``(B, width)``."""
         pooled = [
-            pool(self.standardize(index, one.frames), one.mask)
+            pool(self.read(index, one), one.mask)
             for index, (pool, one) in enumerate(zip(self.pools, inputs, strict=True))
         ]
         merged: Tensor = self.merge(self.drop(torch.cat(pooled, dim=1)))

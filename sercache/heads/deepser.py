@@ -1,42 +1,14 @@
 """DeepSER: deep hierarchical fusion of any number of feature sets (MEDUSA, arXiv 2506.09556, section 3)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sercache.heads.encoder_layer import EncoderLayer
-from sercache.heads.masking import attendable, concatenate_over_time, masked_mean
+from sercache.heads.leg import Leg, LegOutput
 from sercache.heads.options import require_dropout, require_positive
 from sercache.heads.protocol import Head, HeadInput
-
-
-class LegOutput(NamedTuple):
-    """What a leg hands on: ``h1`` and ``h2`` ``(B, T, d)`` after its two layers, ``h3`` ``(B, d)`` pooled."""
-
-    h1: Tensor
-    h2: Tensor
-    h3: Tensor
-
-
-class Leg(nn.Module):
-    """``Linear, ReLU, Linear, two encoder layers``: one per feature set, two for fusion (Algorithm 1)."""
-
-    def __init__(
-        self, input_dim: int, width: int, attention_heads: int, feedforward: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.project = nn.Sequential(nn.Linear(input_dim, width), nn.ReLU(), nn.Linear(width, width))
-        self.first = EncoderLayer(width, attention_heads, feedforward, dropout)
-        self.second = EncoderLayer(width, attention_heads, feedforward, dropout)
-
-    def forward(self, frames: Tensor, mask: Tensor) -> LegOutput:
-        """Run ``frames`` ``(B, T, D)``, valid where ``mask`` ``(B, T)`` is True."""
-        allowed = attendable(mask)
-        h1 = self.first(self.project(frames), allowed)
-        h2 = self.second(h1, allowed)
-        return LegOutput(h1, h2, masked_mean(h2, mask))
+from sercache.heads.sequences import arrange
 
 
 class DeepSER(Head):
@@ -85,19 +57,11 @@ class DeepSER(Head):
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
-        masks = [one.mask for one in inputs]
-        legs: list[LegOutput] = [
-            leg(self.standardize(index, one.frames), one.mask)
-            for index, (leg, one) in enumerate(zip(self.legs, inputs, strict=True))
-        ]
-        first_layers = concatenate_over_time(
-            [HeadInput(leg.h1, mask) for leg, mask in zip(legs, masks, strict=True)]
-        )
-        fused: LegOutput = self.first_fusion(*first_layers)
-        second_layers = concatenate_over_time(
-            [HeadInput(leg.h2, mask) for leg, mask in zip(legs, masks, strict=True)]
-            + [HeadInput(fused.h2, first_layers.mask)]
-        )
-        pooled: Tensor = self.second_fusion(*second_layers).h3
+        sequences = [arrange(self.read(index, one), one.mask) for index, one in enumerate(inputs)]
+        legs: list[LegOutput] = [leg(its) for leg, its in zip(self.legs, sequences, strict=True)]
+        first, *others = legs
+        fused: LegOutput = self.first_fusion(first.h1.followed_by([leg.h1 for leg in others]))
+        second_layers = first.h2.followed_by([*(leg.h2 for leg in others), fused.h2])
+        pooled: Tensor = self.second_fusion(second_layers).h3
         merged: Tensor = self.merge(torch.cat([*(leg.h3 for leg in legs), pooled], dim=1))
         return merged

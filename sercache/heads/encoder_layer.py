@@ -1,14 +1,17 @@
 """The Transformer encoder layer that heads are made of."""
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
+
+from sercache.heads.dropout import dropout
+from sercache.heads.sequences import Sequences
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm Transformer encoder layer (Vaswani et al. 2017, section 3.1) that takes a mask.
+    """A post-norm Transformer encoder layer (Vaswani et al. 2017, section 3.1) over sequences of any layout.
 
     The same function and initialisation as ``nn.TransformerEncoderLayer``; written out because that one
-    changes its code path between training and evaluation, and the mask keeps it from the fused attention.
+    computes on padding, and changes its code path between training and evaluation.
     """
 
     def __init__(self, width: int, attention_heads: int, feedforward: int, dropout: float) -> None:
@@ -27,27 +30,13 @@ class EncoderLayer(nn.Module):
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return ``(B, T, d)``; ``mask`` ``(B, T)`` bool says which frames may be attended to."""
-        frames = self.attention_norm(frames + self._drop(self._attend(frames, mask)))
-        widened = self._drop(F.relu(self.widen(frames)))
-        normed: Tensor = self.feedforward_norm(frames + self._drop(self.narrow(widened)))
-        return normed
-
-    def _attend(self, frames: Tensor, mask: Tensor) -> Tensor:
-        batch, time, width = frames.shape
-        heads = self.attention_heads
-        projected = self.project_in(frames).view(batch, time, 3, heads, width // heads)
-        query, key, value = projected.permute(2, 0, 3, 1, 4)  # each (B, heads, T, d / heads)
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
+    def forward(self, sequences: Sequences) -> Sequences:
+        """Return sequences of the same lengths and width d."""
+        frames, training = sequences.frames, self.training
+        attended = sequences.attend(
+            self.project_in(frames), self.attention_heads, self.dropout if training else 0.0
         )
-        joined: Tensor = self.project_out(attended.transpose(1, 2).reshape(batch, time, width))
-        return joined
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return F.dropout(values, self.dropout, self.training)
+        frames = self.attention_norm(frames + dropout(self.project_out(attended), self.dropout, training))
+        widened = dropout(F.relu(self.widen(frames)), self.dropout, training)
+        narrowed = dropout(self.narrow(widened), self.dropout, training)
+        return sequences.with_frames(self.feedforward_norm(frames + narrowed))

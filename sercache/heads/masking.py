@@ -1,11 +1,6 @@
 """Sequences of different lengths in one batch: nothing here lets padding leak into a result."""
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
-
-from sercache.heads.protocol import HeadInput
 
 
 def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
@@ -23,13 +18,6 @@ def masked_deviation(frames: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
     """Return the standard deviation over valid frames around ``mean`` ``(B, D)``; ``(B, D)``."""
     squares = (frames - mean.unsqueeze(1)).square()
     return masked_mean(squares, mask).clamp_min(1e-8).sqrt()
-
-
-def concatenate_over_time(inputs: Sequence[HeadInput]) -> HeadInput:
-    """Return several sequences of the same width one after the other, ``(B, sum T, D)``, with their masks."""
-    return HeadInput(
-        torch.cat([one.frames for one in inputs], dim=1), torch.cat([one.mask for one in inputs], dim=1)
-    )
 
 
 def attendable(mask: Tensor) -> Tensor:

@@ -12,6 +12,13 @@ from sercache.heads.protocol import Head, HeadInput
 class MeanLinear(Head):
     """Mean (and standard deviation) over time of each feature set, then the outputs; nothing between them.
 
+    The pooling is the statistics pooling of x-vectors (Snyder et al. 2018).
+
+    >>> head = MeanLinear([768], num_classes=8, attribute_ranges=[(1, 7)] * 3)
+    >>> speech = HeadInput(torch.randn(2, 50, 768), torch.ones(2, 50, dtype=torch.bool))
+    >>> tuple(head.embed([speech]).shape), [tuple(part.shape) for part in head([speech])]
+    ((2, 1536), [(2, 8), (2, 3)])
+
     Args:
         input_dims: D of each feature set.
         num_classes: C.
@@ -41,7 +48,7 @@ class MeanLinear(Head):
         """Return the pooled statistics, ``(B, sum D)`` or ``(B, 2 sum D)``."""
         pooled: list[Tensor] = []
         for index, one in enumerate(inputs):
-            frames = self.standardize(index, one.frames)
+            frames = self.read(index, one)
             mean = masked_mean(frames, one.mask)
             pooled.append(mean)
             if self.deviation:

@@ -10,19 +10,23 @@ HeadOptions = Mapping[str, int | float | str | bool]
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def check_options(name: str, head_class: Callable[..., object], options: HeadOptions) -> None:
+def check_options(
+    name: str, head_class: Callable[..., object], options: HeadOptions, common: Mapping[str, type]
+) -> None:
     """Check that a head has these options and that their values are of the annotated types.
 
     Args:
         name: the head's, for the message.
         head_class: whose keyword-only arguments are its options.
         options: as a recipe gives them.
+        common: options that are not the head's own, and their types.
 
     Raises:
         RecipeError: an option that the head does not have, or a value of another type.
     """
     parameters = inspect.signature(head_class).parameters.values()
-    known = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    own = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {**own, **common}
     for option, value in options.items():
         if option not in known:
             listed = ", ".join(known) or "none"

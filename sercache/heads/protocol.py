@@ -6,9 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sercache.heads.layer_sum import LAYER_SUMS, LayerSum
+
 
 class HeadInput(NamedTuple):
-    """A feature set's part of a batch: ``frames`` ``(B, T, D)``; ``mask`` ``(B, T)``, True where valid."""
+    """A feature set's part of a batch.
+
+    ``frames`` is ``(B, T, D)``, or ``(B, T, L, D)`` of a feature set with L > 1 layers; ``mask`` is
+    ``(B, T)`` bool, True where valid. What stands in the other frames never matters.
+    """
 
     frames: Tensor
     mask: Tensor
@@ -25,7 +31,8 @@ class Head(nn.Module):
     """A trainable network from one or more feature sets to class logits and attribute values.
 
     A subclass has the signature ``(input_dims, num_classes, attribute_ranges, **options)``, builds its
-    layers, and implements :meth:`embed`; standardising the input and the outputs are the same for all heads.
+    layers, and implements :meth:`embed`, which takes its input through :meth:`read`; standardising, summing
+    layers and the outputs are the same for all heads.
 
     Args:
         input_dims: D of each feature set, in the order of the member's ``features``.
@@ -51,25 +58,78 @@ class Head(nn.Module):
         bounds = torch.tensor([list(bound) for bound in attribute_ranges], dtype=torch.float32).reshape(-1, 2)
         self.register_buffer("attribute_low", bounds[:, 0].clone())
         self.register_buffer("attribute_high", bounds[:, 1].clone())
+        self.layer_sums = nn.ModuleDict()
         self.activation = activation if activation is not None else nn.ReLU()
         self.class_output = nn.Linear(embedding_dim, num_classes)
         self.attribute_output = (
             nn.Linear(embedding_dim, len(attribute_ranges)) if len(attribute_ranges) else None
         )
 
+    def sum_layers(self, index: int, num_layers: int, kind: str) -> None:
+        """Make feature set ``index`` enter as a learned sum of its layers, each standardised by itself.
+
+        Call this before :meth:`set_standardization`: the statistics of the feature set become ``(L, D)``.
+
+        Args:
+            index: of the feature set.
+            num_layers: L, at least 2.
+            kind: a name in :data:`~sercache.heads.layer_sum.LAYER_SUMS`.
+        """
+        if num_layers < 2:
+            raise ValueError(f"feature set {index} has {num_layers} layers: a sum needs at least 2")
+        dim = self.input_dims[index]
+        mean = self.get_buffer(f"input_mean_{index}")
+        self.layer_sums[str(index)] = LAYER_SUMS[kind](num_layers, dim).to(mean)
+        self.register_buffer(f"input_mean_{index}", mean.new_zeros(num_layers, dim))
+        self.register_buffer(f"input_scale_{index}", mean.new_ones(num_layers, dim))
+
+    def layer_weights(self) -> dict[int, Tensor]:
+        """Return, by index, the weights ``(L,)`` of each feature set whose layers all clips weigh alike."""
+        weights = {}
+        for index, layer_sum in self.layer_sums.items():
+            assert isinstance(layer_sum, LayerSum)
+            if (shared := layer_sum.shared_weights()) is not None:
+                weights[int(index)] = shared
+        return weights
+
     @torch.no_grad()
     def set_standardization(self, index: int, mean: Tensor, deviation: Tensor) -> None:
-        """Make feature set ``index`` enter as ``(frames - mean) / deviation``, both ``(D,)``.
+        """Make feature set ``index`` enter as ``(frames - mean) / deviation``.
 
         The statistics come from training rows only.
+
+        Args:
+            index: of the feature set.
+            mean: ``(D,)``, or ``(L, D)`` of a feature set with L layers; ``(D,)`` there holds for each layer.
+            deviation: of the same shape.
         """
         self.get_buffer(f"input_mean_{index}").copy_(mean)
         self.get_buffer(f"input_scale_{index}").copy_(1.0 / deviation.clamp_min(1e-5))
 
-    def standardize(self, index: int, frames: Tensor) -> Tensor:
-        """Return feature set ``index`` ``(B, T, D)`` standardised; the identity until statistics are set."""
+    def read(self, index: int, one: HeadInput) -> Tensor:
+        """Return feature set ``index`` as a head computes on it: standardised, its layers summed.
+
+        The identity on valid frames until statistics are set or layers summed.
+
+        Returns:
+            ``(B, T, D)``, zero where not valid: nothing that stands in the padding reaches the head.
+
+        Raises:
+            ValueError: the frames have other layers or features than this head was built for.
+        """
         mean, scale = self.get_buffer(f"input_mean_{index}"), self.get_buffer(f"input_scale_{index}")
-        return (frames.to(mean.dtype) - mean) * scale
+        if one.frames.shape[2:] != mean.shape:
+            raise ValueError(
+                f"feature set {index}: frames of shape {tuple(one.frames.shape)} where "
+                f"(B, T, {', '.join(map(str, mean.shape))}) is wanted"
+            )
+        is_padding = ~one.mask.view(*one.mask.shape, *(1 for _ in mean.shape))
+        # In place, as several layers of a batch may be gigabytes.
+        frames = (one.frames.to(mean.dtype) - mean).mul_(scale).masked_fill_(is_padding, 0.0)
+        if mean.ndim == 1:
+            return frames
+        summed: Tensor = self.layer_sums[str(index)](frames, one.mask)
+        return summed
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return ``(B, E)``: what MixUp mixes, before the activation. Never depends on padding."""

@@ -13,11 +13,16 @@ HEADS: Registry[type[Head]] = Registry(
     "head",
     {
         "attentive-statistics": "sercache.heads.attentive_statistics:AttentiveStatistics",
+        "cross-attention": "sercache.heads.cross_attention:CrossAttention",
         "deepser": "sercache.heads.deepser:DeepSER",
+        "late-fusion": "sercache.heads.late_fusion:LateFusion",
         "mean-linear": "sercache.heads.mean_linear:MeanLinear",
     },
     RecipeError,
 )
+
+LAYER_SUM = "layer_sum"
+"""The option of every head that reads several layers of an encoder: the name of a layer sum."""
 
 
 def build_head(
@@ -36,20 +41,37 @@ def build_head(
         input_dims: D of each feature set.
         num_classes: C.
         attribute_ranges: ``(low, high)`` of each attribute.
-        options: the head's own keyword arguments.
+        options: the head's own keyword arguments; where a feature set has several layers, also
+            :data:`LAYER_SUM` (``weighted`` unless given).
         seed: of the initialisation; the global generators are left as they were.
+        input_layers: L of each feature set; one each unless given.
 
     Raises:
         RecipeError: no such head, an option that it does not know, or a value that it cannot take.
     """
     head_class = HEADS[name]
-    check_options(name, head_class, options)
+    layers = [1] * len(input_dims) if input_layers is None else list(input_layers)
+    if len(layers) != len(input_dims):
+        raise ValueError(f"input_layers has {len(layers)} entries for {len(input_dims)} feature sets")
+    has_layers = max(layers, default=1) > 1
+    if LAYER_SUM in options and not has_layers:
+        raise RecipeError(
+            f"head '{name}': option '{LAYER_SUM}' is for feature sets of several layers; each of this head's "
+            "has one"
+        )
+    check_options(name, head_class, options, {LAYER_SUM: str} if has_layers else {})
+    kind = str(options.get(LAYER_SUM, "weighted"))
+    own_options = {option: value for option, value in options.items() if option != LAYER_SUM}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
         try:
-            return head_class(input_dims, num_classes, attribute_ranges, **options)  # type: ignore[arg-type]
+            head = head_class(input_dims, num_classes, attribute_ranges, **own_options)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError) as error:
             raise RecipeError(f"head '{name}': {error}") from error
+        for index, num_layers in enumerate(layers):
+            if num_layers > 1:
+                head.sum_layers(index, num_layers, kind)
+    return head
 
 
 def parameter_count(head: Head) -> int:

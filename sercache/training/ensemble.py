@@ -33,7 +33,7 @@ from sercache.training.context import (
 )
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
-from sercache.training.planning import plan_training
+from sercache.training.planning import Plan, plan_training
 from sercache.training.turns import FoldsFailed, train_folds
 from sercache.versions import library_versions
 
@@ -60,13 +60,14 @@ class EnsembleReport:
     """What became of a recipe's members.
 
     ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
-    ``num_classes``.
+    ``num_classes``. ``plan`` says in words how it was trained.
     """
 
     run: Run
     members: tuple[MemberReport, ...]
     num_classes: int
     majority_macro_f1: float
+    plan: str
 
 
 def train_ensemble(
@@ -97,14 +98,14 @@ def train_ensemble(
         TrainingError: no member could be trained.
         Interrupted: ``should_stop`` said so.
     """
-    context = _lay_out(recipe, listener)
+    context = lay_out(recipe, listener)
     place = resolve_device(device)
     jobs = [
         FoldJob(context.run.root, member.name, fold, place)
         for fold in range(recipe.folds.count)
         for member in recipe.members
     ]
-    errors = _train(context, jobs, workers, listener, should_stop)
+    plan, errors = _train(context, jobs, workers, listener, should_stop)
     reports = [_gather(context, member, errors) for member in recipe.members]
     if all(report.error for report in reports):
         raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
@@ -112,7 +113,8 @@ def train_ensemble(
     labels = train.consensus[train.consensus >= 0]
     num_classes = len(context.corpus.classes)
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
-    return EnsembleReport(context.run, tuple(reports), num_classes, macro_f1(labels, majority, num_classes))
+    majority_macro_f1 = macro_f1(labels, majority, num_classes)
+    return EnsembleReport(context.run, tuple(reports), num_classes, majority_macro_f1, plan.description)
 
 
 def _train(
@@ -121,8 +123,8 @@ def _train(
     workers: int | None,
     listener: Listener,
     should_stop: ShouldStop,
-) -> dict[str, SercacheError]:
-    """Train what is not finished; return why jobs failed, by their names."""
+) -> tuple[Plan, dict[str, SercacheError]]:
+    """Train what is not finished; return how, and why jobs failed, by their names."""
     left = []
     for job in jobs:
         if is_finished(context.run, job):
@@ -149,11 +151,16 @@ def _train(
             errors |= error.errors
         else:
             errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
-    return errors
+    return plan, errors
 
 
-def _lay_out(recipe: Recipe, listener: Listener) -> RunContext:
-    """Check that everything fits before anything is trained, and write what describes the run."""
+def lay_out(recipe: Recipe, listener: Listener = ignore) -> RunContext:
+    """Check that everything fits before anything is trained, and write what describes the run.
+
+    Raises:
+        RecipeError: the run folder belongs to another recipe, or the recipe does not fit the corpus.
+        CacheError, CorpusError, TrainingError: features or corpus are missing or damaged.
+    """
     corpus = read_run_corpus(recipe)
     refuse_crossing_speakers(corpus, listener)
     feature_sets = open_feature_sets(recipe)

@@ -18,6 +18,7 @@ READERS: Registry[Reader] = Registry(
         "csv": "sercache.corpus.readers.plain:read_plain",
         "emobox": "sercache.corpus.readers.emobox:read_emobox",
         "emodb": "sercache.corpus.readers.emodb:read_emodb",
+        "emotionlines": "sercache.corpus.readers.emotionlines:read_emotionlines",
         "msp-podcast": "sercache.corpus.readers.msp_podcast:read_msp_podcast",
         "ravdess": "sercache.corpus.readers.ravdess:read_ravdess",
     },

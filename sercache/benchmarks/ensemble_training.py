@@ -1,0 +1,104 @@
+"""How fast a whole ensemble trains: as planned, against one training after the other."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sercache.benchmarks.training_run import synthetic_run
+from sercache.events import Event, Listener, ignore
+from sercache.interrupts import ShouldStop, never
+from sercache.training.ensemble import lay_out, train_ensemble
+from sercache.training.member import FoldJob
+from sercache.training.turns import train_folds
+
+_SMALL = {"width": 32, "feedforward": 64}
+MEMBERS: Sequence[Mapping[str, Any]] = (
+    {"name": "deepser-both", "features": ["set0", "set1"], "options": _SMALL},
+    {"name": "deepser-speech", "features": ["set0"], "options": _SMALL},
+    {"name": "statistics-both", "head": "attentive-statistics", "features": ["set0", "set1"]},
+    {"name": "statistics-speech", "head": "attentive-statistics", "features": ["set0"]},
+    {"name": "linear-both", "head": "mean-linear", "features": ["set0", "set1"]},
+    {"name": "linear-speech", "head": "mean-linear", "features": ["set0"]},
+)
+"""Six members over two feature sets, from heavy to light."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleBenchmark:
+    """An ensemble trained twice.
+
+    Attributes:
+        members: how many.
+        folds: how many.
+        plan: what the planner chose.
+        planned_seconds: with it, measuring and the processes' start included.
+        one_by_one_seconds: one training after the other in one process that stays warm, with all threads.
+    """
+
+    members: int
+    folds: int
+    plan: str
+    planned_seconds: float
+    one_by_one_seconds: float
+
+
+def benchmark_ensemble(
+    *,
+    utterances: int = 400,
+    mean_frames: Sequence[int] = (250, 20),
+    dims: Sequence[int] = (768, 768),
+    folds: int = 5,
+    epochs: int = 4,
+    device: str = "auto",
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> EnsembleBenchmark:
+    """Train six members on every fold, from random features: as planned, and one by one.
+
+    Args:
+        utterances: of the corpus.
+        mean_frames: of the two feature sets.
+        dims: D of each.
+        folds: how many.
+        epochs: of each training, half of them in stage 2; none stops early.
+        device: ``auto``, or a device as torch names it.
+        listener: told of both.
+        should_stop: looked at after every batch.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    training = {
+        "stage1": {"epochs": -(-epochs // 2)},
+        "stage2": {"epochs": epochs // 2},
+        "patience": max(1, epochs),
+    }
+    seconds, plans = {}, []
+    for way in ("planned", "one by one"):
+        with TemporaryDirectory(prefix="sercache-bench-") as folder:
+            recipe = synthetic_run(
+                Path(folder),
+                utterances=utterances,
+                mean_frames=mean_frames,
+                dims=dims,
+                members=MEMBERS,
+                folds=folds,
+                training=training,
+                should_stop=should_stop,
+            )
+            listener(Event("note", way, message=f"{len(MEMBERS)} members x {folds} folds, {way}"))
+            started = time.perf_counter()
+            if way == "planned":
+                report = train_ensemble(recipe, device=device, listener=listener, should_stop=should_stop)
+                plans.append(report.plan)
+            else:
+                context = lay_out(recipe)
+                for member in recipe.members:
+                    for fold in range(folds):
+                        job = FoldJob(context.run.root, member.name, fold, device)
+                        train_folds([job], listener=listener, should_stop=should_stop)
+            seconds[way] = time.perf_counter() - started
+    return EnsembleBenchmark(len(MEMBERS), folds, plans[0], seconds["planned"], seconds["one by one"])

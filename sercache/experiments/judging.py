@@ -1,0 +1,190 @@
+"""What the variants of an ablation score, and how sure their differences are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.corpus import Corpus
+from sercache.corpus.targets import consensus
+from sercache.errors import TrainingError
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, confusion_metric, holm
+from sercache.evaluation.metrics import macro_f1_of_confusion
+from sercache.experiments.planning import FULL, AblationPlan
+from sercache.experiments.report import AblationReport, VariantResult
+from sercache.experiments.variants import VARIANTS
+from sercache.posteriors import Posteriors
+from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.stacking.rows import columns_in_order
+from sercache.training.context import read_run_corpus
+from sercache.training.ensemble import EnsembleReport
+
+Floats = NDArray[np.float64]
+
+
+def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationReport:
+    """Compare each variant with the full member on the out-of-fold rows that all trained members have.
+
+    A variant's score is the mean macro-F1 of its seeds. The interval of its difference says how far that
+    depends on who speaks, with the same draws of speakers for all. It knows nothing of the seeds' luck, which
+    is looked at apart (:func:`seed_p_values`).
+
+    Raises:
+        TrainingError: a member of ``full`` failed, or no row can be judged.
+    """
+    errors = {member.name: member.error for member in trained.members if member.error}
+    for name in plan.members_of(FULL):
+        if name in errors:
+            raise TrainingError(f"nothing to compare with, {name} could not be trained: {errors[name]}")
+    corpus = read_run_corpus(plan.recipe)
+    predicted = {
+        name: _predicted_classes(trained.run, name, corpus)
+        for variant in (FULL, *plan.trained)
+        for name in plan.members_of(variant)
+        if name not in errors
+    }
+    rows = _rows_of_all(corpus, predicted)
+    speakers = [utterance.speaker for utterance in rows.utterances]
+    bootstrap = SpeakerBootstrap(
+        speakers, plan.recipe.stacking.bootstrap_samples, derive_seed(plan.recipe.seed, "bootstrap")
+    )
+    labels = consensus(rows)
+    scores: dict[str, float] = {}
+    replicates: dict[str, Floats] = {}
+    for name, classes in predicted.items():
+        own = np.asarray([classes[utterance_id] for utterance_id in rows.ids])
+        metric = confusion_metric(labels, own, len(rows.classes), macro_f1_of_confusion)
+        scores[name], replicates[name] = metric.value, bootstrap.replicates(metric)
+
+    def mean_replicates(variant: str) -> Floats:
+        return np.asarray(np.mean([replicates[name] for name in plan.members_of(variant)], axis=0))
+
+    full = _result(FULL, plan, scores, errors)
+    results = [_result(variant, plan, scores, errors) for variant in plan.chosen]
+    compared = {
+        result.name: _compared(result, full, mean_replicates(result.name), mean_replicates(FULL), bootstrap)
+        for result in results
+        if result.state == "trained"
+    }
+    corrected = _corrected(full, compared)
+    return AblationReport(
+        run=trained.run,
+        member=plan.member,
+        seeds=plan.seeds,
+        rows=len(rows),
+        speakers=bootstrap.cluster_count,
+        rows_without_speaker=bootstrap.unknown_speakers,
+        full=full,
+        variants=tuple(corrected.get(result.name, result) for result in results),
+    )
+
+
+def seed_p_values(full: Sequence[float], variants: Sequence[Sequence[float]]) -> Floats:
+    """Return the two-sided p-value of each variant that only the luck of the seeds sets it apart.
+
+    A t-test against ``full`` with the seeds' variance pooled over all variants, as in Dunnett (1955): a
+    handful of seeds is too few to know it of each. The seeds are not paired: a member's initialisation
+    depends on its name too. NaN where there is one seed.
+
+    Args:
+        full: the full member's score with each seed.
+        variants: the same of each variant.
+    """
+    from scipy.stats import t
+
+    groups = [np.asarray(group, dtype=np.float64) for group in (full, *variants)]
+    degrees = sum(len(group) - 1 for group in groups)
+    if not degrees:
+        return np.full(len(variants), np.nan)
+    variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / degrees
+    reference = groups[0]
+    # Where all seeds agree to the last digit, any difference is beyond their luck.
+    errors = [max(np.sqrt(variance * (1 / len(group) + 1 / len(reference))), 1e-12) for group in groups[1:]]
+    differences = [group.mean() - reference.mean() for group in groups[1:]]
+    return np.asarray(2 * t.sf(np.abs(differences) / np.asarray(errors), degrees))
+
+
+def _predicted_classes(run: Run, name: str, corpus: Corpus) -> dict[str, int]:
+    """Return the class that a member says of each out-of-fold row, by utterance id."""
+    posteriors = Posteriors.load(run.posteriors_path(name))
+    order = columns_in_order("classes", posteriors.classes, corpus.classes)
+    predicted = posteriors.class_probabilities[:, order].argmax(axis=1)
+    return {
+        utterance_id: int(predicted[row])
+        for row, utterance_id in enumerate(posteriors.ids)
+        if posteriors.origins[row] == "out-of-fold"
+    }
+
+
+def _rows_of_all(corpus: Corpus, predicted: Mapping[str, Mapping[str, int]]) -> Corpus:
+    """Return the utterances with a consensus class that every member predicted."""
+    shared = set.intersection(*(set(own) for own in predicted.values()))
+    labels = consensus(corpus)
+    ids = [one for one, label in zip(corpus.ids, labels, strict=True) if label >= 0 and one in shared]
+    if not ids:
+        raise TrainingError(
+            "no row with a consensus class was predicted by all members: nothing to compare on"
+        )
+    return corpus.select(ids)
+
+
+def _result(
+    variant: str, plan: AblationPlan, scores: Mapping[str, float], errors: Mapping[str, str]
+) -> VariantResult:
+    """Return a variant's scores, or why it has none.
+
+    One failed seed is enough not to compare it: the mean of those that went well would flatter the variant.
+    """
+    described = VARIANTS.get(variant)
+    result = VariantResult(
+        name=variant,
+        description=described.description if described else "the member as the recipe has it",
+        ingredient=described.ingredient if described else "",
+        paper_change=described.paper_change if described else None,
+    )
+    if variant in plan.skipped:
+        return replace(result, state="skipped", note=plan.skipped[variant])
+    members = plan.members_of(variant)
+    result = replace(result, macro_f1s=tuple(scores.get(name, np.nan) for name in members))
+    failed = [errors[name] for name in members if name in errors]
+    if failed:
+        return replace(result, state="failed", note=f"{len(failed)} of {plan.seeds} seeds: {failed[0]}")
+    return result
+
+
+def _compared(
+    result: VariantResult,
+    full: VariantResult,
+    replicates: Floats,
+    full_replicates: Floats,
+    bootstrap: SpeakerBootstrap,
+) -> VariantResult:
+    """Return the result with its difference to ``full``; replicates are ``(samples,)``."""
+    difference = replicates - full_replicates
+    relative = np.full_like(difference, np.nan)
+    np.divide(difference, full_replicates, out=relative, where=full_replicates > 0)
+    value = result.macro_f1 - full.macro_f1
+    return replace(
+        result,
+        difference=Difference(value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
+        relative=Estimate(value / full.macro_f1 if full.macro_f1 else np.nan, *bootstrap.interval(relative)),
+    )
+
+
+def _corrected(full: VariantResult, compared: Mapping[str, VariantResult]) -> dict[str, VariantResult]:
+    """Return the results with both p-values, each corrected for how many variants were compared."""
+    over_speakers = [one.difference.p_value for one in compared.values() if one.difference is not None]
+    over_seeds = seed_p_values(full.macro_f1s, [one.macro_f1s for one in compared.values()])
+    pairs = zip(_holm(over_speakers), _holm(over_seeds), strict=True)
+    return {
+        name: replace(one, p_speakers=float(speakers), p_seeds=float(seeds))
+        for (name, one), (speakers, seeds) in zip(compared.items(), pairs, strict=True)
+    }
+
+
+def _holm(p_values: Sequence[float] | Floats) -> Floats:
+    """Correct p-values; with one speaker, or one seed, all are unknown and stay so."""
+    known = np.asarray(p_values, dtype=np.float64)
+    return known if np.isnan(known).any() else holm(known)

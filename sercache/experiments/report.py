@@ -1,0 +1,209 @@
+"""The ablation's table: what it says in words, and how it is written for programs."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.run import Run
+
+_FEW_SPEAKERS = 10
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class VariantResult:
+    """One variant of the ablated member.
+
+    Attributes:
+        name: of the variant.
+        description: what it leaves out, as the paper puts it.
+        ingredient: what is left out.
+        paper_change: relative change of macro-F1 that the paper reports; None where it reports none.
+        state: ``skipped`` where it would change nothing, ``failed`` where a seed could not be trained.
+        note: why it is skipped or failed.
+        macro_f1s: of each seed, NaN for one that failed; none where it is skipped.
+        difference: mean macro-F1 minus that of the full member, with interval and p-value over speakers; None
+            where it was not compared.
+        relative: the same as a share of the full member's macro-F1.
+        p_speakers: the difference's p-value, Holm-corrected over the variants.
+        p_seeds: that only the luck of the seeds makes the difference, Holm-corrected; NaN with one seed.
+    """
+
+    name: str
+    description: str
+    ingredient: str
+    paper_change: float | None
+    state: Literal["trained", "skipped", "failed"] = "trained"
+    note: str = ""
+    macro_f1s: tuple[float, ...] = ()
+    difference: Difference | None = None
+    relative: Estimate | None = None
+    p_speakers: float = math.nan
+    p_seeds: float = math.nan
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean over the seeds; NaN where one of them failed."""
+        return float(np.mean(self.macro_f1s)) if self.macro_f1s else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; NaN with one."""
+        return float(np.std(self.macro_f1s, ddof=1)) if len(self.macro_f1s) > 1 else math.nan
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether neither the choice of speakers nor the luck of the seeds explains the difference."""
+        return (
+            self.difference is not None
+            and self.difference.is_clear
+            and self.p_speakers < _LEVEL
+            and self.p_seeds < _LEVEL
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AblationReport:
+    """The ablation of one member.
+
+    Attributes:
+        run: the folder that holds all variants and seeds as members.
+        member: the name of the ablated member.
+        seeds: how many of each variant.
+        rows: out-of-fold rows with a consensus class that all members predicted: what was compared.
+        speakers: of those rows; one without speaker counts as one.
+        rows_without_speaker: how many of them name no speaker.
+        full: the member as the recipe has it.
+        variants: in the order of the paper's table.
+    """
+
+    run: Run
+    member: str
+    seeds: int
+    rows: int
+    speakers: int
+    rows_without_speaker: int
+    full: VariantResult
+    variants: tuple[VariantResult, ...]
+
+    @property
+    def csv_path(self) -> Path:
+        """Where the table is written."""
+        return self.run.root / "ablation.csv"
+
+    @property
+    def json_path(self) -> Path:
+        """Where the table is written with every seed's score."""
+        return self.run.root / "ablation.json"
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Which ingredients pay on this corpus, in sentences that say no more than was measured."""
+        compared = [one for one in self.variants if one.difference is not None]
+        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''} each"
+        where = f"On {self.rows} rows of {self.speakers} speakers, {seeds}: "
+        clear = [one for one in compared if one.is_clear and one.difference is not None]
+        pays = [one for one in clear if one.difference is not None and one.difference.value < 0]
+        costs = [one for one in clear if one not in pays]
+        unclear = [one for one in compared if one not in clear]
+        sentences = []
+        if pays:
+            sentences.append(f"{_ingredients(pays)} {'pay' if len(pays) > 1 else 'pays'}.")
+        if costs:
+            sentences.append(f"{_ingredients(costs)} {'do' if len(costs) > 1 else 'does'} harm.")
+        if unclear:
+            sentences.append(f"{_ingredients(unclear)} cannot be told from nothing.")
+        first, *others = sentences or ["no variant could be compared."]
+        lines = [" ".join([where + first, *(one[0].upper() + one[1:] for one in others)])]
+        if compared:
+            lines.append(" ".join(self._caveats()))
+        return tuple(line for line in lines if line)
+
+    def _caveats(self) -> list[str]:
+        caveats = []
+        if self.seeds == 1:
+            caveats.append(
+                "With one seed nobody knows how much of a difference is its luck, so nothing is said to pay; "
+                "--seeds 3 tells more."
+            )
+        if self.speakers < _FEW_SPEAKERS:
+            caveats.append(f"Only {self.speakers} speakers: take the intervals as rough.")
+        if self.rows_without_speaker:
+            caveats.append(
+                f"{self.rows_without_speaker} rows name no speaker and count as one each: the intervals are "
+                "too narrow if they share speakers."
+            )
+        return caveats
+
+
+def as_csv(report: AblationReport) -> str:
+    """Return one line per variant, the full member first."""
+    shared = {"rows": report.rows, "speakers": report.speakers, "seeds": report.seeds}
+    lines = [_cells(one) | shared for one in (report.full, *report.variants)]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _written(value) for key, value in line.items()} for line in lines)
+    return stream.getvalue()
+
+
+def as_json(report: AblationReport) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    return {
+        "member": report.member,
+        "seeds": report.seeds,
+        "rows": report.rows,
+        "speakers": report.speakers,
+        "rows_without_speaker": report.rows_without_speaker,
+        "verdict": list(report.verdict),
+        "variants": [
+            _cells(one) | {"macro_f1_by_seed": [_known(score) for score in one.macro_f1s]}
+            for one in (report.full, *report.variants)
+        ],
+    }
+
+
+def _cells(result: VariantResult) -> dict[str, Any]:
+    difference = result.difference or Difference(math.nan, math.nan, math.nan, math.nan)
+    relative = result.relative or Estimate(math.nan, math.nan, math.nan)
+    measured = {
+        "macro_f1": result.macro_f1,
+        "macro_f1_sd": result.spread,
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "relative": relative.value,
+        "relative_low": relative.low,
+        "relative_high": relative.high,
+        "p_uncorrected": difference.p_value,
+        "p_speakers": result.p_speakers,
+        "p_seeds": result.p_seeds,
+    }
+    return {
+        "variant": result.name,
+        "description": result.description,
+        "state": result.state,
+        **{name: _known(value) for name, value in measured.items()},
+        "paper_relative": result.paper_change,
+        "note": result.note,
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _written(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _ingredients(results: Sequence[VariantResult]) -> str:
+    names = [result.ingredient for result in results]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,63 @@
+"""Late fusion: feature sets that meet only after each has been pooled."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sercache.heads.leg import Leg
+from sercache.heads.options import require_dropout, require_positive
+from sercache.heads.protocol import Head, HeadInput
+from sercache.heads.sequences import arrange
+
+
+class LateFusion(Head):
+    """DeepSER without its fusion legs: the legs' pooled outputs meet in one linear layer.
+
+    The late fusion of MEDUSA's ablation (arXiv 2506.09556): what DeepSER gains over it is what reading the
+    feature sets' hidden layers together is worth. A clip without frames of a feature set enters there as
+    zero.
+
+    >>> head = LateFusion([768, 1024], num_classes=8, attribute_ranges=[(1, 7)] * 3, width=64)
+    >>> speech = HeadInput(torch.randn(2, 50, 768), torch.ones(2, 50, dtype=torch.bool))
+    >>> text = HeadInput(torch.randn(2, 9, 1024), torch.ones(2, 9, dtype=torch.bool))
+    >>> [tuple(part.shape) for part in head([speech, text])]
+    [(2, 8), (2, 3)]
+
+    Args:
+        input_dims: D of each feature set, N of them.
+        num_classes: C.
+        attribute_ranges: ``(low, high)`` of each attribute.
+        width: d.
+        feedforward: inner width of the encoder layers.
+        attention_heads: of the encoder layers.
+        dropout: in the encoder layers.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        num_classes: int,
+        attribute_ranges: Sequence[tuple[float, float]],
+        *,
+        width: int = 512,
+        feedforward: int = 2048,
+        attention_heads: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        require_positive(width=width, feedforward=feedforward, attention_heads=attention_heads)
+        require_dropout(dropout)
+        super().__init__(input_dims, num_classes, attribute_ranges, embedding_dim=width)
+        self.legs = nn.ModuleList(
+            Leg(dim, width, attention_heads, feedforward, dropout) for dim in input_dims
+        )
+        self.merge = nn.Linear(len(self.legs) * width, width)
+
+    def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
+        """Return the merged representation ``(B, d)``."""
+        pooled = [
+            leg(arrange(self.read(index, one), one.mask)).h3
+            for index, (leg, one) in enumerate(zip(self.legs, inputs, strict=True))
+        ]
+        merged: Tensor = self.merge(torch.cat(pooled, dim=1))
+        return merged

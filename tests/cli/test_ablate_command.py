@@ -1,0 +1,54 @@
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sercache.cli.ablate import ablate
+from sercache.errors import RecipeError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from run_builder import make_run
+
+app = typer.Typer()
+app.command()(ablate)
+
+TRAINING = {
+    "batch_size": 16,
+    "stage1": {"epochs": 2, "learning_rate": 0.01},
+    "stage2": {"epochs": 1, "learning_rate": 0.003},
+    "mixup": {"probability": 0},
+}
+
+
+def test_it_prints_the_table_the_skipped_the_verdict_and_where_it_is_written(tmp_path):
+    make_run(tmp_path, training=TRAINING, folds={"count": 2, "inner_share": 0.25})
+    arguments = ["--seeds", "2", "--variants", "hard-targets, no-mixup", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(
+        app, [str(tmp_path / "recipe.yaml"), *arguments, "--device", "cpu", "--workers", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    lines = (tmp_path / "out" / "ablation.csv").read_text().splitlines()
+    written = {line["variant"]: line for line in csv.DictReader(lines)}
+    assert float(rows["full"][1]) == pytest.approx(float(written["full"]["macro_f1"]), abs=5e-4)
+    assert float(rows["hard-targets"][1]) == pytest.approx(
+        float(written["hard-targets"]["macro_f1"]), abs=5e-4
+    )
+    assert rows["hard-targets"][-1] == "-8.2"
+    assert "no-mixup skipped: the recipe has no MixUp" in done.stdout
+    assert "64 out-of-fold rows" in done.stdout
+    assert "On 64 rows of 8 speakers, 2 seeds each:" in done.stdout
+    assert str(tmp_path / "out" / "ablation.json") in done.stdout
+    assert "hard-targets-seed1/fold-1: 3 epochs" in done.stderr
+    assert "\x1b" not in done.output
+
+
+def test_a_wrong_variant_is_an_error_of_the_library_before_anything_is_trained(tmp_path):
+    make_run(tmp_path)
+    done = CliRunner().invoke(app, [str(tmp_path / "recipe.yaml"), "--variants", "no-mixop"])
+    assert isinstance(done.exception, RecipeError)
+    assert "Did you mean 'no-mixup'?" in str(done.exception)
+    assert not (tmp_path / "run-ablation").exists()

@@ -1,0 +1,69 @@
+"""Small heads of every name in the registry, and batches for them."""
+
+import inspect
+
+import torch
+
+from sercache.heads.protocol import HeadInput
+from sercache.heads.registry import HEADS, build_head
+
+RANGES = [(1.0, 7.0), (-1.0, 1.0)]
+DIMS = (5, 7)
+LAYERS = (3, 1)
+"""Of the first feature set, where a test wants several; neither D is the same number."""
+SIZES = {"width": 16, "feedforward": 12, "bottleneck": 4, "attention_heads": 2, "dropout": 0.0}
+NAMES = sorted(HEADS)
+READINGS = (None, "weighted", "gated")
+"""How the first feature set enters: one layer, or several summed in one of the two ways."""
+
+
+def small(name, layer_sum=None, seed=0, dims=DIMS):
+    """Return a head without dropout, its layer sums far from where they start."""
+    known = inspect.signature(HEADS[name]).parameters
+    options = {option: size for option, size in SIZES.items() if option in known}
+    if layer_sum is None:
+        return build_head(name, dims, 3, RANGES, options, seed)
+    head = build_head(name, dims, 3, RANGES, options | {"layer_sum": layer_sum}, seed, LAYERS)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in head.layer_sums.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return head
+
+
+def batch(lengths, layer_sum=None, padding=0.0, extra=0, dims=DIMS):
+    """Return inputs of clips of ``lengths`` ``(B, N)``: the same frames whatever pads them."""
+    inputs = []
+    for index, dim in enumerate(dims):
+        counts = torch.tensor([row[index] for row in lengths])
+        mask = torch.arange(int(counts.max()) + extra) < counts.unsqueeze(1)
+        shape = (LAYERS[index], dim) if layer_sum and LAYERS[index] > 1 else (dim,)
+        frames = torch.full((*mask.shape, *shape), padding)
+        generator = torch.Generator().manual_seed(index)
+        frames[mask] = torch.randn(int(counts.sum()), *shape, generator=generator)
+        inputs.append(HeadInput(frames, mask))
+    return inputs
+
+
+def alone(inputs, row):
+    """Return one clip's part of a batch, without padding."""
+    return [
+        HeadInput(one.frames[row : row + 1, one.mask[row]], one.mask[row : row + 1, one.mask[row]])
+        for one in inputs
+    ]
+
+
+def in_double(inputs):
+    return [HeadInput(one.frames.double(), one.mask) for one in inputs]
+
+
+def total(output):
+    """Return a loss whose value for a batch is the sum of its clips' values."""
+    return output.logits.square().sum() + output.attributes.square().sum()
+
+
+def gradients(head, inputs):
+    """Return the gradient of :func:`total` by each parameter's name."""
+    head.zero_grad()
+    total(head(inputs)).backward()
+    return {name: parameter.grad.clone() for name, parameter in head.named_parameters()}
