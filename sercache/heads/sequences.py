@@ -1,8 +1,8 @@
 """Sequences of different lengths in one batch, laid out as the device computes them best.
 
-On a CPU they are packed: one clip's frames after the other's, so nothing is ever computed on padding, and
-attention goes clip by clip, in memory that its caches hold. On a GPU they are padded to one length and
-masked: a kernel for all clips costs less than many small ones.
+On a CPU they are packed: one clip's frames after the other's, so nothing is computed on padding but a little
+attention, which takes clips of about one length together, in memory that caches hold. On a GPU they are
+padded to one length and masked: a kernel for all clips costs less than many small ones.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sercache.heads.dropout import kept_on_cpu
+from sercache.heads.lengths import Group, Lengths
 from sercache.heads.masking import attendable, masked_mean
 
 
@@ -59,62 +60,63 @@ def arrange(frames: Tensor, mask: Tensor) -> Sequences:
         mask: ``(B, T)`` bool, True where valid.
     """
     if frames.device.type == "cpu":
-        return Packed(frames[mask], tuple(mask.sum(dim=1).tolist()))
+        return Packed(frames[mask], Lengths(tuple(mask.sum(dim=1).tolist())))
     return Padded(frames, mask)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """``frames`` ``(N, d)``: the valid frames of B clips, one clip after the other; ``counts`` of each."""
+    """``frames`` ``(N, d)``: the valid frames of B clips, one clip after the other; ``lengths`` of each."""
 
     frames: Tensor
-    counts: tuple[int, ...]
+    lengths: Lengths
 
     def with_frames(self, frames: Tensor) -> "Packed":
         """Return sequences of the same lengths with other frames."""
-        return Packed(frames, self.counts)
+        return Packed(frames, self.lengths)
 
     def attend(self, projected: Tensor, heads: int, dropout: float) -> Tensor:
-        """Return attention within each clip, ``(sum of counts, d)``."""
+        """Return attention within each clip, ``(N, d)``."""
         width = projected.shape[1] // 3
-        weights_per_clip = [heads * count * count for count in self.counts]
-        kept: Sequence[Tensor | None] = [None] * len(self.counts)
-        if dropout:
-            kept = torch.split(
-                kept_on_cpu((sum(weights_per_clip),), dropout, torch.float32), weights_per_clip
-            )
         attended = [
-            _attend_clip(clip.view(count, 3, heads, width // heads), its)
-            for clip, count, its in zip(self._clips(projected), self.counts, kept, strict=True)
-            if count
+            _attend_group(projected, group, heads, dropout)[group.valid] for group in self.lengths.groups
         ]
-        return torch.cat(attended) if attended else projected[:, :width]
+        if not attended:
+            return projected[:, :width]
+        return torch.cat(attended).index_select(0, self.lengths.order_of_groups)
 
     def mean(self) -> Tensor:
         """Return each clip's mean frame, ``(B, d)``."""
-        return torch.stack([clip.sum(dim=0) / max(1, len(clip)) for clip in self._clips(self.frames)])
+        lengths = self.lengths
+        sums = self.frames.new_zeros(len(lengths.counts), self.frames.shape[1])
+        counts = torch.tensor(lengths.counts, dtype=self.frames.dtype).clamp_min(1)
+        return sums.index_add(0, lengths.clip_of_row, self.frames) / counts.unsqueeze(1)
 
     def followed_by(self, others: Sequence["Packed"]) -> "Packed":
         """Return each clip's frames followed by its frames in ``others``."""
         parts = [self, *others]
-        clips = zip(*(part._clips(part.frames) for part in parts), strict=True)
-        counts = tuple(map(sum, zip(*(part.counts for part in parts), strict=True)))
-        return Packed(torch.cat([piece for clip in clips for piece in clip]), counts)
+        counts = [part.lengths.counts for part in parts]
+        clips = torch.cat([part.lengths.clip_of_row for part in parts])
+        order = torch.argsort(clips, stable=True)
+        frames = torch.cat([part.frames for part in parts]).index_select(0, order)
+        return Packed(frames, Lengths(tuple(map(sum, zip(*counts, strict=True)))))
 
-    def _clips(self, values: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(values, list(self.counts))
 
-
-def _attend_clip(projected: Tensor, kept: Tensor | None) -> Tensor:
-    """Return ``(T, d)`` of one clip's ``(T, 3, heads, d / heads)``."""
-    query, key, value = projected.permute(1, 2, 0, 3)  # each (heads, T, d / heads)
-    if kept is None:
-        attended = F.scaled_dot_product_attention(query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0))[0]
+def _attend_group(projected: Tensor, group: Group, heads: int, dropout: float) -> Tensor:
+    """Return ``(n, T, d)`` of the n clips of a group; arbitrary where there is no frame."""
+    count, time = group.rows.shape
+    gathered = projected.index_select(0, group.rows.flatten()).view(count, time, 3, heads, -1)
+    query, key, value = gathered.permute(2, 0, 3, 1, 4)  # each (n, heads, T, d / heads)
+    mask = None if group.is_full else group.valid[:, None, None, :]
+    if not dropout:
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     else:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=-1)
-        attended = (weights * kept.view(weights.shape).to(weights.dtype)) @ value
-    return attended.transpose(0, 1).flatten(1)
+        attended = (weights * kept_on_cpu(weights.shape, dropout, weights.dtype)) @ value
+    return attended.transpose(1, 2).flatten(2)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sercache.heads import deepser
+from sercache.heads import lengths as lengths_module
 from sercache.heads.dropout import dropout, kept_on_cpu
+from sercache.heads.lengths import Lengths
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
 from sercache.heads.sequences import Packed, Padded, arrange
@@ -42,7 +44,22 @@ def test_packed_equals_padded(lengths, heads):
         one.followed_by([its]) for one, its in zip((packed, padded), both(other, other_mask), strict=True)
     )
     torch.testing.assert_close(longer.frames, wanted.frames[wanted.mask])
-    assert longer.counts == tuple(wanted.mask.sum(dim=1).tolist())
+    assert longer.lengths.counts == tuple(wanted.mask.sum(dim=1).tolist())
+
+
+@given(lengths=st.lists(st.integers(0, 400), min_size=1, max_size=40))
+def test_every_clip_with_frames_is_in_one_group_of_about_its_length(lengths):
+    its = Lengths(tuple(lengths))
+    rows = [group.rows[group.valid].tolist() for group in its.groups]
+    assert sorted(row for part in rows for row in part) == list(range(sum(lengths)))
+    for group in its.groups:
+        present = group.valid.sum(dim=1)
+        computed = group.valid.shape[0] * group.valid.shape[1] ** 2
+        assert computed - int(present.square().sum()) <= lengths_module._WORTH_A_CALL
+        assert len(present) == 1 or computed <= lengths_module._MOST_WEIGHTS
+    if any(lengths):
+        together = torch.cat([group.rows[group.valid] for group in its.groups])
+        assert together[its.order_of_groups].tolist() == list(range(sum(lengths)))
 
 
 @given(lengths=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=1, max_size=4))

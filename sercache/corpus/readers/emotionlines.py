@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic import Field
+
 from sercache.corpus.readers.labels import read_labels
 from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
 from sercache.corpus.rows import parse_split
@@ -37,6 +39,8 @@ class EmotionLinesOptions(ReaderModel):
     splits: bool = False
     """Keep the published splits. The same speakers talk in all of them, so models would be judged on speakers
     that they learned from; without splits, folds keep speakers apart."""
+    dialogues: int | None = Field(None, ge=1)
+    """Only the first so many dialogues of each split."""
 
 
 def read_emotionlines(root: Path, options: ReaderOptions) -> Corpus:
@@ -49,6 +53,8 @@ def read_emotionlines(root: Path, options: ReaderOptions) -> Corpus:
     utterances: list[Utterance] = []
     dialogue, previous, number = "", NO_LINE, 0
     for where, split, name, cells in _lines(root):
+        if chosen.dialogues is not None and int(name) >= chosen.dialogues:
+            continue
         if (split, name) != (dialogue.partition("/")[0], dialogue.partition("/")[2]):
             dialogue, previous, number = f"{split}/{name}", NO_LINE, 0
         text = str(cells["utterance"]).strip()

@@ -40,6 +40,11 @@ def test_splits_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
     assert [row.split for row in corpus.utterances] == ["train", "train", "train", "test"]
 
 
+def test_a_part_of_the_dialogues_is_enough_for_a_quick_look(tmp_path: Path) -> None:
+    corpus = READERS["emotionlines"](write_json(tmp_path), {"dialogues": "1"})
+    assert corpus.ids == ("train/0/0", "train/0/1", "test/0/0")
+
+
 def test_the_table_is_read_alike(tmp_path: Path) -> None:
     lines = ["split,dia,utt,speaker,utterance,emotion,annotation"]
     for dialogue, its in enumerate(DIALOGUES):
