@@ -48,10 +48,14 @@ def progress_listener() -> Iterator[Listener]:
             if event.kind == "advance":
                 progress.update(bar, completed=event.done)
             if event.values:
-                text = "  ".join(f"{name} {value}" for name, value in event.values.items())
+                text = "  ".join(f"{name} {_short(value)}" for name, value in event.values.items())
                 progress.update(bar, values=escape(text))
             if event.kind == "finish":
                 total = progress.tasks[bar].total
                 progress.update(bar, total=total or 1, completed=total or 1)
 
         yield show
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ import typer
 import sercache
 from sercache.errors import Interrupted, SercacheError
 
-from . import ablate, bench, cache, corpus, demo, doctor, extract, stack, train_ensemble, transcribe
+from . import ablate, bench, cache, corpus, demo, doctor, extract, stack, train_ensemble, transcribe, tune
 
 app = typer.Typer(
     name="sercache",
@@ -27,6 +27,7 @@ app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
 app.command("ablate")(ablate.ablate)
+app.command("tune")(tune.tune)
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.command("demo")(demo.demo)

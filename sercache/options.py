@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from sercache.errors import RecipeError, did_you_mean
 
@@ -10,19 +11,26 @@ Options = Mapping[str, int | float | str | bool]
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def check_options(owner: str, function: Callable[..., object], options: Options) -> None:
+def check_options(
+    owner: str,
+    function: Callable[..., object],
+    options: Options,
+    common: Mapping[str, type] = MappingProxyType({}),
+) -> None:
     """Check that a class or function has these options and that their values are of the annotated types.
 
     Args:
         owner: whose options they are, for the message, such as ``head 'deepser'``.
         function: whose keyword-only arguments are the options.
         options: as a recipe gives them.
+        common: options that are not the function's own, and their types.
 
     Raises:
         RecipeError: an option that there is not, or a value of another type.
     """
     parameters = inspect.signature(function).parameters.values()
-    known = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    own = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {**own, **common}
     for option, value in options.items():
         if option not in known:
             listed = ", ".join(known) or "none"

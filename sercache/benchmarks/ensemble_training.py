@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sercache.benchmarks.training_run import synthetic_run
+from sercache.devices import resolve_device
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
 from sercache.training.ensemble import lay_out, train_ensemble
@@ -98,7 +99,7 @@ def benchmark_ensemble(
                 context = lay_out(recipe)
                 for member in recipe.members:
                     for fold in range(folds):
-                        job = FoldJob(context.run.root, member.name, fold, device)
+                        job = FoldJob(context.run.root, member.name, fold, resolve_device(device))
                         train_folds([job], listener=listener, should_stop=should_stop)
             seconds[way] = time.perf_counter() - started
     return EnsembleBenchmark(len(MEMBERS), folds, plans[0], seconds["planned"], seconds["one by one"])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from sercache.errors import RecipeError
-from sercache.heads.options import HeadOptions, check_options
 from sercache.heads.protocol import Head
+from sercache.options import Options, check_options
 from sercache.registry import Registry
 
 HEADS: Registry[type[Head]] = Registry(
@@ -30,7 +30,7 @@ def build_head(
     input_dims: Sequence[int],
     num_classes: int,
     attribute_ranges: Sequence[tuple[float, float]],
-    options: HeadOptions,
+    options: Options,
     seed: int,
     input_layers: Sequence[int] | None = None,
 ) -> Head:
@@ -59,7 +59,7 @@ def build_head(
             f"head '{name}': option '{LAYER_SUM}' is for feature sets of several layers; each of this head's "
             "has one"
         )
-    check_options(name, head_class, options, {LAYER_SUM: str} if has_layers else {})
+    check_options(f"head '{name}'", head_class, options, {LAYER_SUM: str} if has_layers else {})
     kind = str(options.get(LAYER_SUM, "weighted"))
     own_options = {option: value for option, value in options.items() if option != LAYER_SUM}
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,9 @@
+import pytest
 from typer.testing import CliRunner
 
 from sercache.benchmarks.synthetic import synthetic_feature_set
 from sercache.cli.main import app
+from sercache.errors import SercacheError
 
 
 def bench(*arguments):
@@ -23,3 +25,34 @@ def test_a_cache_is_measured_set_by_set_and_left_as_it_was(tmp_path):
     assert all(one.folder.name in output for one in sets)
     assert "plain memory" not in output
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def train(*arguments):
+    small = ("--utterances", 40, "--mean-frames", "9,3", "--dims", "6,4", "--width", 4, "--feedforward", 4)
+    result = CliRunner().invoke(app, ["bench", "train", *map(str, (*small, *arguments))])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_training_is_timed_against_its_arithmetic_and_the_plain_way():
+    output = train("--rounds", 1, "--batch-size", 8)
+    rows = {line.split("  ")[0]: line.split() for line in output.splitlines() if "float32" in line}
+    assert set(rows) == {"the arithmetic alone", "sercache", "... padded and masked", "the plain way"}
+    assert float(rows["the arithmetic alone"][-1]) == 1.0
+    assert all(float(row[-1]) > 0 and float(row[-2]) > 0 for row in rows.values())
+    assert rows["sercache"][-5] == "0.0%"
+    assert float(rows["the plain way"][-5].rstrip("%")) > float(rows["... padded and masked"][-5].rstrip("%"))
+
+
+def test_an_ensemble_is_timed_as_planned_and_one_by_one():
+    output = train("--ensemble", "--folds", 2, "--epochs", 2)
+    assert "6 members x 2 folds" in output
+    assert "as planned (12 trainings, " in output
+    assert "times as long" in output
+
+
+@pytest.mark.parametrize("wrong", [("--dims", "6"), ("--dims", "six,4"), ("--dims", "0,4")])
+def test_sizes_that_do_not_fit_are_one_clear_line(wrong):
+    result = CliRunner().invoke(app, ["bench", "train", *wrong])
+    assert isinstance(result.exception, SercacheError)
+    assert "--mean-frames and --dims" in str(result.exception)

@@ -8,8 +8,10 @@ from run_builder import make_corpus, make_run, write_features, write_recipe
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
+from sercache.cache.shard import StoredUtterance
+from sercache.cache.sources import Source
 from sercache.cache.store import Cache
-from sercache.cache.writer import start_feature_set
+from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import CorpusError, EncoderError, TrainingError
 from sercache.posteriors import Posteriors
@@ -152,3 +154,37 @@ def test_a_fold_without_any_frames_is_a_clear_error_of_its_member(tmp_path):
     report = train_ensemble(load_recipe(write_recipe(other, members=[on_words, LINEAR])), workers=1)
     assert report.members[0].error.startswith("on-words/fold-1: no row in the fold has frames in")
     assert report.members[1].error == ""
+
+
+@pytest.mark.parametrize("kind", ["weighted", "gated"])
+def test_a_head_learns_from_several_cached_layers_and_is_rebuilt_from_its_file(tmp_path, kind):
+    """Only the middle of three layers tells the classes apart."""
+    corpus = make_corpus(tmp_path)
+    spec = FeatureSpec(
+        encoder="layered", revision="1", modality="text", layers=("layer-1", "layer-2", "last"),
+        num_layers=3, dim=4, frame_rate_hz=None, sample_rate_hz=None, normalization="none",
+        library="tests", dtype="float16",
+    )  # fmt: skip
+    generator = np.random.default_rng(0)
+    rows = []
+    for utterance in corpus.utterances:
+        layers = generator.normal(size=(3, int(generator.integers(2, 9)), 4))
+        layers[1] += 2 * np.eye(3, 4)[int(np.argmax(utterance.votes))]
+        source = Source("0" * 32, 5, (None, None))
+        rows.append(StoredUtterance(utterance.id, tuple(layers.astype(np.float16)), float("nan"), source))
+    publish_shard(start_feature_set(tmp_path / "cache", spec), "0" * 12, rows)
+    member = {"name": "m", "head": "mean-linear", "features": ["all"], "options": {"layer_sum": kind}}
+    training = {"batch_size": 8, "stage1": {"epochs": 20, "learning_rate": 0.03}, "stage2": {"epochs": 0}}
+    features = {"all": {"encoder": "layered", "layers": "1,2,3"}}
+    recipe = load_recipe(write_recipe(tmp_path, features=features, members=[member], training=training))
+    report = train_ensemble(recipe, workers=1)
+    assert report.members[0].macro_f1 > 0.6
+    context = open_run(report.run.root)
+    head, description = load_head(report.run.fold_folder("m", 0) / "weights.safetensors")
+    assert description.input_layers == [3]
+    table = Posteriors.load(report.run.fold_folder("m", 0) / "predictions.parquet")
+    source = FrameSource(context.sets_of(recipe.members[0]), table.ids, torch.device("cpu"))
+    again = torch.softmax(predict(head, source, 7).logits.double(), dim=1).numpy()
+    np.testing.assert_allclose(again, table.class_probabilities, atol=1e-5)
+    if kind == "weighted":
+        assert head.layer_weights()[0].argmax() == 1

@@ -1,0 +1,177 @@
+"""What a search trains on and what it is judged on: two parts of a corpus that share no speaker."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sercache.corpus import Corpus
+from sercache.corpus.folds import inner_slice
+from sercache.corpus.targets import consensus
+from sercache.errors import CorpusError, RecipeError, did_you_mean
+from sercache.experiments.search_space import Space, check_space, default_space
+from sercache.recipe import MemberRecipe, Recipe
+from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.training.context import read_run_corpus, split_ids
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """A search over the settings of one member.
+
+    Attributes:
+        recipe: the user's.
+        member: whose settings are searched.
+        space: the values that they may take.
+        output: the folder of the search.
+        folds: how many inner folds score a trial.
+        seed: of the reserve and of all suggestions.
+        search: the utterances that trials learn from, stop on and are scored on.
+        reserved: the utterances that the result is judged on; no trial has any of them.
+        judged_on: what these are, in words.
+    """
+
+    recipe: Recipe
+    member: MemberRecipe
+    space: Space
+    output: Path
+    folds: int
+    seed: int
+    search: Corpus
+    reserved: Corpus
+    judged_on: str
+
+    @property
+    def study_path(self) -> Path:
+        """The trials that have ended, a JSON line each."""
+        return self.output / "study.log"
+
+    @property
+    def search_path(self) -> Path:
+        """The manifest that every trial reads."""
+        return self.output / "search.csv"
+
+    @property
+    def reserved_path(self) -> Path:
+        """The manifest of what no trial sees."""
+        return self.output / "reserved.csv"
+
+    @property
+    def judged_path(self) -> Path:
+        """The manifest that the final trainings read: both parts, the reserved one as test split."""
+        return self.output / "judged.csv"
+
+    @property
+    def trials_folder(self) -> Path:
+        """Where the runs of the trials lie, by number."""
+        return self.output / "trials"
+
+    @property
+    def finals_folder(self) -> Path:
+        """Where the runs lie that are judged on the reserved rows."""
+        return self.output / "judged"
+
+    def trial_run(self, number: int) -> Run:
+        """Return the run of a trial."""
+        return Run(self.trials_folder / str(number))
+
+    def recipe_of(self, member: MemberRecipe, corpus: Path, output: Path) -> Recipe:
+        """Return the recipe of one training: this member alone, on the inner folds."""
+        return self.recipe.model_copy(
+            update={
+                "corpus": corpus,
+                "output": output,
+                "members": [member],
+                "features": {name: self.recipe.features[name] for name in member.features},
+                "folds": self.recipe.folds.model_copy(update={"count": self.folds}),
+            }
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a search to go on."""
+        space = {key: one.model_dump(mode="json", exclude_defaults=True) for key, one in self.space.items()}
+        return {"seed": self.seed, "space": space, "judged_on": self.judged_on}
+
+
+def plan_tuning(
+    recipe: Recipe,
+    *,
+    member: str | None = None,
+    space: Space | None = None,
+    folds: int | None = None,
+    seed: int | None = None,
+    reserve: float = 0.2,
+    output: Path | None = None,
+) -> TuningPlan:
+    """Set aside what the result will be judged on, and check that the space fits the member.
+
+    A test split with consensus classes is what the result is judged on. Where the corpus has none, a share of
+    the training speakers is, drawn so that classes are spread evenly.
+
+    Args:
+        recipe: that has the member.
+        member: its name; the first where it is None.
+        space: what to search; None is :func:`~sercache.experiments.search_space.default_space`.
+        folds: inner folds; None is as many as the recipe has.
+        seed: of the reserve and the suggestions; None is the recipe's.
+        reserve: share of the training rows to set aside where there is no test split.
+        output: the folder of the search; None is the recipe's with ``-tuning`` behind its name.
+
+    Raises:
+        RecipeError: no such member, or it has not what the space names.
+        CorpusError: the manifest is missing or wrong, or has too few speakers to set some aside.
+    """
+    if folds is not None and folds < 2:
+        raise RecipeError(f"{folds} inner folds: a trial needs at least 2 to be scored out of fold")
+    if not 0 < reserve < 1:
+        raise RecipeError(f"reserve is {reserve:g}; it must lie between 0 and 1")
+    chosen = _member_called(recipe, member)
+    corpus = read_run_corpus(recipe)
+    if space is None:
+        space = default_space(recipe, chosen, has_attributes=bool(corpus.attributes))
+    check_space(recipe, chosen, space)
+    seed = recipe.seed if seed is None else seed
+    search, reserved, judged_on = _part(corpus, reserve, seed)
+    return TuningPlan(
+        recipe=recipe,
+        member=chosen,
+        space=space,
+        output=output if output is not None else recipe.output.with_name(f"{recipe.output.name}-tuning"),
+        folds=recipe.folds.count if folds is None else folds,
+        seed=seed,
+        search=search,
+        reserved=reserved,
+        judged_on=judged_on,
+    )
+
+
+def with_reserved_as_test(plan: TuningPlan) -> Corpus:
+    """Return all rows of a search, those that were set aside as test split."""
+    return replace(plan.search, utterances=plan.search.utterances + plan.reserved.utterances)
+
+
+def _member_called(recipe: Recipe, name: str | None) -> MemberRecipe:
+    members = {member.name: member for member in recipe.members}
+    if name is None:
+        return recipe.members[0]
+    if name not in members:
+        raise RecipeError(
+            f"the recipe has no member '{name}' (members: {', '.join(members)}).{did_you_mean(name, members)}"
+        )
+    return members[name]
+
+
+def _part(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, str]:
+    """Return what to search on, what to judge on, and what the latter is."""
+    train, test = split_ids(corpus, "train"), corpus.select(split_ids(corpus, "test"))
+    if (consensus(test) >= 0).any():
+        reserved, judged_on = test, "the test split"
+    else:
+        train, stop = inner_slice(corpus.select(train), reserve, derive_seed(seed, "tuning-reserve"))
+        rows = corpus.select(stop).utterances
+        reserved = replace(corpus, utterances=tuple(replace(row, split="test") for row in rows))
+        judged_on = f"speakers set aside, reserve {reserve:g}"
+    if not (consensus(reserved) >= 0).any():
+        raise CorpusError("no row that would be set aside has a consensus class to judge by")
+    return corpus.select((*train, *split_ids(corpus, "development"))), reserved, judged_on

@@ -1,0 +1,248 @@
+"""What came of a search: its trials, and how the best one is judged on rows that no trial saw."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sercache.corpus import Corpus
+from sercache.corpus.table import dump_csv
+from sercache.corpus.targets import consensus
+from sercache.errors import TrainingError
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, confusion_metric
+from sercache.evaluation.metrics import macro_f1_of_confusion
+from sercache.experiments.tuning_study import Trial
+from sercache.posteriors import Posteriors
+from sercache.stacking.rows import columns_in_order
+from sercache.stacking.verdict import oppose
+
+_FEW_SPEAKERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Macro-F1 on the reserved rows, of the mean of the fold models.
+
+    Attributes:
+        rows: how many with a consensus class were judged.
+        speakers: of those rows; one without speaker counts as one.
+        rows_without_speaker: how many of them name no speaker.
+        found: of the settings that the search found.
+        own: of the recipe's own settings.
+        difference: ``found - own``, the same speakers in every draw.
+    """
+
+    rows: int
+    speakers: int
+    rows_without_speaker: int
+    found: Estimate
+    own: Estimate
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """A search over the settings of one member.
+
+    Attributes:
+        output: the folder of the search.
+        member: the name of the searched member.
+        trials: all that have ended, in order.
+        best: the one with the highest out-of-fold macro-F1.
+        own_macro_f1: the same score of the recipe's own settings, on the same rows and folds, shuffled anew.
+        importances: how much each key mattered for the score, summing to 1; none after few trials.
+        judged_on: what the reserved rows are, in words.
+        judgement: of the best trial, on these rows.
+        judged_before: how many other trials the same rows have judged in earlier sittings.
+    """
+
+    output: Path
+    member: str
+    trials: tuple[Trial, ...]
+    best: Trial
+    own_macro_f1: float
+    importances: Mapping[str, float]
+    judged_on: str
+    judgement: Judgement
+    judged_before: int
+
+    @property
+    def csv_path(self) -> Path:
+        """Where the trials are written."""
+        return csv_path(self.output)
+
+    @property
+    def json_path(self) -> Path:
+        """Where everything is written for programs."""
+        return self.output / "tuning.json"
+
+    @property
+    def best_path(self) -> Path:
+        """Where the recipe with the found settings is written."""
+        return best_path(self.output)
+
+    @property
+    def ranked(self) -> tuple[Trial, ...]:
+        """The trials that were trained, best first."""
+        return tuple(sorted(trained(self.trials), key=_rank))
+
+    @property
+    def beats_recipe(self) -> bool:
+        """Whether the best trial is ahead on the inner folds, and not clearly behind on the reserved rows."""
+        difference = self.judgement.difference
+        is_worse = difference.is_clear and difference.value < 0
+        return self.best.macro_f1 > self.own_macro_f1 and not is_worse
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Whether the search paid, in sentences that say no more than was measured."""
+        judged = self.judgement
+        number = f"Trial {self.best.number}"
+        lines = [
+            f"On {judged.rows} rows of {judged.speakers} speakers that no trial saw ({self.judged_on}): "
+            + oppose(f"trial {self.best.number}", "the recipe as it is", judged.difference),
+            f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner macro-F1 "
+            f"optimistic: {self.best.macro_f1:.3f} there, {judged.found.value:.3f} on those rows (the "
+            f"recipe as it is: {self.own_macro_f1:.3f} and {judged.own.value:.3f}).",
+        ]
+        if not self.beats_recipe:
+            behind = (
+                ""
+                if self.best.macro_f1 > self.own_macro_f1
+                else "No trial beat the recipe on the inner folds. "
+            )
+            lines.append(f"{behind}Keep the recipe as it is.")
+        if self.judged_before:
+            lines.append(
+                f"The same rows have judged {self.judged_before} earlier best trial"
+                f"{'s' if self.judged_before > 1 else ''}: the more often one looks, the less it proves."
+            )
+        if judged.speakers < _FEW_SPEAKERS:
+            lines.append(f"Only {judged.speakers} speakers: take the interval as rough.")
+        if judged.rows_without_speaker:
+            lines.append(
+                f"{judged.rows_without_speaker} rows name no speaker and count as one each: the interval is "
+                "too narrow if they share speakers."
+            )
+        return tuple(lines)
+
+
+def csv_path(output: Path) -> Path:
+    """Return where the trials of a search are written."""
+    return output / "tuning.csv"
+
+
+def best_path(output: Path) -> Path:
+    """Return where the recipe with the found settings is written."""
+    return output / "best.yaml"
+
+
+def trained(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have a score."""
+    return [trial for trial in trials if trial.state == "trained"]
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the highest score, the earlier of equals; None where none was trained."""
+    return min(trained(trials), key=_rank, default=None)
+
+
+def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int, seed: int) -> Judgement:
+    """Compare two members on the rows that were set aside.
+
+    Args:
+        reserved: the rows.
+        found: what the member with the found settings predicted; other rows in it do not count.
+        own: the same of the member as the recipe has it.
+        samples: draws of speakers.
+        seed: of the draws.
+
+    Raises:
+        TrainingError: there is no row to judge on, or a model has learned from it.
+    """
+    predicted = set(found.ids) & set(own.ids)
+    ids = [
+        utterance_id
+        for utterance_id, label in zip(reserved.ids, consensus(reserved), strict=True)
+        if label >= 0 and utterance_id in predicted
+    ]
+    if not ids:
+        raise TrainingError("none of the reserved rows has both a consensus class and frames to judge with")
+    rows = reserved.select(ids)
+    labels = consensus(rows)
+
+    def metric(posteriors: Posteriors) -> SumMetric:
+        own_rows = posteriors.take(ids)
+        if set(own_rows.origins.tolist()) != {"held-out"}:
+            raise TrainingError(f"member '{posteriors.member}' has seen rows that it was to be judged on")
+        order = columns_in_order("classes", posteriors.classes, reserved.classes)
+        classes = own_rows.class_probabilities[:, order].argmax(axis=1).astype(np.int64)
+        return confusion_metric(labels, classes, len(reserved.classes), macro_f1_of_confusion)
+
+    bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
+    first, second = metric(found), metric(own)
+    return Judgement(
+        rows=len(ids),
+        speakers=bootstrap.cluster_count,
+        rows_without_speaker=bootstrap.unknown_speakers,
+        found=bootstrap.estimate(first),
+        own=bootstrap.estimate(second),
+        difference=bootstrap.difference(first, second),
+    )
+
+
+def as_csv(trials: Sequence[Trial]) -> str:
+    """Return one line per trial: number, state, score, seconds, each setting, and why it failed."""
+    keys = sorted({key for trial in trials for key in trial.settings})
+    rows = [
+        [
+            str(trial.number),
+            trial.state,
+            "" if math.isnan(trial.macro_f1) else f"{trial.macro_f1:.6g}",
+            f"{trial.seconds:.1f}",
+            *(str(trial.settings.get(key, "")) for key in keys),
+            trial.note,
+        ]
+        for trial in trials
+    ]
+    return dump_csv(["trial", "state", "macro_f1", "seconds", *keys, "note"], rows)
+
+
+def as_json(report: TuningReport) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    judged = report.judgement
+    return {
+        "member": report.member,
+        "trials": len(report.trials),
+        "failed": len(report.trials) - len(report.ranked),
+        "best": {
+            "trial": report.best.number,
+            "settings": dict(report.best.settings),
+            "inner_macro_f1": report.best.macro_f1,
+            "macro_f1": _interval(judged.found),
+        },
+        "own": {"inner_macro_f1": _known(report.own_macro_f1), "macro_f1": _interval(judged.own)},
+        "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
+        "judged_on": report.judged_on,
+        "judged_before": report.judged_before,
+        "rows": judged.rows,
+        "speakers": judged.speakers,
+        "rows_without_speaker": judged.rows_without_speaker,
+        "importances": dict(report.importances),
+        "verdict": list(report.verdict),
+    }
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    return -trial.macro_f1, trial.number
+
+
+def _interval(scored: Estimate | Difference) -> dict[str, float | None]:
+    return {"value": _known(scored.value), "low": _known(scored.low), "high": _known(scored.high)}
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
