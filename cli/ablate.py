@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sercache.evaluation.bootstrap import Difference, Estimate
-    from sercache.experiments.report import AblationReport, VariantResult
+    from sercache.experiments.ablation_report import AblationReport, VariantResult
 
 
 def ablate(
@@ -48,7 +48,7 @@ def ablate(
     Example: sercache ablate recipe.yaml --seeds 5
     """
     from sercache.experiments.ablation import run_ablation
-    from sercache.experiments.planning import plan_ablation
+    from sercache.experiments.ablation_plan import plan_ablation
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 

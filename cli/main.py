@@ -10,7 +10,20 @@ import typer
 import sercache
 from sercache.errors import Interrupted, SercacheError
 
-from . import ablate, bench, cache, corpus, demo, doctor, extract, stack, train_ensemble, transcribe, tune
+from . import (
+    ablate,
+    bench,
+    cache,
+    corpus,
+    demo,
+    doctor,
+    extract,
+    probe,
+    stack,
+    train_ensemble,
+    transcribe,
+    tune,
+)
 
 app = typer.Typer(
     name="sercache",
@@ -26,6 +39,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
 app.command("tune")(tune.tune)
 app.add_typer(cache.app, name="cache")

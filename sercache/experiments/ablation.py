@@ -1,9 +1,9 @@
 """The ablation: what macro-F1 loses when one ingredient of a member is taken out, over seeds and folds."""
 
 from sercache.events import Listener, ignore
-from sercache.experiments.judging import judge_ablation
-from sercache.experiments.planning import AblationPlan
-from sercache.experiments.report import AblationReport, as_csv, as_json
+from sercache.experiments.ablation_judging import judge_ablation
+from sercache.experiments.ablation_plan import AblationPlan
+from sercache.experiments.ablation_report import AblationReport, as_csv, as_json
 from sercache.files import write_atomically, write_json
 from sercache.interrupts import ShouldStop, never
 from sercache.training.ensemble import train_ensemble

@@ -14,9 +14,9 @@ from sercache.errors import RecipeError, TrainingError
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm
 from sercache.evaluation.metrics import macro_f1
 from sercache.experiments.ablation import run_ablation
-from sercache.experiments.judging import judge_ablation, seed_p_values
-from sercache.experiments.planning import plan_ablation
-from sercache.experiments.report import AblationReport, VariantResult, as_json
+from sercache.experiments.ablation_judging import judge_ablation, seed_p_values
+from sercache.experiments.ablation_plan import plan_ablation
+from sercache.experiments.ablation_report import AblationReport, VariantResult, as_json
 from sercache.experiments.variants import VARIANTS, Variant
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, load_recipe
@@ -225,7 +225,7 @@ def _trained(plan, errors=None):
         )
         for one in plan.recipe.members
     )
-    return EnsembleReport(Run(plan.recipe.output), members, 3, 0.0)
+    return EnsembleReport(Run(plan.recipe.output), members, 3, 0.0, "as planned")
 
 
 def test_the_luck_of_seeds_is_a_pooled_t_test():

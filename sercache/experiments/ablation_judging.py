@@ -11,8 +11,8 @@ from sercache.corpus.targets import consensus
 from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, confusion_metric, holm
 from sercache.evaluation.metrics import macro_f1_of_confusion
-from sercache.experiments.planning import FULL, AblationPlan
-from sercache.experiments.report import AblationReport, VariantResult
+from sercache.experiments.ablation_plan import FULL, AblationPlan
+from sercache.experiments.ablation_report import AblationReport, VariantResult
 from sercache.experiments.variants import VARIANTS
 from sercache.posteriors import Posteriors
 from sercache.run import Run

@@ -1,0 +1,202 @@
+"""The layer that carries the class is found, nothing leaks, and the numbers are those of a plain loop."""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.ledger import Ledger
+from sercache.cache.shard import StoredUtterance
+from sercache.cache.sources import Source
+from sercache.cache.store import FeatureSet
+from sercache.cache.writer import publish_shard, start_feature_set
+from sercache.errors import CacheError, EncoderError, Interrupted, TrainingError
+from sercache.experiments import linear_probe
+from sercache.experiments.layer_pooling import pooled_layer
+from sercache.experiments.layer_probe import probe_layers, save_probe
+from sercache.experiments.linear_probe import ProbeRows, chosen_by_the_others, probe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from run_builder import make_corpus
+
+LAYERS = ("layer-0", "layer-1", "layer-2", "last")
+CARRIER = 2
+
+
+def layered(folder, corpus, *, strength=2.0, missing=(), poison=None, layers=LAYERS, seed=0):
+    """Only layer 2 tells the classes apart."""
+    spec = FeatureSpec(
+        encoder="layered", revision="1", modality="text", layers=layers, num_layers=3, dim=4,
+        frame_rate_hz=None, sample_rate_hz=None, normalization="none", library="tests", dtype="float32",
+    )  # fmt: skip
+    generator = np.random.default_rng(seed)
+    rows = []
+    for utterance in corpus.utterances:
+        frames = generator.normal(size=(len(layers), int(generator.integers(2, 9)), 4))
+        if len(layers) > CARRIER:
+            frames[CARRIER] += strength * np.eye(3, 4)[int(np.argmax(utterance.votes))]
+        if utterance.id == poison:
+            frames[0, 0, 0] = np.nan
+        if utterance.id not in missing:
+            source = Source("0" * 32, 5, (None, None))
+            stored = tuple(frames.astype(np.float32))
+            rows.append(StoredUtterance(utterance.id, stored, float("nan"), source))
+    feature_set = start_feature_set(folder / "cache", spec)
+    publish_shard(feature_set, "0" * 12, rows)
+    return FeatureSet(feature_set.folder)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return make_corpus(tmp_path)
+
+
+def test_the_layer_that_carries_the_class_is_found(tmp_path, corpus):
+    report = probe_layers(layered(tmp_path, corpus), corpus, folds=4, with_sum=True)
+    assert [layer.name for layer in report.layers] == [*LAYERS, "sum of all"]
+    assert report.best.name == "layer-2"
+    assert report.best_kept.request == "2"
+    assert report.best.macro_f1.low > 0.7
+    assert set(report.blind_choices) == {"layer-2"}
+    assert report.chosen_blindly.value == report.best.macro_f1.value
+    others = [layer for layer in report.layers[:4] if layer is not report.best]
+    assert all(layer.behind_best.high < 0 for layer in others)
+    assert all(layer.macro_f1.value < 0.6 for layer in others)
+    assert report.best.ccc["arousal"].value > 0.6
+    assert report.rows == 64
+    assert report.speakers == 8
+
+
+def test_labels_that_nothing_tells_of_score_at_chance_and_the_blind_choice_is_not_above_the_best(
+    tmp_path, corpus
+):
+    feature_set = layered(tmp_path, corpus, strength=0.0)
+    reports = [probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200) for seed in range(4)]
+    assert np.mean([layer.macro_f1.value for one in reports for layer in one.layers]) < 0.42
+    assert all(one.chosen_blindly.value <= one.best.macro_f1.value for one in reports)
+    assert any("no layer can be told from it" in one.verdict for one in reports)
+
+
+def test_pooled_statistics_are_numpys(tmp_path, corpus):
+    feature_set = layered(tmp_path, corpus)
+    ids = corpus.ids[5:9]
+    one = pooled_layer(feature_set, ["layer-1"], ids)
+    both = pooled_layer(feature_set, ["layer-1", "last"], ids)
+    for row, utterance_id in enumerate(ids):
+        frames = feature_set.frames(utterance_id, "layer-1").astype(np.float64)
+        np.testing.assert_allclose(one[row], np.concatenate([frames.mean(axis=0), frames.std(axis=0)]))
+        summed = frames + feature_set.frames(utterance_id, "last")
+        np.testing.assert_allclose(both[row], np.concatenate([summed.mean(axis=0), summed.std(axis=0)]))
+    means = pooled_layer(feature_set, ["layer-1"], ids, deviation=False)
+    np.testing.assert_array_equal(means, one[:, :4])
+
+
+def rows_of(labels, folds, inner):
+    return ProbeRows(labels, np.full((len(labels), 0), 0.0), folds, tuple(inner), 3)
+
+
+def test_a_probe_is_the_plain_loop_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr(linear_probe, "_STRENGTHS", (0.1,))
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 120)
+    labels[:5] = -1
+    vectors = generator.normal(size=(120, 6)) * [1, 10, 100, 1, 1, 1] + 0.8 * np.eye(3, 6)[labels]
+    folds = np.arange(120) % 4
+    got = probe(vectors, rows_of(labels, folds, [np.zeros(120, bool)] * 4)).classes
+    for fold in range(4):
+        fit = (folds != fold) & (labels >= 0)
+        mean, deviation = vectors[fit].mean(axis=0), vectors[fit].std(axis=0)
+        model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000, tol=1e-6)
+        model.fit((vectors[fit] - mean) / deviation, labels[fit])
+        wanted = model.predict((vectors[folds == fold] - mean) / deviation)
+        assert (got[folds == fold] == wanted).mean() > 0.96  # ours stops at three digits
+
+
+def test_neither_scaling_nor_strength_ever_sees_the_judged_fold():
+    """The judged fold's vectors may be anything: the other folds' predictions do not move."""
+    generator = np.random.default_rng(0)
+    labels, folds = generator.integers(0, 3, 90), np.repeat(np.arange(3), 30)
+    vectors = generator.normal(size=(90, 4))
+    inner = [(folds == (fold + 1) % 3) & (np.arange(90) % 5 == 0) for fold in range(3)]
+    before = probe(vectors, rows_of(labels, folds, inner)).classes
+    changed, relabelled = vectors.copy(), labels.copy()
+    changed[folds == 0] *= 1e3
+    relabelled[folds == 0] = (relabelled[folds == 0] + 1) % 3
+    same_models = probe(np.where((folds == 0)[:, None], vectors, vectors), rows_of(relabelled, folds, inner))
+    assert (same_models.classes[folds == 0] == before[folds == 0]).all()
+    judged = [None]
+
+    def spy(built):
+        def build(strength):
+            model = built(strength)
+            fit = model.fit
+
+            def seen(x, y):
+                judged.append(len(x))
+                return fit(x, y)
+
+            model.fit = seen
+            return model
+
+        return build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear_probe, "_logistic", spy(linear_probe._logistic))
+        probe(changed, rows_of(labels, folds, inner))
+    assert set(judged[1:]) == {60, 60 - 6}  # all other folds, and those without the inner slice
+
+
+def test_the_blind_choice_takes_the_layer_that_is_best_elsewhere():
+    labels, folds = np.asarray([0, 1, 0, 1, 0, 1]), np.asarray([0, 0, 1, 1, 2, 2])
+    right, wrong = labels.copy(), 1 - labels
+    first = linear_probe.Probed(np.where(folds == 0, wrong, right), np.empty((6, 0)))
+    second = linear_probe.Probed(np.where(folds == 0, right, wrong), np.empty((6, 0)))
+    classes, choices = chosen_by_the_others([first, second], rows_of(labels, folds, [folds < 0] * 3))
+    assert choices == (0, 0, 0)
+    np.testing.assert_array_equal(classes, first.classes)
+
+
+def test_development_and_test_rows_are_never_touched(tmp_path):
+    corpus = make_corpus(tmp_path, splits=["train"] * 5 + ["development"] + ["test"] * 2)
+    report = probe_layers(layered(tmp_path, corpus), corpus, folds=3)
+    assert report.speakers == 5
+    assert report.rows == 40
+
+
+def test_one_layer_leaves_nothing_to_choose(tmp_path, corpus):
+    report = probe_layers(layered(tmp_path, corpus, layers=("last",)), corpus, folds=4, with_sum=True)
+    assert "there is one layer, and nothing to choose between" in report.verdict
+
+
+def test_what_cannot_be_probed_is_one_clear_line(tmp_path, corpus):
+    feature_set = layered(tmp_path, corpus, missing={"s1/2"}, poison="s2/3")
+    with pytest.raises(
+        TrainingError, match=r"lacks 1 of 72 training utterances, first 's1/2'; run sercache ext"
+    ):
+        probe_layers(feature_set, corpus)
+    ledger = Ledger(feature_set.folder)
+    ledger.record("s1/2", "encode", EncoderError("no frames"), "0" * 12)
+    ledger.save()
+    with pytest.raises(CacheError, match=r"utterance 's2/3' has frames that are no finite numbers"):
+        probe_layers(feature_set, corpus)
+    alike = replace(corpus, utterances=tuple(replace(row, votes=(1, 0, 0)) for row in corpus.utterances))
+    with pytest.raises(TrainingError, match="fewer than two consensus classes"):
+        probe_layers(feature_set, alike)
+    with pytest.raises(Interrupted):
+        probe_layers(feature_set, corpus, should_stop=lambda: True)
+
+
+def test_the_csv_has_a_row_per_layer(tmp_path, corpus):
+    report = probe_layers(layered(tmp_path, corpus), corpus, folds=4, samples=200)
+    save_probe(report, tmp_path / "probe.csv")
+    with (tmp_path / "probe.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["layer"] for row in rows] == list(LAYERS)
+    assert float(rows[CARRIER]["macro_f1"]) == pytest.approx(report.best.macro_f1.value, abs=1e-6)
+    assert rows[CARRIER]["minus_best"] == ""
+    assert float(rows[0]["minus_best"]) < 0
