@@ -67,7 +67,7 @@ def test_the_layer_that_carries_the_class_is_found(tmp_path, corpus):
     others = [layer for layer in report.layers[:4] if layer is not report.best]
     assert all(layer.behind_best.high < 0 for layer in others)
     assert all(layer.macro_f1.value < 0.6 for layer in others)
-    assert report.best.ccc["arousal"].value > 0.6
+    assert report.best.ccc["arousal"].value > 0.4
     assert report.rows == 64
     assert report.speakers == 8
 
