@@ -106,12 +106,14 @@ class LayerReport:
         where = f"On {self.rows:,} rows of {self.speakers} speakers"
         if len(self.layers) == 1:
             return f"{where}: there is one layer, and nothing to choose between."
-        rivals = [one.name for one in self.layers if one is not best and not one.is_clearly_worse]
-        if not rivals:
+        worse = [one.name for one in self.layers if one.is_clearly_worse]
+        if len(worse) == len(self.layers) - 1:
             return f"{where}: {best.name} is better than every other layer."
-        if len(rivals) == len(self.layers) - 1:
+        if not worse:
             return f"{where}: {best.name} scores highest, but no layer can be told from it."
-        return f"{where}: {best.name} scores highest; {', '.join(rivals)} cannot be told from it."
+        return (
+            f"{where}: {best.name} scores highest; of the others only {', '.join(worse)} can be told from it."
+        )
 
 
 def probe_layers(

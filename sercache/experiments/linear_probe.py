@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-"""C of the logistic regression, 1 / alpha of the ridge regression: the weak ones first, to start warm."""
+"""C of the logistic regression, 1 / alpha of the ridge regression."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def probe(vectors: Floats, rows: ProbeRows) -> Probed:
     classes = np.full(len(vectors), -1)
     attributes = np.full(rows.attributes.shape, np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum to three digits is enough
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weakly penalised and separable
         for fold, inner in enumerate(rows.inner):
             held_out, others = rows.folds == fold, rows.folds != fold
             known = rows.labels >= 0
@@ -127,7 +127,7 @@ class _Scaled:
 def _logistic(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, class_weight="balanced", max_iter=200, tol=1e-3)
+    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-6)
 
 
 def _ridge(strength: float) -> Any:
