@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sercache.stacking.table import Comparison, ComparisonRow
 
 
+_SHOWN_MEMBERS = 5
+
+
 def stack(
     run: Annotated[Path, typer.Argument(help="A run folder, made by sercache train-ensemble.")],
     allow_in_sample: Annotated[
@@ -42,7 +45,7 @@ def stack(
         )
     console.print(_table(comparison))
     console.print(_legend(comparison), style="dim", highlight=False)
-    for sentence in ("", *comparison.verdict, ""):
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         (folder.comparison_path, "this table, with an interval for every score"),
@@ -65,6 +68,18 @@ def _table(comparison: "Comparison") -> "Table":
     for row in comparison.rows:
         table.add_row(*_cells(row, comparison), style="dim" if row.is_baseline else "")
     return table
+
+
+def _leaning(comparison: "Comparison") -> list[str]:
+    """Say on which members the best stacker leans that does not treat them all alike."""
+    for row in comparison.rows:
+        if len(set(row.shares.values())) > 1:
+            by_share = sorted(row.shares.items(), key=lambda one: -one[1])
+            shown = ", ".join(f"{name} {share:.0%}" for name, share in by_share[:_SHOWN_MEMBERS])
+            rest = sum(share for _, share in by_share[_SHOWN_MEMBERS:])
+            others = f", {len(by_share) - _SHOWN_MEMBERS} more {rest:.0%}" if rest else ""
+            return [f"{row.stacker} leans on {shown}{others}."]
+    return []
 
 
 def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:

@@ -158,12 +158,24 @@ class LightGBMRecipe(_Strict):
     num_leaves: int = Field(7, ge=2)
     min_rows_per_leaf: int = Field(20, ge=1)
     threads: int = Field(1, ge=1)
+    soft_targets: Literal["duplicate", "objective"] = "duplicate"
+    """A row once per class with votes, weighted; or the gradient of the cross-entropy against the votes."""
 
 
 class StackingRecipe(_Strict):
     """The meta-level and its comparison."""
 
-    stackers: list[str] = ["best-single", "hard-vote", "soft-vote", "neural", "soup", "lightgbm"]
+    stackers: list[str] = [
+        "best-single",
+        "hard-vote",
+        "soft-vote",
+        "weighted-soft-vote",
+        "greedy-selection",
+        "logistic-regression",
+        "neural",
+        "soup",
+        "lightgbm",
+    ]
     neural: NeuralRecipe = NeuralRecipe()
     lightgbm: LightGBMRecipe = LightGBMRecipe()
     balance_exponent: float = Field(0.5, ge=0)

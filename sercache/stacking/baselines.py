@@ -20,6 +20,7 @@ class MajorityClass:
     kind = "majority"
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
+        self.shares: dict[str, float] = {}
         self.settings, self.seed = settings, seed
         self._signature: Signature
         self._probabilities: Floats  # (C,)

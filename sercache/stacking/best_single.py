@@ -20,6 +20,11 @@ class BestSingle:
         self._signature: Signature
         self.member: str
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """All for the chosen one."""
+        return {self.member: 1.0}
+
     def fit(self, rows: StackingRows) -> None:
         """Choose the member."""
         self._signature = Signature.of(rows.inputs)

@@ -1,5 +1,6 @@
 """LightGBM: gradient-boosted trees over the members' posteriors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -7,13 +8,14 @@ from typing import Any, Self
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.shares import EXPLAINED_ROWS, shares_of
 from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 _CLASS_MODEL = "classes.txt"
@@ -23,16 +25,19 @@ _LEAST_PROBABILITY = 1e-6
 class Boosting:
     """One multi-class model for the classes, one regression model per attribute.
 
-    LightGBM has no soft labels for several classes, so a row comes once for each class it has votes for,
-    weighted by its share and the class's weight. Like the neural meta-classifier it starts as the soft vote:
-    the trees learn what to add to the logarithm of the members' mean, and to their mean attributes. Early
-    stopping looks at the stopping slice only; without one a model gets as many rounds as its patience. Saved
-    in LightGBM's text format; a damaged text model can crash the process, so its digest is checked before it
-    is parsed.
+    LightGBM has no soft labels for several classes (LightGBM#6013). Either a row comes once for each class it
+    has votes for, weighted by its share and the class's weight (``soft_targets: duplicate``), or the gradient
+    of the weighted cross-entropy against the votes is given to it (``soft_targets: objective``).
+
+    Like the neural meta-classifier it starts as the soft vote: the trees learn what to add to the logarithm
+    of the members' mean, and to their mean attributes. Early stopping looks at the stopping slice only;
+    without one a model gets as many rounds as its patience. Saved in LightGBM's text format; a damaged text
+    model can crash the process, so its digest is checked before it is parsed.
     """
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        self.shares: dict[str, float] = {}
         self._signature: Signature
         self._class_model: lightgbm.Booster | None
         self._attribute_models: list[lightgbm.Booster | None]
@@ -42,10 +47,8 @@ class Boosting:
         self._signature = Signature.of(rows.inputs)
         fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
         weights = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
-        parameters = {"objective": "multiclass", "num_class": len(rows.inputs.classes)}
-        self._class_model = self._grow(
-            parameters, _class_examples(fit, weights), _class_examples(stop, weights)
-        )
+        self._class_model = self._grow_classes(fit, stop, weights)
+        self.shares = self._shares(rows.inputs)
         self._attribute_models = [
             self._grow(
                 {"objective": "regression"}, _attribute_examples(fit, index), _attribute_examples(stop, index)
@@ -80,14 +83,14 @@ class Boosting:
         files = {
             name: model.model_to_string().encode() for name, model in models.items() if model is not None
         }
-        SavedStacker("lightgbm", self._signature, {}, files).write(folder)
+        SavedStacker("lightgbm", self._signature, {"shares": self.shares}, files).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
         saved = SavedStacker.read(folder, "lightgbm")
         loaded = cls(StackingRecipe(), 0)
-        loaded._signature = saved.signature
+        loaded._signature, loaded.shares = saved.signature, dict(saved.learned["shares"])
         loaded._class_model = _parse(saved.files.get(_CLASS_MODEL))
         loaded._attribute_models = [
             _parse(saved.files.get(_attribute_file(index)))
@@ -95,8 +98,34 @@ class Boosting:
         ]
         return loaded
 
+    def _shares(self, inputs: StackingInputs) -> dict[str, float]:
+        """Return how much each member counts in what the trees add to the vote."""
+        if self._class_model is None:
+            return {}
+        features = inputs.features()[:EXPLAINED_ROWS]
+        values = np.asarray(self._class_model.predict(features, pred_contrib=True, num_threads=1))
+        by_class = values.reshape(len(features), len(inputs.classes), -1)[:, :, :-1]  # the last is the mean
+        by_member = by_class.reshape(len(features), len(inputs.classes), len(inputs.members), -1).sum(axis=3)
+        return shares_of(by_member.transpose(0, 2, 1), inputs.members)
+
+    def _grow_classes(
+        self, fit: StackingRows, stop: StackingRows, weights: Floats
+    ) -> lightgbm.Booster | None:
+        num_classes = len(weights)
+        if self.settings.lightgbm.soft_targets == "duplicate":
+            parameters: dict[str, Any] = {"objective": "multiclass", "num_class": num_classes}
+            return self._grow(parameters, _class_examples(fit, weights), _class_examples(stop, weights))
+        masses = [_weighted_votes(fit, weights), _weighted_votes(stop, weights)]
+        parameters = {"objective": soft_objective(masses[0]), "num_class": num_classes}
+        examples = [_whole_rows(rows, mass) for rows, mass in zip((fit, stop), masses, strict=True)]
+        return self._grow(parameters, examples[0], examples[1], soft_metric(masses[1]))
+
     def _grow(
-        self, objective: dict[str, Any], fit: "_Examples", stop: "_Examples"
+        self,
+        objective: dict[str, Any],
+        fit: "_Examples",
+        stop: "_Examples",
+        metric: Callable[[Floats, lightgbm.Dataset], tuple[str, float, bool]] | None = None,
     ) -> lightgbm.Booster | None:
         if not len(fit.targets):
             return None
@@ -125,6 +154,7 @@ class Boosting:
             grown_on,
             settings.rounds,
             valid_sets=[stopped_on],
+            feval=metric,
             callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
         )
         return lightgbm.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration))
@@ -146,6 +176,50 @@ def _class_examples(rows: StackingRows, weights: Floats) -> _Examples:
     which, classes = np.nonzero(votes)
     weighted = (votes * weights)[which, classes]
     return _Examples(rows.inputs.features()[which], classes, weighted, _class_start(rows.inputs)[which])
+
+
+def _whole_rows(rows: StackingRows, mass: Floats) -> "_Examples":
+    """Return the rows that weigh anything, once each; what they should be is for the objective to know."""
+    counts = mass.sum(axis=1) > 0
+    inputs = rows.inputs
+    nothing = np.zeros(int(counts.sum()))
+    return _Examples(inputs.features()[counts], nothing, nothing + 1, _class_start(inputs)[counts])
+
+
+def _weighted_votes(rows: StackingRows, weights: Floats) -> Floats:
+    return np.asarray(np.nan_to_num(rows.soft_targets, nan=0.0) * weights)
+
+
+def soft_objective(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[Floats, Floats]]:
+    """Return gradient and Hessian of ``-sum(mass * log_softmax(scores))``, as LightGBM wants them.
+
+    The diagonal of the Hessian comes times C / (C - 1), as in LightGBM's own multi-class objective (Friedman
+    2001, section 4.6).
+
+    Args:
+        mass: ``(N, C)``, the votes' shares times the classes' weights; rows without any do not count.
+    """
+    counted = mass[mass.sum(axis=1) > 0]
+    total = counted.sum(axis=1, keepdims=True)
+    factor = mass.shape[1] / max(1, mass.shape[1] - 1)
+
+    def objective(scores: Floats, _: lightgbm.Dataset) -> tuple[Floats, Floats]:
+        probabilities = softmax(scores, axis=1)
+        curvature = factor * total * probabilities * (1 - probabilities)
+        return total * probabilities - counted, np.maximum(curvature, np.finfo(np.float32).eps)
+
+    return objective
+
+
+def soft_metric(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[str, float, bool]]:
+    """Return the weighted cross-entropy against the votes, for early stopping."""
+    counted = mass[mass.sum(axis=1) > 0]
+
+    def metric(scores: Floats, _: lightgbm.Dataset) -> tuple[str, float, bool]:
+        logs = log_softmax(scores, axis=1)
+        return "soft_log_loss", float(-(counted * logs).sum() / counted.sum()), False
+
+    return metric
 
 
 def _class_start(inputs: StackingInputs) -> Floats:

@@ -125,6 +125,7 @@ def judge(
             predict_seconds=result.predict_seconds,
             fitting_macro_f1=result.fitting_macro_f1,
             leak_gap=result.fitting_macro_f1 - macro_f1[result.name],
+            shares=result.shares,
             folder=run.stacker_folder(result.name),
         )
 

@@ -9,6 +9,7 @@ from sercache.recipe import StackingRecipe
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.shares import equal_shares
 
 
 class HardVote:
@@ -20,11 +21,13 @@ class HardVote:
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        self.shares: dict[str, float] = {}
         self._signature: Signature
 
     def fit(self, rows: StackingRows) -> None:
         """Remember the names."""
         self._signature = Signature.of(rows.inputs)
+        self.shares = equal_shares(rows.inputs.members)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return the shares of votes, and the mean of the attributes."""
@@ -43,4 +46,5 @@ class HardVote:
         """Read what :meth:`save` wrote."""
         loaded = cls(StackingRecipe(), 0)
         loaded._signature = SavedStacker.read(folder, "hard-vote").signature
+        loaded.shares = equal_shares(loaded._signature.members)
         return loaded

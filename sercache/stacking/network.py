@@ -9,6 +9,7 @@ import numpy as np
 from sercache.errors import StackingError
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingInputs
+from sercache.stacking.shares import linear_shares
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ class Network:
             return cls(**load(content))
         except (SafetensorError, TypeError) as error:
             raise StackingError(f"not the weights of a neural meta-classifier ({error})") from error
+
+    def shares(self, inputs: StackingInputs) -> dict[str, float]:
+        """Return how much each member counts for the classes; nothing with a hidden layer."""
+        if not self.is_linear:
+            return {}
+        classes = slice(0, len(inputs.classes))
+        weight = self.vote[:, classes] + self.weight[:, classes]
+        return linear_shares(network_features(inputs), weight, inputs.members)
+
+    @classmethod
+    def between(cls, first: "Network", second: "Network", step: float) -> Self:
+        """Return the network that lies ``step`` (0..1) of the way from ``first`` to ``second``."""
+        names = [part.name for part in fields(cls)]
+        return cls(
+            **{name: (1 - step) * getattr(first, name) + step * getattr(second, name) for name in names}
+        )
 
     @classmethod
     def average(cls, networks: Sequence["Network"]) -> Self:

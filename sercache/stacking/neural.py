@@ -24,6 +24,7 @@ class Neural:
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        self.shares: dict[str, float] = {}
         self._signature: Signature
         self._network: Network
         self._epoch: int
@@ -33,6 +34,7 @@ class Neural:
         self._signature = Signature.of(rows.inputs)
         (run,), _ = fit_runs(rows, self.settings, self.seed, runs=1)
         self._network, self._epoch = run.network, run.epoch
+        self.shares = self._network.shares(rows.inputs)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return what the network says."""
@@ -41,7 +43,8 @@ class Neural:
     def save(self, folder: Path) -> None:
         """Write the weights."""
         files = {_WEIGHTS: self._network.to_bytes()}
-        SavedStacker("neural", self._signature, {"epoch": self._epoch}, files).write(folder)
+        learned = {"epoch": self._epoch, "shares": self.shares}
+        SavedStacker("neural", self._signature, learned, files).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -49,6 +52,7 @@ class Neural:
         saved = SavedStacker.read(folder, "neural")
         loaded = cls(StackingRecipe(), 0)
         loaded._signature, loaded._epoch = saved.signature, saved.learned["epoch"]
+        loaded.shares = dict(saved.learned["shares"])
         loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
         return loaded
 

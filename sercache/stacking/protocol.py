@@ -1,5 +1,6 @@
 """What every stacker is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -29,7 +30,13 @@ class Stacker(Protocol):
     Args:
         settings: the recipe's ``stacking``.
         seed: of everything random in ``fit``.
+
+    Attributes:
+        shares: how much each member counts for the classes, once fitted: shares of its Shapley values
+            (:mod:`sercache.stacking.shares`) or its weight. Empty where that is not defined.
     """
+
+    shares: Mapping[str, float]
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None: ...
 

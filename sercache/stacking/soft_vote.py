@@ -7,6 +7,7 @@ from sercache.recipe import StackingRecipe
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.shares import equal_shares
 
 
 class SoftVote:
@@ -14,11 +15,13 @@ class SoftVote:
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        self.shares: dict[str, float] = {}
         self._signature: Signature
 
     def fit(self, rows: StackingRows) -> None:
         """Remember the names."""
         self._signature = Signature.of(rows.inputs)
+        self.shares = equal_shares(rows.inputs.members)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return the means over members."""
@@ -34,4 +37,5 @@ class SoftVote:
         """Read what :meth:`save` wrote."""
         loaded = cls(StackingRecipe(), 0)
         loaded._signature = SavedStacker.read(folder, "soft-vote").signature
+        loaded.shares = equal_shares(loaded._signature.members)
         return loaded

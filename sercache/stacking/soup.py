@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from sercache.errors import StackingError
 from sercache.recipe import StackingRecipe
 from sercache.stacking.network import Network
@@ -15,6 +17,7 @@ from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
 
 _WEIGHTS = "weights.safetensors"
+_BARRIER_STEPS = 11
 
 
 class Soup:
@@ -26,6 +29,7 @@ class Soup:
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
+        self.shares: dict[str, float] = {}
         self._signature: Signature
         self._network: Network
         self.recipe: dict[str, object]
@@ -35,6 +39,7 @@ class Soup:
         self._signature = Signature.of(rows.inputs)
         runs, stop = fit_runs(rows, self.settings, self.seed, self.settings.neural.runs)
         self._network, self.recipe = choose_soup(runs, stop)
+        self.shares = self._network.shares(rows.inputs)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return what the averaged network says."""
@@ -42,14 +47,16 @@ class Soup:
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights, and how they came about."""
-        SavedStacker("soup", self._signature, self.recipe, {_WEIGHTS: self._network.to_bytes()}).write(folder)
+        learned = {"recipe": self.recipe, "shares": self.shares}
+        SavedStacker("soup", self._signature, learned, {_WEIGHTS: self._network.to_bytes()}).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
         saved = SavedStacker.read(folder, "soup")
         loaded = cls(StackingRecipe(), 0)
-        loaded._signature, loaded.recipe = saved.signature, dict(saved.learned)
+        loaded._signature, loaded.recipe = saved.signature, dict(saved.learned["recipe"])
+        loaded.shares = dict(saved.learned["shares"])
         loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
         return loaded
 
@@ -69,6 +76,17 @@ def average_runs(runs: Sequence[TrainedRun]) -> Network:
             "correspond; train them from one initialisation, or set stacking.neural.hidden to 0"
         )
     return Network.average([run.network for run in runs])
+
+
+def barrier(first: Network, second: Network, rows: StackingRows) -> float:
+    """Return how far the log-loss rises above the straight line on the way from one network to the other.
+
+    Zero or less: the two lie in one basin, and the mean of their weights is as good as they are (Frankle et
+    al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2).
+    """
+    steps = np.linspace(0.0, 1.0, _BARRIER_STEPS)
+    losses = [stand(Network.between(first, second, step), rows).log_loss for step in steps.tolist()]
+    return float(np.max(np.asarray(losses) - np.interp(steps, [0.0, 1.0], [losses[0], losses[-1]])))
 
 
 def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Network, dict[str, object]]:
@@ -107,5 +125,6 @@ def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Net
             "best run": asdict(standings[best]),
         },
         "epochs": [run.epoch for run in runs],
+        "barrier": max((barrier(runs[best].network, run.network, held_out) for run in runs), default=0.0),
     }
     return network, description

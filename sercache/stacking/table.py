@@ -28,6 +28,7 @@ class ComparisonRow:
         predict_seconds: of all judged rows.
         fitting_macro_f1: macro-F1 on the rows it was fitted on.
         leak_gap: ``fitting_macro_f1`` minus macro-F1 on the judged rows.
+        shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
     """
 
@@ -39,6 +40,7 @@ class ComparisonRow:
     predict_seconds: float
     fitting_macro_f1: float
     leak_gap: float
+    shares: Mapping[str, float]
     folder: Path
 
 

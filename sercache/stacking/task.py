@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.saved import SavedStacker
 
-_VERSION = 1
+_VERSION = 2
 """Part of the input digest: raise it when the same inputs give other results."""
 
-_FIGURES = ("fitting_macro_f1", "fit_seconds", "predict_seconds")
+_FIGURES = ("fitting_macro_f1", "fit_seconds", "predict_seconds", "shares")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class StackerResult:
         fitting_macro_f1: on the rows it was fitted on, all rounds together; NaN if none has a consensus.
         fit_seconds: to fit on all fitting rows.
         predict_seconds: to predict all judged rows.
+        shares: how much each member counts in the stacker fitted on all fitting rows.
     """
 
     name: str
@@ -89,6 +90,7 @@ class StackerResult:
     fitting_macro_f1: float
     fit_seconds: float
     predict_seconds: float
+    shares: Mapping[str, float]
 
     @property
     def prediction(self) -> Prediction:
@@ -167,6 +169,7 @@ def run_stacker(
         fitting_macro_f1=float(macro_f1_of_confusion(seen)),
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds,
+        shares=dict(stacker.shares),
     )
     stacker.save(folder)
     result.posteriors.save(folder / "posteriors.parquet")

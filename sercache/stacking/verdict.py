@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 
 from sercache.evaluation.bootstrap import Difference, Estimate, holm
 
-SIMPLEST_FIRST = ("best-single", "soft-vote", "hard-vote", "neural", "soup", "lightgbm")
+SIMPLEST_FIRST = (
+    "best-single",
+    "soft-vote",
+    "hard-vote",
+    "weighted-soft-vote",
+    "greedy-selection",
+    "logistic-regression",
+    "neural",
+    "soup",
+    "lightgbm",
+)
 _FEW_SPEAKERS = 10
 
 

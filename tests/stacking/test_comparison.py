@@ -8,7 +8,7 @@ import pytest
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation import metrics
 from sercache.posteriors import ALL_FOLDS, Posteriors
-from sercache.recipe import load_recipe
+from sercache.recipe import StackingRecipe, load_recipe
 from sercache.stacking import task
 from sercache.stacking.comparison import compare, make_plan
 from sercache.stacking.registry import load_stacker
@@ -18,7 +18,7 @@ QUICK = {
     "lightgbm": {"rounds": 20, "patience": 5},
     "bootstrap_samples": 200,
 }
-EVERY = {"best-single", "hard-vote", "soft-vote", "neural", "soup", "lightgbm", "majority", "chance"}
+EVERY = {*StackingRecipe().stackers, "majority", "chance"}
 
 
 def by_name(comparison):
