@@ -96,14 +96,14 @@ class Logistic:
         }
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         files = {"weights.safetensors": content}
-        SavedStacker("logistic-regression", self._signature, {"shares": self.shares}, files).write(folder)
+        SavedStacker("logistic", self._signature, {"shares": self.shares}, files).write(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
         from safetensors.numpy import load
 
-        saved = SavedStacker.read(folder, "logistic-regression")
+        saved = SavedStacker.read(folder, "logistic")
         loaded = cls(StackingRecipe(), 0)
         arrays = load(saved.files["weights.safetensors"])
         loaded._signature, loaded.shares = saved.signature, dict(saved.learned["shares"])

@@ -20,7 +20,7 @@ class WeightedVote(Mixture):
     are convex, so there is nothing to stop early.
     """
 
-    kind = "weighted-soft-vote"
+    kind = "weighted"
 
     def learned_weights(self, rows: StackingRows) -> tuple[Floats, Floats]:
         """Return the best weights; equal ones where there is nothing to learn from."""

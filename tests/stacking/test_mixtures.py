@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from sklearn.metrics import f1_score
 
 from sercache.recipe import StackingRecipe
-from sercache.stacking.greedy_selection import GreedySelection, chosen_counts
+from sercache.stacking.greedy_vote import GreedyVote, chosen_counts
 from sercache.stacking.weighted_vote import WeightedVote, likeliest_weights, nearest_weights
 
 UNBALANCED = StackingRecipe(balance_exponent=0.0)
@@ -72,7 +72,7 @@ def test_a_member_that_knows_nothing_gets_no_weight(simulate):
     blinded = np.array(rows.inputs.attribute_values)
     blinded[:, 1, 0] = rng.uniform(1, 7, len(rows))
     rows = replace(rows, inputs=replace(rows.inputs, class_probabilities=noise, attribute_values=blinded))
-    for stacker in (WeightedVote(UNBALANCED, 0), GreedySelection(UNBALANCED, 0)):
+    for stacker in (WeightedVote(UNBALANCED, 0), GreedyVote(UNBALANCED, 0)):
         stacker.fit(rows)
         assert stacker.shares["m1"] < 0.12
         assert sum(stacker.shares.values()) == pytest.approx(1)
@@ -102,7 +102,7 @@ def slow_selection(rows, steps=50):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_greedy_selection_is_caruanas(seed, simulate):
+def test_greedy_vote_is_caruanas(seed, simulate):
     rows = simulate(seed=seed, speakers=4, rows=20, members=4, skill=0.8).rows()
     np.testing.assert_array_equal(chosen_counts(rows), slow_selection(rows))
 

@@ -12,14 +12,14 @@ from sercache.stacking.registry import STACKERS, load_stacker
 from sercache.stacking.saved import SavedStacker
 
 LEARNING = (
-    "weighted-soft-vote",
-    "greedy-selection",
-    "logistic-regression",
+    "weighted",
+    "greedy",
+    "logistic",
     "neural",
     "soup",
     "lightgbm",
 )
-UNBIASING = ("logistic-regression", "neural", "soup", "lightgbm")
+UNBIASING = ("logistic", "neural", "soup", "lightgbm")
 EVERY = ("best-single", "hard-vote", "soft-vote", *LEARNING, "majority", "chance")
 QUICK = StackingRecipe(
     neural=NeuralRecipe(runs=3, epochs=15, patience=5), lightgbm=LightGBMRecipe(rounds=30, patience=5)

@@ -9,7 +9,7 @@ from sercache.stacking.rows import Floats, StackingRows
 _MOST_STEPS = 50
 
 
-class GreedySelection(Mixture):
+class GreedyVote(Mixture):
     """Ensemble selection with replacement (Caruana et al. 2004, sections 2 and 2.1).
 
     Each step adds the member with which the soft vote of those chosen so far has the highest macro-F1, and
@@ -17,7 +17,7 @@ class GreedySelection(Mixture):
     for its classes counts as much for its attributes.
     """
 
-    kind = "greedy-selection"
+    kind = "greedy"
 
     def learned_weights(self, rows: StackingRows) -> tuple[Floats, Floats]:
         """Return how often each member was chosen, as shares."""
