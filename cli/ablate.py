@@ -78,7 +78,8 @@ def _show(report: "AblationReport") -> None:
     console.print(
         f"Member {report.member}, {report.rows} out-of-fold rows with a consensus class that all have. "
         "Macro-F1: mean and standard deviation over seeds. Intervals: 95 %, over speakers. p: that speakers, "
-        "or the luck of the seeds, make the difference; Holm-corrected. Paper: on MSP-Podcast.",
+        "or the luck of the seeds (with one order of rows), make the difference; Holm-corrected. "
+        "Paper: on MSP-Podcast.",
         style="dim",
         markup=False,
         highlight=False,

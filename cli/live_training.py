@@ -52,6 +52,7 @@ class _Board:
         self.latest: dict[str, Event] = {}
         self.finished: set[str] = set()
         self.failed: set[str] = set()
+        self.best: dict[str, float] = {}
         self.started = time.monotonic()
         self.epochs_here = 0
 
@@ -59,10 +60,12 @@ class _Board:
         if event.kind == "finish":
             self.finished.add(event.task)
         elif event.kind == "warning":
-            self.failed.add(event.task)
+            self.failed.update(event.task.split(" + "))  # a process that died takes a whole group with it
         elif event.kind in ("start", "advance"):
             self.epochs_here += event.kind == "advance"
             self.latest[event.task] = event
+        if "best" in event.values:
+            self.best[event.task] = float(event.values["best"])
 
     def print_line(self, event: Event) -> None:
         from .console import progress_console
@@ -71,12 +74,11 @@ class _Board:
         if event.kind in ("note", "warning"):
             style = "yellow" if event.kind == "warning" else None
             progress_console.print(event.message, style=style, markup=False, highlight=False)
-        if event.kind == "finish" and event.task in self.latest:
-            epochs = self.latest[event.task].values.get("epoch", 0)
-            progress_console.print(
-                f"{event.task}: {epochs} epochs, macro-F1 {float(event.values['best']):.3f} on its stop rows",
-                highlight=False,
-            )
+        if event.kind == "finish" and event.task in self.best:
+            epochs = self.latest[event.task].values.get("epoch")
+            trained = "trained before" if epochs is None else f"{epochs} epochs"
+            score = f"macro-F1 {self.best[event.task]:.3f} on its stop rows"
+            progress_console.print(f"{event.task}: {trained}, {score}", highlight=False)
 
     def table(self) -> "Table":
         from rich.table import Table
@@ -100,8 +102,7 @@ class _Board:
 
     def _summary(self) -> str:
         elapsed = time.monotonic() - self.started
-        scores = [float(event.values["best"]) for event in self.latest.values() if "best" in event.values]
-        best = f", best macro-F1 on stop rows {max(scores):.3f}" if scores else ""
+        best = f", best macro-F1 on stop rows {max(self.best.values()):.3f}" if self.best else ""
         left = f", at most {_clock(self._seconds_left(elapsed))} left" if self.epochs_here else ""
         return (
             f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}{left}; "
@@ -123,13 +124,13 @@ class _Board:
         event = self.latest.get(name)
         if name in self.failed:
             return "[red]failed"
-        if event is None:
-            return "[green]done" if name in self.finished else "[dim]-"
-        if not event.values:
-            return "[dim]epoch 0"
-        best = f"{float(event.values['best']):.3f}"
+        best = f"{self.best[name]:.3f}" if name in self.best else "done"
         if name in self.finished:
             return f"[green]{best}"
+        if event is None:
+            return "[dim]-"
+        if not event.values:
+            return "[dim]epoch 0"
         return f"[bold]{best}[/] [dim]s{event.values['stage']} e{event.values['epoch']}/{event.total:.0f}"
 
 

@@ -24,7 +24,7 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a .csv; of a cache, one per feature set.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which cached layer of an encoder is best on a corpus: a linear probe on each, out of fold.
 
@@ -33,7 +33,7 @@ def probe(
     Example: sercache probe cache/wavlm-0123456789ab corpus.csv
     """
     from sercache.corpus.manifest import read_corpus
-    from sercache.experiments.layer_probe import probe_layers, save_probe
+    from sercache.experiments.layer_probe import as_json, probe_layers, save_probe
     from sercache.interrupts import stop_flag
 
     from .cache_folders import open_feature_sets
@@ -60,10 +60,8 @@ def probe(
         if output is not None:
             name = f"{output.stem}-{report.folder.name}{output.suffix}" if len(reports) > 1 else output.name
             save_probe(report, output.with_name(name))
-    if as_json:
-        import dataclasses
-
-        console.print_json(data=[dataclasses.asdict(report) for report in reports], default=str)
+    if json:
+        console.print_json(data=[as_json(report) for report in reports])
         return
     for report in reports:
         _show(report)
@@ -83,7 +81,7 @@ def _show(report: "LayerReport") -> None:
     for name in report.layers[0].ccc:
         table.add_column(f"CCC {name}", justify="right")
     table.add_column("minus the best [95 %]", justify="right", no_wrap=True)
-    table.add_column("p (Holm)", justify="right")
+    table.add_column("p", justify="right")
     highest = max(layer.macro_f1.value for layer in report.layers)
     for layer in report.layers:
         behind = layer.behind_best
@@ -103,8 +101,9 @@ def _show(report: "LayerReport") -> None:
     table.add_row("chosen without looking", _with_interval(report.chosen_blindly))
     console.print(table)
     console.print(
-        f"Chosen without looking: the layer that is best on the other folds ({blind}); what a choice among "
-        f"{len(report.layers)} is honestly worth. Intervals and p over speakers.",
+        f"Chosen without looking: for each fold the layer that is best on other speakers ({blind}); what a "
+        f"choice among {len(report.layers)} is honestly worth. Intervals over speakers; p: as good as the "
+        "best, corrected for having picked it.",
         style="dim",
         highlight=False,
         markup=False,

@@ -53,6 +53,10 @@ class BundleError(SercacheError):
     """A bundle is damaged or of a format that this version does not read."""
 
 
+class ProcessDied(SercacheError):
+    """A worker process was killed or ran out of memory; the same command tries its task again."""
+
+
 class Interrupted(SercacheError):
     """The user asked to stop; what is finished is on disk, and the same command goes on from there."""
 

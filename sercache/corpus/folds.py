@@ -108,8 +108,8 @@ def inner_slice(corpus: Corpus, share: float, seed: int) -> tuple[tuple[str, ...
     Raises:
         CorpusError: there is only one speaker.
     """
-    if not 0 < share < 1:
-        raise CorpusError(f"share is {share:g}; it must lie between 0 and 1")
+    if not 0 < share <= 0.5:
+        raise CorpusError(f"share is {share:g}; it must lie above 0 and be at most 0.5")
     ordered = corpus.select(sorted(corpus.ids))
     speakers = len(set(_speakers(ordered, "together")))
     count = min(max(2, round(1 / share)), max(2, speakers))

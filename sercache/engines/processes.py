@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sercache.engines.protocol import Task
-from sercache.errors import Interrupted, SercacheError
+from sercache.errors import Interrupted, ProcessDied, SercacheError
 from sercache.events import Event, Listener
 from sercache.interrupts import ShouldStop
 
@@ -86,7 +86,7 @@ def _error_of(future: "Future[None]", name: str) -> SercacheError | None:
     except SercacheError as error:
         return error
     except BrokenProcessPool:
-        return SercacheError(f"{name}: its process died (out of memory?); the same command tries it again")
+        return ProcessDied(f"{name}: its process died (out of memory?); the same command tries it again")
     return None
 
 

@@ -17,6 +17,7 @@ many ways there are to swap the two sides of each speaker, and all of them are e
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from sercache.evaluation.metrics import ConfusionMetric, Floats, Labels
 
 _CELLS_PER_CHUNK = 4_000_000
+_NO_DEVIATION = 1e-12
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,35 @@ class SpeakerBootstrap:
         low, high = self.interval(replicates)
         return Difference(first.value - second.value, low, high, self.p_value(replicates))
 
+    def best_p_values(self, metrics: Sequence[SumMetric]) -> Floats:
+        """Return, for each of several scores, the p-value of 'it is as good as the highest', ``(K,)``.
+
+        The highest was picked by looking at the same rows, so a difference to it, in units of its own
+        deviation, is compared with the largest that any pair of K equally good scores shows (single-step
+        max-T, Westfall and Young 1993): true for all K together. NaN for the highest itself, and where there
+        is one speaker.
+        """
+        from scipy.stats import norm, t
+
+        values = np.asarray([metric.value for metric in metrics])
+        p_values, count = np.full(len(values), np.nan), self.cluster_count
+        best = int(values.argmax())
+        if count < 2 or len(values) < 2:
+            return p_values
+        replicates = np.stack([self.replicates(metric) for metric in metrics])  # (K, samples)
+        noise = replicates[:, ~np.isnan(replicates).any(axis=0)] - values[:, None]
+        largest = np.zeros(noise.shape[1])
+        for first, second in combinations(range(len(values)), 2):
+            pair = noise[first] - noise[second]
+            np.maximum(largest, np.abs(pair) / max(float(pair.std()), _NO_DEVIATION), out=largest)
+        for index in set(range(len(values))) - {best}:
+            deviation = max(float((noise[best] - noise[index]).std()), _NO_DEVIATION)
+            # The deviation comes from few speakers, so this is a t; the draws are as good as normal.
+            statistic = (values[best] - values[index]) / deviation * np.sqrt((count - 1) / count)
+            beyond = int((largest >= norm.isf(t.sf(statistic, count - 1))).sum())
+            p_values[index] = max((beyond + 1) / (noise.shape[1] + 1), 2.0 ** (1 - count))
+        return p_values
+
     def interval(self, replicates: Floats) -> tuple[float, float]:
         """Return the expanded percentile interval of the replicates; undefined replicates are left out."""
         from scipy.stats import norm, t
@@ -160,7 +191,7 @@ class SpeakerBootstrap:
         beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
         tail = min((beyond + 1) / (len(known) + 1), 0.5)
         if beyond == 0:
-            tail = min(tail, float(norm.cdf(-abs(known.mean()) / max(float(known.std()), 1e-12))))
+            tail = min(tail, float(norm.cdf(-abs(known.mean()) / max(float(known.std()), _NO_DEVIATION))))
         p_value = 2 * t.cdf(norm.ppf(tail) * np.sqrt((count - 1) / count), count - 1)
         return float(np.clip(p_value, 2.0 ** (1 - count), 1.0))
 

@@ -86,7 +86,8 @@ def seed_p_values(full: Sequence[float], variants: Sequence[Sequence[float]]) ->
 
     A t-test against ``full`` with the seeds' variance pooled over all variants, as in Dunnett (1955): a
     handful of seeds is too few to know it of each. The seeds are not paired: a member's initialisation
-    depends on its name too. NaN where there is one seed.
+    depends on its name too. The order of rows and the draws of stage 2 are the same for all seeds, so their
+    luck is not in it. NaN where there is one seed.
 
     Args:
         full: the full member's score with each seed.

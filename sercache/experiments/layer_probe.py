@@ -6,9 +6,11 @@ Livescu 2021), and emotion is rarely in the last one. A probe costs minutes and 
 
 import csv
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +27,11 @@ from sercache.evaluation.bootstrap import (
     SumMetric,
     ccc_metric,
     confusion_metric,
-    holm,
 )
 from sercache.evaluation.metrics import ConfusionMetric, macro_f1_of_confusion, uar_of_confusion
 from sercache.events import Event, Listener, ignore
 from sercache.experiments.layer_pooling import pooled_layer
-from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_by_the_others, probe
+from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import write_atomically
 from sercache.interrupts import ShouldStop, never
 from sercache.seeds import derive_seed
@@ -50,7 +51,8 @@ class LayerScore:
         uar: likewise.
         ccc: of each attribute.
         behind_best: macro-F1 minus the best layer's; None for the best.
-        p_value: of that difference, Holm-corrected over the layers; NaN for the best.
+        p_value: that it is as good as the best, for all layers together
+            (:meth:`~sercache.evaluation.bootstrap.SpeakerBootstrap.best_p_values`); NaN for the best.
     """
 
     name: str
@@ -164,7 +166,7 @@ def probe_layers(
     speakers = [row.speaker for row in chosen.utterances]
     bootstrap = SpeakerBootstrap(speakers, samples, derive_seed(seed, "probe"))
     scores = _scores(wanted, probed, rows, corpus.attribute_names, bootstrap)
-    classes, choices = chosen_by_the_others(probed, rows)
+    classes, choices = chosen_on_inner_rows(probed, rows)
     blind = confusion_metric(rows.labels, classes, rows.num_classes, macro_f1_of_confusion)
     return LayerReport(
         feature_set.folder,
@@ -192,7 +194,7 @@ def _scores(
     behind = {
         index: bootstrap.difference(metric, f1[best]) for index, metric in enumerate(f1) if index != best
     }
-    p_values = dict(zip(behind, holm([one.p_value for one in behind.values()]).tolist(), strict=True))
+    p_values = bootstrap.best_p_values(f1).tolist()
     return tuple(
         LayerScore(
             name=name,
@@ -206,7 +208,7 @@ def _scores(
                 )
             },
             behind_best=behind.get(index),
-            p_value=p_values.get(index, float("nan")),
+            p_value=p_values[index],
         )
         for index, (name, request, _) in enumerate(wanted)
     )
@@ -220,7 +222,7 @@ def save_probe(report: LayerReport, path: Path) -> None:
     writer.writerow(
         ["layer", "macro_f1", "macro_f1_low", "macro_f1_high", "uar", "uar_low", "uar_high"]
         + [f"ccc:{name}" for name in attributes]
-        + ["minus_best", "minus_best_low", "minus_best_high", "p_holm"]
+        + ["minus_best", "minus_best_low", "minus_best_high", "p_value"]
     )
     for layer in report.layers:
         behind = layer.behind_best
@@ -230,6 +232,23 @@ def save_probe(report: LayerReport, path: Path) -> None:
             + ([*_numbers(behind), f"{layer.p_value:.6f}"] if behind is not None else [""] * 4)
         )
     write_atomically(path, text.getvalue())
+
+
+def as_json(report: LayerReport) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    known: dict[str, Any] = _known(asdict(report))
+    return known | {"best": report.best.name, "verdict": report.verdict}
+
+
+def _known(value: Any) -> Any:
+    """Return a value with None for every number that is none, and text for a path."""
+    if isinstance(value, dict):
+        return {key: _known(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def _numbers(estimate: Estimate | Difference) -> list[str]:
@@ -260,6 +279,10 @@ def _rows(feature_set: FeatureSet, corpus: Corpus, folds: int, seed: int) -> tup
     numbers = assign_folds(chosen, folds, seed).of(chosen.ids)
     inner = []
     for fold in range(folds):
+        if not (labels[numbers != fold] >= 0).any():
+            raise TrainingError(
+                f"all rows with a consensus class are in fold {fold}: nothing to learn it from"
+            )
         others = [one for one, its in zip(chosen.ids, numbers, strict=True) if its != fold]
         _, judged = inner_slice(chosen.select(others), _INNER_SHARE, derive_seed(seed, "inner", fold))
         inner.append(np.isin(np.asarray(chosen.ids), np.asarray(judged)))

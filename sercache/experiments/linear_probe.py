@@ -39,10 +39,18 @@ class ProbeRows:
 
 @dataclass(frozen=True)
 class Probed:
-    """Out-of-fold predictions: ``classes`` ``(N,)`` int64, ``attributes`` ``(N, A)``."""
+    """Out-of-fold predictions.
+
+    Attributes:
+        classes: ``(N,)`` int64.
+        attributes: ``(N, A)``.
+        inner_macro_f1: for each fold, of models that saw neither the fold nor the inner slice they are
+            judged on.
+    """
 
     classes: Integers
     attributes: Floats
+    inner_macro_f1: tuple[float, ...]
 
 
 def probe(vectors: Floats, rows: ProbeRows) -> Probed:
@@ -60,12 +68,13 @@ def probe(vectors: Floats, rows: ProbeRows) -> Probed:
 
     classes = np.full(len(vectors), -1)
     attributes = np.full(rows.attributes.shape, np.nan)
+    inner_macro_f1: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # weakly penalised and separable
         for fold, inner in enumerate(rows.inner):
             held_out, others = rows.folds == fold, rows.folds != fold
             known = rows.labels >= 0
-            model = _chosen(
+            model, score = _chosen(
                 _logistic,
                 vectors,
                 rows.labels,
@@ -74,12 +83,13 @@ def probe(vectors: Floats, rows: ProbeRows) -> Probed:
                 lambda truth, predicted: macro_f1(truth, predicted, rows.num_classes),
             )
             classes[held_out] = model(others & known, held_out)
+            inner_macro_f1.append(score)
             for column, values in enumerate(rows.attributes.T):
                 rated = ~np.isnan(values)
                 if (rated & others).any():
-                    model = _chosen(_ridge, vectors, values, others & rated & ~inner, inner & rated, ccc)
+                    model, _ = _chosen(_ridge, vectors, values, others & rated & ~inner, inner & rated, ccc)
                     attributes[held_out, column] = model(others & rated, held_out)
-    return Probed(classes, attributes)
+    return Probed(classes, attributes, tuple(inner_macro_f1))
 
 
 def _chosen(
@@ -89,8 +99,8 @@ def _chosen(
     fit: NDArray[np.bool_],
     judge: NDArray[np.bool_],
     score: Callable[[Any, Any], float],
-) -> Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[Any]]:
-    """Return a function that fits on some rows and predicts others, with the best strength."""
+) -> tuple[Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[Any]], float]:
+    """Return a function that fits on some rows and predicts others with the best strength, and its score."""
     best, best_score = _STRENGTHS[len(_STRENGTHS) // 2], -np.inf
     if fit.any() and judge.any() and len(np.unique(targets[fit])) > 1:
         scaled = _Scaled(vectors, fit)
@@ -107,7 +117,7 @@ def _chosen(
         result: NDArray[Any] = model.predict(scaled(predicted))
         return result
 
-    return predict
+    return predict, best_score
 
 
 class _Scaled:
@@ -136,16 +146,15 @@ def _ridge(strength: float) -> Any:
     return Ridge(alpha=1 / strength)
 
 
-def chosen_by_the_others(probed: Sequence[Probed], rows: ProbeRows) -> tuple[Integers, tuple[int, ...]]:
+def chosen_on_inner_rows(probed: Sequence[Probed], rows: ProbeRows) -> tuple[Integers, tuple[int, ...]]:
     """Return the classes that one would have predicted who had to choose a layer without the judged fold.
 
-    For each fold the layer is taken that does best on the other folds, ``(N,)`` and which it was.
+    For each fold the layer is taken that does best on the inner slice of the other folds, with models that
+    saw neither. Returns ``(N,)`` and which layer it was, by fold.
     """
     classes, choices = np.full(len(rows.labels), -1), []
     for fold in range(len(rows.inner)):
-        others = (rows.folds != fold) & (rows.labels >= 0)
-        scores = [macro_f1(rows.labels[others], one.classes[others], rows.num_classes) for one in probed]
-        choices.append(int(np.argmax(scores)))
+        choices.append(int(np.argmax([one.inner_macro_f1[fold] for one in probed])))
         held_out = rows.folds == fold
         classes[held_out] = probed[choices[-1]].classes[held_out]
     return classes, tuple(choices)

@@ -9,7 +9,7 @@ A key begins with ``options``, ``training`` or ``targets``, the sections that a 
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ Setting = int | float | str | bool
 Settings = Mapping[str, Setting]
 
 _SECTIONS = ("options", "training", "targets")
+_HEADS = "attention_heads"
+"""The option of heads that must divide their width."""
+
 _SIZES = ("width", "feedforward", "bottleneck")
 """Options of heads that are numbers of units."""
 
@@ -135,19 +138,27 @@ def default_space(recipe: Recipe, member: MemberRecipe, *, has_attributes: bool)
         add("training.attribute_weight", 0.0, 2.0, settings.attribute_weight)
     add("training.mixup.probability", 0.0, 1.0, settings.mixup.probability)
     add("training.mixup.alpha", 0.1, 2.0, settings.mixup.alpha, log=True)
-    for name, default in _options_of(member.head).items():
+    options = _options_of(member.head)
+    for name, default in options.items():
         own = member.options.get(name, default)
         if isinstance(own, bool):
             space[f"options.{name}"] = Dimension(choices=[False, True])
         elif name in _SIZES and isinstance(own, int):
-            space[f"options.{name}"] = _sizes_around(own)
+            heads = member.options.get(_HEADS, options.get(_HEADS, 1)) if name == "width" else 1
+            space[f"options.{name}"] = _sizes_around(own, int(heads))
         elif name == "dropout" and isinstance(own, int | float):
             add("options.dropout", 0.0, 0.5, own)
     return space
 
 
-def check_space(recipe: Recipe, member: MemberRecipe, space: Space) -> None:
+def check_space(recipe: Recipe, member: MemberRecipe, space: Space, layers: Sequence[int]) -> None:
     """Make sure that the member has every key of the space and can take its values, each for itself.
+
+    Args:
+        recipe: that has the member.
+        member: whose settings the space is of.
+        space: by dotted key.
+        layers: how many layers each of its feature sets keeps.
 
     Raises:
         RecipeError: a key that there is not, an option that the head does not have, or a value of the wrong
@@ -165,7 +176,7 @@ def check_space(recipe: Recipe, member: MemberRecipe, space: Space) -> None:
             )
         for value in dimension.probes:
             try:
-                _check_member(recipe, with_settings(member, {key: value}))
+                _check_member(recipe, with_settings(member, {key: value}), layers)
             except (RecipeError, ValueError) as error:
                 hint = ""
                 if isinstance(value, float) and not value.is_integer() and "integer" in str(error):
@@ -203,7 +214,7 @@ def _dimension(where: str, value: Any) -> Dimension:
         raise RecipeError(f"{where}: {message}") from None
 
 
-def _check_member(recipe: Recipe, member: MemberRecipe) -> None:
+def _check_member(recipe: Recipe, member: MemberRecipe, layers: Sequence[int]) -> None:
     """Raise unless the settings are of the recipe's types and the head can be built with its options."""
     import torch
 
@@ -212,7 +223,7 @@ def _check_member(recipe: Recipe, member: MemberRecipe) -> None:
     recipe.training_of(member)
     recipe.targets_of(member)
     with torch.device("meta"):  # shapes only: a wide head costs no memory here
-        build_head(member.head, [1] * len(member.features), 2, [], member.options, 0)
+        build_head(member.head, [1] * len(layers), 2, [], member.options, 0, layers)
 
 
 def _known_keys(recipe: Recipe, member: MemberRecipe) -> dict[str, list[str]]:
@@ -240,8 +251,10 @@ def _options_of(head: str) -> dict[str, Any]:
     return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _sizes_around(own: int) -> Dimension:
-    """Return the powers of two around a size, and the size itself."""
+def _sizes_around(own: int, divisor: int = 1) -> Dimension:
+    """Return the powers of two around a size, its half and double, and itself; multiples of ``divisor``."""
     nearest = 1 << max(0, own.bit_length() - 1)
-    sizes = sorted({max(1, nearest // 2), nearest, 2 * nearest, own})
-    return Dimension(choices=list(sizes))
+    around = {max(1, nearest // 2), nearest, 2 * nearest}
+    if any(size % divisor for size in around):
+        around = {size for size in (own // 2, 2 * own) if size and size % divisor == 0}
+    return Dimension(choices=sorted(around | {own}))

@@ -12,7 +12,7 @@ from sercache.experiments.search_space import Space, check_space, default_space
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.training.context import read_run_corpus, split_ids
+from sercache.training.context import open_feature_sets, read_run_corpus, split_ids
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,19 @@ def plan_tuning(
 
     Raises:
         RecipeError: no such member, or it has not what the space names.
+        CacheError: a feature set is not there yet.
         CorpusError: the manifest is missing or wrong, or has too few speakers to set some aside.
     """
     if folds is not None and folds < 2:
         raise RecipeError(f"{folds} inner folds: a trial needs at least 2 to be scored out of fold")
-    if not 0 < reserve < 1:
-        raise RecipeError(f"reserve is {reserve:g}; it must lie between 0 and 1")
+    if not 0 < reserve <= 0.5:
+        raise RecipeError(f"reserve is {reserve:g}; it must lie above 0 and be at most 0.5")
     chosen = _member_called(recipe, member)
     corpus = read_run_corpus(recipe)
     if space is None:
         space = default_space(recipe, chosen, has_attributes=bool(corpus.attributes))
-    check_space(recipe, chosen, space)
+    kept = open_feature_sets(recipe)
+    check_space(recipe, chosen, space, [len(kept[name].layers) for name in chosen.features])
     seed = recipe.seed if seed is None else seed
     search, reserved, judged_on = _part(corpus, reserve, seed)
     return TuningPlan(
@@ -171,7 +173,7 @@ def _part(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, st
         train, stop = inner_slice(corpus.select(train), reserve, derive_seed(seed, "tuning-reserve"))
         rows = corpus.select(stop).utterances
         reserved = replace(corpus, utterances=tuple(replace(row, split="test") for row in rows))
-        judged_on = f"speakers set aside, reserve {reserve:g}"
+        judged_on = f"speakers set aside, {len(stop) / (len(train) + len(stop)):.0%} of the training rows"
     if not (consensus(reserved) >= 0).any():
         raise CorpusError("no row that would be set aside has a consensus class to judge by")
     return corpus.select((*train, *split_ids(corpus, "development"))), reserved, judged_on

@@ -115,7 +115,7 @@ def _why_no_stage_2_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus)
 
 
 def _no_agreement_dropped(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
-    return _with_targets(member, no_agreement="drop")
+    return _with_training(_with_targets(member, no_agreement="drop"), no_agreement_share=0.0)
 
 
 def _why_no_agreement_dropped_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
@@ -167,8 +167,8 @@ VARIANTS: dict[str, Variant] = {
         Variant("no-stage-2", "without stage 2", "stage 2", -0.012, _no_stage_2, _why_no_stage_2_is_idle),
         Variant(
             "no-agreement-dropped",
-            "without the rows that lack agreement",
-            "no-agreement rows",
+            "without the classes of rows that lack agreement (their attributes stay)",
+            "the classes of no-agreement rows",
             None,
             _no_agreement_dropped,
             _why_no_agreement_dropped_is_idle,

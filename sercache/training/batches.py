@@ -16,7 +16,7 @@ from sercache.cache.lookahead import look_ahead
 from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
 from sercache.seeds import derive_seed
-from sercache.training.residency import ResidentFrames, fits_on
+from sercache.training.residency import ResidentFrames, frames_budget, resident_parts, size_on_device
 from sercache.training.streaming import StreamedFrames
 
 
@@ -141,19 +141,22 @@ class _Whole:
         self.feature_sets = list(feature_sets)
         self.ids = ids
         self.device = device
-        self.resident = resident
         self.places = [feature_set.places(ids) for feature_set in feature_sets]
         self.frame_counts = np.stack([one.counts for one in self.places], axis=1)
         self._readers: dict[int, FrameReader] = {}
+        # Decided once for all: one set on the device must leave room for what the others were promised.
+        sizes = [size_on_device(*one) for one in zip(self.feature_sets, self.places, strict=True)]
+        if resident is None:
+            self._resident = resident_parts(sizes, frames_budget(device))
+        else:
+            self._resident = frozenset(range(len(sizes))) if resident else frozenset()
 
     def reader(self, part: int) -> FrameReader:
         """Return the reader of a feature set, which is made when somebody first reads it."""
         if part not in self._readers:
-            feature_set, places, is_resident = self.feature_sets[part], self.places[part], self.resident
-            if is_resident is None:
-                is_resident = fits_on(self.device, feature_set, places)
-            reader = ResidentFrames if is_resident else StreamedFrames
-            self._readers[part] = _LastBatch(reader(feature_set, places, self.device))
+            reader = ResidentFrames if part in self._resident else StreamedFrames
+            frames = reader(self.feature_sets[part], self.places[part], self.device)
+            self._readers[part] = _LastBatch(frames)
         return self._readers[part]
 
     @cached_property

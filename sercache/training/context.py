@@ -57,7 +57,7 @@ class RunContext:
         """Return the source of all frames of the run, from which every head selects its own."""
         if device not in self._frames:
             sets = list(self.feature_sets.values())
-            self._frames[device] = FrameSource(sets, self.corpus.ids, torch.device(device))
+            self._frames[device] = FrameSource(sets, sorted(self.corpus.ids), torch.device(device))
         return self._frames[device]
 
     def statistics(self, name: str, fit: tuple[str, ...]) -> InputStatistics:

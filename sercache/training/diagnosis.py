@@ -1,4 +1,4 @@
-"""Why a loss is not finite: is it the data?"""
+"""Why a loss or a prediction is not finite: is it the data?"""
 
 import numpy as np
 
@@ -12,6 +12,11 @@ def why_not_finite(source: FrameSource, rows: LabelledRows) -> str:
     infinite = np.isinf(rows.attributes).any(axis=1) | np.isinf(rows.soft).any(axis=1)
     if infinite.any():
         return f"utterance '{rows.ids[int(infinite.argmax())]}' has an infinite target"
+    return frames_not_finite(source)
+
+
+def frames_not_finite(source: FrameSource) -> str:
+    """Return which utterance has a frame that is no finite number, or nothing."""
     for feature_set in source.feature_sets:
         dtype = feature_set.spec.dtype or "float32"
         places = feature_set.places(source.ids)

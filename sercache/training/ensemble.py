@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from sercache.cache.store import FeatureSet
 from sercache.corpus.folds import assign_folds
@@ -11,7 +12,7 @@ from sercache.corpus.manifest import corpus_digest
 from sercache.devices import resolve_device
 from sercache.engines.protocol import Task
 from sercache.engines.registry import ENGINES
-from sercache.errors import Interrupted, RecipeError, SercacheError, TrainingError
+from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
 from sercache.heads.registry import build_head, parameter_count
@@ -96,6 +97,7 @@ def train_ensemble(
         RecipeError: the run folder belongs to another recipe, or the recipe does not fit the corpus.
         CacheError, CorpusError: features or corpus are missing or damaged.
         TrainingError: no member could be trained.
+        ProcessDied: nor was any, because processes were killed.
         Interrupted: ``should_stop`` said so.
     """
     context = lay_out(recipe, listener)
@@ -108,6 +110,9 @@ def train_ensemble(
     plan, errors = _train(context, jobs, workers, listener, should_stop)
     reports = [_gather(context, member, errors) for member in recipe.members]
     if all(report.error for report in reports):
+        for error in errors.values():
+            if isinstance(error, CacheError | ProcessDied):
+                raise error  # not the settings' fault: the same command may well succeed later
         raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
     train = context.rows.select(split_ids(context.corpus, "train"))
     labels = train.consensus[train.consensus >= 0]
@@ -203,6 +208,9 @@ def _refuse_unknown(
         ):
             check_options(f"{registry.kind} '{name}'", registry[name], options)
         class_weights(np.eye(2), 1.0, settings.class_weighting, **settings.class_weighting_options)
+        CLASS_LOSSES[settings.class_loss](
+            torch.zeros(1, 2), torch.eye(2)[:1], None, **settings.class_loss_options
+        )
     except RecipeError as error:
         raise RecipeError(f"member '{member.name}': {error}") from None
 

@@ -71,10 +71,16 @@ def focal(logits: Tensor, targets: Tensor, class_weights: Tensor | None, *, gamm
     """Focal loss (Lin et al. 2017, eq. 4) against soft targets: ``-sum_c w_c t_c (1 - p_c)^gamma log p_c``.
 
     Rows that are right already count less, the more so the greater ``gamma``; 0 is cross-entropy. ``(B,)``.
+
+    Raises:
+        RecipeError: ``gamma`` is negative.
     """
+    if not gamma >= 0:
+        raise RecipeError(f"class_loss_options: gamma is {gamma:g}; it must be at least 0")
     log_probabilities = F.log_softmax(logits, dim=1)
     weighted = targets if class_weights is None else targets * class_weights
-    hardness = (1 - log_probabilities.exp()) ** gamma
+    # 1 - p without cancellation, and off 0, where a gamma below 1 has an infinite slope.
+    hardness = (-torch.expm1(log_probabilities)).clamp_min(1e-6) ** gamma
     return -(weighted * hardness * log_probabilities).sum(dim=1)
 
 
@@ -84,7 +90,12 @@ def label_smoothing(
     """Cross-entropy against targets of which a share is spread over all classes, ``(B,)``.
 
     ``t'_c = (1 - epsilon) t_c + epsilon / C`` (Szegedy et al. 2016, section 7).
+
+    Raises:
+        RecipeError: ``epsilon`` is not from 0 to 1.
     """
+    if not 0 <= epsilon <= 1:
+        raise RecipeError(f"class_loss_options: epsilon is {epsilon:g}; it must be from 0 to 1")
     spread = (1 - epsilon) * targets + epsilon / targets.shape[1]
     return cross_entropy(logits, spread, class_weights)
 

@@ -20,6 +20,7 @@ from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
 from sercache.training.context import RunContext, open_run, split_ids
+from sercache.training.diagnosis import frames_not_finite
 from sercache.training.epoch_log import EpochLog
 from sercache.training.loop import HeadTraining
 from sercache.training.prediction import predict
@@ -117,7 +118,11 @@ def train_fold(
         log.close()
     best = training.progress.best
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-    output = predict(training.head, frames.select(predicted, feature_sets), settings.batch_size)
+    source = frames.select(predicted, feature_sets)
+    output = predict(training.head, source, settings.batch_size)
+    if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
+        reason = frames_not_finite(source) or "the head's weights have grown too large"
+        raise TrainingError(f"{job.name}: it predicts what are no finite numbers; {reason}")
     Posteriors(
         member=member.name,
         ids=tuple(predicted),
@@ -169,8 +174,9 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
         CorpusError: there are too few speakers for an inner slice.
     """
     corpus = context.corpus
-    train = context.usable(member, split_ids(corpus, "train"))
-    development = context.usable(member, split_ids(corpus, "development"))
+    # Sorted: the order of the manifest's rows must not matter.
+    train = context.usable(member, sorted(split_ids(corpus, "train")))
+    development = context.usable(member, sorted(split_ids(corpus, "development")))
     folds = context.folds.of(train)
     own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
     others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)

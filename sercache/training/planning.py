@@ -5,6 +5,7 @@ turns share the gathering; heads that train apart spread better over processes. 
 would end first. The result of a training does not depend on the plan, so it may be another one tomorrow.
 """
 
+import math
 import os
 import time
 from collections import defaultdict
@@ -214,9 +215,12 @@ def _step_seconds(context: RunContext, member: MemberRecipe, source: FrameSource
         optimizer.step()
 
     with torch.random.fork_rng(devices=[source.device] if source.device.type == "cuda" else []):
-        seconds = _seconds_of(step, source.device)
-        if seconds < _QUICK_SECONDS:
-            seconds = min(_seconds_of(step, source.device) for _ in range(2))
+        try:
+            seconds = _seconds_of(step, source.device)
+            if seconds < _QUICK_SECONDS:
+                seconds = min(_seconds_of(step, source.device) for _ in range(2))
+        except torch.OutOfMemoryError:  # its training will say so; the others' need not suffer
+            return math.inf
     return seconds / len(source.ids)
 
 

@@ -1,5 +1,7 @@
 """Batches gathered on the GPU, from frames that were all brought there once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -73,12 +75,27 @@ class ResidentFrames:
         return HeadInput(frames.view(len(rows), time, *frames.shape[1:]).to(torch.float32), mask)
 
 
-def fits_on(device: torch.device, feature_set: FeatureSet, places: Places) -> bool:
-    """Return whether frames may stay on a device: on a GPU, within a share of what is free there."""
+def frames_budget(device: torch.device) -> int:
+    """Return the bytes of a device that frames may take: on a GPU, a share of what is free there; else 0."""
     if device.type != "cuda":
-        return False
+        return 0
     free_bytes, _ = torch.cuda.mem_get_info(device)
     free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(_SHARE_OF_FREE_MEMORY * free_bytes)
+
+
+def size_on_device(feature_set: FeatureSet, places: Places) -> int:
+    """Return the bytes that the frames of some utterances take."""
     itemsize = TORCH_DTYPES[str(feature_set.spec.dtype)].itemsize
-    frame_bytes = len(feature_set.layers) * feature_set.dim * itemsize
-    return int(places.counts.sum()) * frame_bytes <= _SHARE_OF_FREE_MEMORY * free_bytes
+    return int(places.counts.sum()) * len(feature_set.layers) * feature_set.dim * itemsize
+
+
+def resident_parts(sizes: Sequence[int], budget: int) -> frozenset[int]:
+    """Return which of several feature sets stay on a device: the smallest, as long as all of them fit."""
+    parts: set[int] = set()
+    for part in sorted(range(len(sizes)), key=lambda one: sizes[one]):
+        budget -= sizes[part]
+        if budget < 0:
+            break
+        parts.add(part)
+    return frozenset(parts)

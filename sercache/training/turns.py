@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from sercache.errors import Interrupted, SercacheError, TrainingError
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
@@ -46,6 +48,12 @@ def train_folds(
     """
     errors: dict[str, SercacheError] = {}
     active = {job: train_fold(job, listener=listener, should_stop=should_stop) for job in jobs}
+
+    def fail(job: FoldJob, error: SercacheError) -> None:
+        del active[job]
+        errors[job.name] = error
+        listener(Event("warning", job.name, message=str(error)))
+
     while active:
         for job, steps in list(active.items()):
             try:
@@ -54,9 +62,10 @@ def train_folds(
                 del active[job]
             except Interrupted:
                 raise
+            except torch.OutOfMemoryError:
+                advice = "lower batch_size, and raise accumulate instead"
+                fail(job, TrainingError(f"{job.name}: {job.device} is out of memory; {advice}"))
             except SercacheError as error:
-                del active[job]
-                errors[job.name] = error
-                listener(Event("warning", job.name, message=str(error)))
+                fail(job, error)
     if errors:
         raise FoldsFailed(errors)

@@ -78,12 +78,15 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     lines = done.stdout.splitlines()
     table = lines[: next(index for index, line in enumerate(lines) if line.startswith("240 rows"))]
     assert all(len(line.rstrip()) <= 100 for line in table)
-    assert len(table) == 2 + 8, done.stdout
+    assert len(table) == 2 + 11, done.stdout
     shown = [line.split()[0] for line in table[2:]]
     assert set(shown) == {
         "best-single",
         "hard-vote",
         "soft-vote",
+        "weighted",
+        "greedy",
+        "logistic",
         "neural",
         "soup",
         "lightgbm",

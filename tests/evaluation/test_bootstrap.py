@@ -186,6 +186,34 @@ def test_the_same_seed_gives_the_same_interval():
     assert SpeakerBootstrap(who, seed=7).estimate(metric) != SpeakerBootstrap(who, seed=8).estimate(metric)
 
 
+def test_equally_good_scores_are_rarely_told_from_the_highest_of_them():
+    """The highest of many was picked on the same rows: a plain paired p-value would cry wolf."""
+    clear, plain = 0, 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        who = [f"s{speaker}" for speaker in range(24) for _ in range(6)]
+        shared = np.repeat(generator.normal(size=24), 6)
+        scores = [mean_metric(shared + generator.normal(size=144)) for _ in range(15)]
+        bootstrap = SpeakerBootstrap(who, samples=400, seed=seed)
+        values = [score.value for score in scores]
+        best, worst = int(np.argmax(values)), int(np.argmin(values))
+        clear += np.nanmin(bootstrap.best_p_values(scores)) < 0.05
+        plain += bootstrap.difference(scores[worst], scores[best]).p_value < 0.05
+    assert clear <= 11  # 5 expected; 98.5 % of the time at most 11
+    assert plain > 50
+
+
+def test_a_score_that_is_really_lower_is_told_from_the_highest():
+    generator = np.random.default_rng(0)
+    who = [f"s{speaker}" for speaker in range(24) for _ in range(6)]
+    scores = [mean_metric(generator.normal(size=144) - lower) for lower in (0.0, 0.05, 1.0)]
+    p_values = SpeakerBootstrap(who, samples=400).best_p_values(scores)
+    assert np.isnan(p_values).sum() == 1
+    assert p_values[2] < 0.01
+    assert np.nanmax(p_values) > 0.1
+    assert np.isnan(SpeakerBootstrap(["a"] * 144).best_p_values(scores)).all()
+
+
 def test_holm_never_lowers_a_p_value_and_keeps_their_order():
     raw = np.array([0.2, 0.001, 0.04, 0.9])
     adjusted = holm(raw)

@@ -52,7 +52,7 @@ def test_each_variant_changes_only_what_it_says(tmp_path):
         "no-mixup": {"training.mixup.probability": 0.0},
         "no-multitask": {"training.attribute_weight": 0.0},
         "no-stage-2": {"training.stage1.epochs": 7, "training.stage2.epochs": 0},
-        "no-agreement-dropped": {"targets.no_agreement": "drop"},
+        "no-agreement-dropped": {"targets.no_agreement": "drop", "training.no_agreement_share": 0.0},
         "no-class-weights": {"training.balance_exponent": 0.0},
     }
     assert set(changed) == set(VARIANTS)

@@ -19,7 +19,7 @@ from sercache.errors import CacheError, EncoderError, Interrupted, TrainingError
 from sercache.experiments import linear_probe
 from sercache.experiments.layer_pooling import pooled_layer
 from sercache.experiments.layer_probe import probe_layers, save_probe
-from sercache.experiments.linear_probe import ProbeRows, chosen_by_the_others, probe
+from sercache.experiments.linear_probe import ProbeRows, chosen_on_inner_rows, probe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from run_builder import make_corpus
@@ -62,8 +62,8 @@ def test_the_layer_that_carries_the_class_is_found(tmp_path, corpus):
     assert report.best.name == "layer-2"
     assert report.best_kept.request == "2"
     assert report.best.macro_f1.low > 0.7
-    assert set(report.blind_choices) == {"layer-2"}
-    assert report.chosen_blindly.value == report.best.macro_f1.value
+    assert set(report.blind_choices) <= {"layer-2", "sum of all"}
+    assert report.chosen_blindly.low > 0.7
     others = [layer for layer in report.layers[:4] if layer is not report.best]
     assert all(layer.behind_best.high < 0 for layer in others)
     assert all(layer.macro_f1.value < 0.6 for layer in others)
@@ -72,13 +72,13 @@ def test_the_layer_that_carries_the_class_is_found(tmp_path, corpus):
     assert report.speakers == 8
 
 
-def test_labels_that_nothing_tells_of_score_at_chance_and_the_blind_choice_is_not_above_the_best(
-    tmp_path, corpus
-):
-    feature_set = layered(tmp_path, corpus, strength=0.0)
-    reports = [probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200) for seed in range(4)]
+def test_labels_that_nothing_tells_of_score_at_chance_also_by_blind_choice(tmp_path, corpus):
+    reports = []
+    for seed in range(6):
+        feature_set = layered(tmp_path / str(seed), corpus, strength=0.0, seed=seed)
+        reports.append(probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200))
     assert np.mean([layer.macro_f1.value for one in reports for layer in one.layers]) < 0.42
-    assert all(one.chosen_blindly.value <= one.best.macro_f1.value for one in reports)
+    assert np.mean([one.chosen_blindly.value for one in reports]) < 0.42
     assert any("no layer can be told from it" in one.verdict for one in reports)
 
 
@@ -159,14 +159,35 @@ def test_neither_scaling_nor_strength_ever_sees_the_judged_fold():
     assert set(judged[1:]) == {60, 60 - 6}  # all other folds, and those without the inner slice
 
 
-def test_the_blind_choice_takes_the_layer_that_is_best_elsewhere():
+def test_the_blind_choice_takes_the_layer_that_is_best_on_inner_rows_of_the_other_folds():
     labels, folds = np.asarray([0, 1, 0, 1, 0, 1]), np.asarray([0, 0, 1, 1, 2, 2])
     right, wrong = labels.copy(), 1 - labels
-    first = linear_probe.Probed(np.where(folds == 0, wrong, right), np.empty((6, 0)))
-    second = linear_probe.Probed(np.where(folds == 0, right, wrong), np.empty((6, 0)))
-    classes, choices = chosen_by_the_others([first, second], rows_of(labels, folds, [folds < 0] * 3))
-    assert choices == (0, 0, 0)
-    np.testing.assert_array_equal(classes, first.classes)
+    first = linear_probe.Probed(right, np.empty((6, 0)), (0.2, 0.9, 0.9))
+    second = linear_probe.Probed(wrong, np.empty((6, 0)), (0.3, 0.1, 0.1))
+    classes, choices = chosen_on_inner_rows([first, second], rows_of(labels, folds, [folds < 0] * 3))
+    assert choices == (1, 0, 0)
+    np.testing.assert_array_equal(classes, np.where(folds == 0, wrong, right))
+
+
+def test_the_judged_folds_labels_have_no_part_in_the_blind_choice():
+    generator = np.random.default_rng(3)
+    labels, folds = generator.integers(0, 3, 90), np.repeat(np.arange(3), 30)
+    layers = [generator.normal(size=(90, 4)) + 0.5 * np.eye(3, 4)[labels] for _ in range(6)]
+    inner = [(folds != fold) & (np.arange(90) % 4 == 0) for fold in range(3)]
+    relabelled = np.where(folds == 1, (labels + 1) % 3, labels)
+    choices = []
+    for its in (labels, relabelled):
+        rows = rows_of(its, folds, inner)
+        choices.append(chosen_on_inner_rows([probe(one, rows) for one in layers], rows)[1])
+    assert choices[0][1] == choices[1][1]
+
+
+def test_a_fold_that_holds_all_consensus_rows_is_one_clear_line(tmp_path):
+    corpus = make_corpus(tmp_path)
+    rows = (row if row.speaker == "s1" else replace(row, votes=(1, 1, 1)) for row in corpus.utterances)
+    lopsided = replace(corpus, utterances=tuple(rows))
+    with pytest.raises(TrainingError, match=r"all rows with a consensus class are in fold \d"):
+        probe_layers(layered(tmp_path, corpus), lopsided, folds=4)
 
 
 def test_development_and_test_rows_are_never_touched(tmp_path):

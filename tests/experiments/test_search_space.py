@@ -20,11 +20,29 @@ def test_the_built_in_space_fits_every_head_and_holds_its_present_settings(tmp_p
     recipe = make_run(tmp_path, members=[{"name": "one", "head": head, "features": ["speech", "words"]}])
     member = recipe.members[0]
     space = default_space(recipe, member, has_attributes=True)
-    check_space(recipe, member, space)
+    check_space(recipe, member, space, [1, 1])
     assert {"training.stage1.learning_rate", "training.stage2.learning_rate"} < set(space)
     settings = recipe.training_of(member)
     assert space["training.stage1.learning_rate"].low <= settings.stage1.learning_rate
     assert settings.batch_size in space["training.batch_size"].choices
+
+
+def test_the_built_in_space_keeps_widths_that_the_heads_divide(tmp_path):
+    options = {"width": 192, "attention_heads": 3}
+    recipe = make_run(tmp_path, members=[{**FUSION, "options": options}])
+    member = recipe.members[0]
+    space = default_space(recipe, member, has_attributes=True)
+    assert space["options.width"].choices == [96, 192, 384]
+    check_space(recipe, member, space, [1, 1])
+
+
+def test_how_layers_are_summed_can_be_searched_where_there_are_several(tmp_path):
+    recipe = make_run(tmp_path, members=[LINEAR])
+    member = recipe.members[0]
+    space = {"options.layer_sum": Dimension(choices=["weighted", "gated"])}
+    check_space(recipe, member, space, [3])
+    with pytest.raises(RecipeError, match="feature sets of several layers"):
+        check_space(recipe, member, space, [1])
 
 
 def test_the_built_in_space_leaves_out_what_cannot_matter(tmp_path):

@@ -113,7 +113,7 @@ def test_a_test_split_without_labels_judges_nothing_so_speakers_are_set_aside(tm
     plan = plan_tuning(recipe, space=SPACE)
     everywhere = [row.speaker for row in plan.search.utterances + plan.reserved.utterances]
     assert not {"s6", "s7"} & set(everywhere)
-    assert plan.judged_on == "speakers set aside, reserve 0.2"
+    assert plan.judged_on == "speakers set aside, 20% of the training rows"
 
 
 def test_the_reserve_follows_from_the_seed_and_spreads_the_classes(tmp_path):
@@ -379,7 +379,7 @@ def test_classes_of_the_recipe_are_those_of_the_search(tmp_path):
     [
         ({"member": "lineal"}, RecipeError, r"no member 'lineal' .*Did you mean 'linear'\?"),
         ({"folds": 1}, RecipeError, "needs at least 2"),
-        ({"reserve": 1.0}, RecipeError, "must lie between 0 and 1"),
+        ({"reserve": 1.0}, RecipeError, "must lie above 0 and be at most 0.5"),
         ({"space": {}}, RecipeError, "nothing to search"),
     ],
 )

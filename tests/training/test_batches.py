@@ -13,7 +13,7 @@ from sercache.cache.store import Cache
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError
 from sercache.training.batches import FrameSource
-from sercache.training.residency import fits_on
+from sercache.training.residency import frames_budget, resident_parts
 from sercache.training.standardize import input_statistics
 
 CPU = torch.device("cpu")
@@ -130,9 +130,15 @@ def test_damaged_frames_are_an_error_and_never_a_batch(tmp_path, resident):
         FrameSource([feature_set], corpus.ids, CPU, resident).batch(np.arange(len(corpus)))
 
 
-def test_on_the_cpu_frames_are_streamed(features):
-    corpus, (feature_set, *_) = features
-    assert not fits_on(CPU, feature_set, feature_set.places(corpus.ids))
+def test_on_the_cpu_frames_are_streamed():
+    assert frames_budget(CPU) == 0
+    assert resident_parts([1, 2], frames_budget(CPU)) == set()
+
+
+def test_feature_sets_share_one_budget_on_the_device_the_smallest_first():
+    assert resident_parts([50, 20, 40], 100) == {1, 2}
+    assert resident_parts([50, 20, 30], 100) == {0, 1, 2}
+    assert resident_parts([0, 101], 100) == {0}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

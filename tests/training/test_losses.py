@@ -42,6 +42,22 @@ def test_class_losses_equal_numpy_and_their_gradients_are_right(name, weights):
     assert torch.autograd.gradcheck(lambda values: CLASS_LOSSES[name](values, soft, class_weights), logits)
 
 
+def test_focal_has_a_finite_gradient_where_the_prediction_is_certain():
+    logits = torch.tensor([[1e4, 0.0, 0.0]], requires_grad=True)
+    for gamma in (0.0, 0.3, 1.0, 2.0):
+        CLASS_LOSSES["focal"](logits, torch.tensor([[0.9, 0.1, 0.0]]), None, gamma=gamma).sum().backward()
+        assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("focal", {"gamma": -1.0}), ("focal", {"gamma": float("nan")}), ("label_smoothing", {"epsilon": 1.5})],
+)
+def test_an_option_out_of_range_is_named(name, options):
+    with pytest.raises(RecipeError, match=f"class_loss_options: {next(iter(options))} is"):
+        CLASS_LOSSES[name](torch.zeros(1, 3), torch.ones(1, 3) / 3, None, **options)
+
+
 def test_kl_is_zero_where_the_prediction_equals_votes_with_zeros():
     soft = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
     loss = CLASS_LOSSES["kl"](torch.log(soft + 1e-30), soft, None)

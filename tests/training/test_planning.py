@@ -99,5 +99,20 @@ def test_a_real_plan_measures_every_member_and_leaves_the_generators_alone(tmp_p
     assert measured["fusion"].step > measured["linear"].step > 0
 
 
+def test_a_member_that_does_not_fit_the_device_is_planned_and_does_not_end_the_others(tmp_path, monkeypatch):
+    recipe = make_run(tmp_path)
+    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    jobs = [
+        FoldJob(context.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
+    ]
+
+    def no_room(function, device):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(planning, "_gather_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(planning, "_seconds_of", no_room)
+    assert sum(map(len, plan_training(context, jobs, 1).groups)) == len(jobs)
+
+
 def test_nothing_left_is_nothing_planned(tmp_path):
     assert plan_training(None, [], None).groups == ()

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import run_builder
+import torch
 from run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
 from test_ensemble import outcome
 
 from sercache.cache.precision import to_storage
-from sercache.corpus.manifest import write_corpus
+from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
@@ -267,3 +268,34 @@ def test_without_tensorboard_there_is_the_history_alone(tmp_path, monkeypatch):
     run = train_ensemble(make_run(tmp_path, members=[MEMBERS[2]]), workers=1).run
     assert (run.fold_folder("linear", 0) / "history.csv").exists()
     assert not (run.root / "tensorboard").exists()
+
+
+def test_a_device_out_of_memory_ends_that_member_and_no_other(tmp_path, monkeypatch):
+    from sercache.training.loop import HeadTraining
+
+    recipe = make_run(tmp_path, members=MEMBERS[1:])
+    steps = HeadTraining.steps
+
+    def too_large(self):
+        if self.task.startswith("other/"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        yield from steps(self)
+
+    monkeypatch.setattr(HeadTraining, "steps", too_large)
+    report = train_ensemble(recipe, workers=1)
+    errors = {member.name: member.error for member in report.members}
+    assert errors["linear"] == ""
+    assert "other/fold-0: cpu is out of memory; lower batch_size" in errors["other"]
+
+
+def test_the_order_of_the_manifests_rows_does_not_matter(tmp_path):
+    outcomes = []
+    for name in ("one", "two"):
+        recipe = make_run(tmp_path / name, members=MEMBERS[1:2], splits=["train"] * 6 + ["development"] * 2)
+        corpus = read_corpus(recipe.corpus)
+        if name == "two":
+            write_corpus(replace(corpus, utterances=corpus.utterances[::-1]), recipe.corpus)
+        train_ensemble(recipe, workers=1)
+        weights, _ = outcome(recipe)
+        outcomes.append(weights)
+    assert outcomes[0] == outcomes[1]
