@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -251,6 +252,7 @@ def test_tensorboard_shows_every_epoch_once_also_after_an_interruption(tmp_path)
 
     with pytest.raises(Interrupted):
         train_ensemble(recipe, workers=1, listener=listen, should_stop=lambda: len(epochs) >= 3)
+    time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
     run = train_ensemble(recipe, workers=1).run
     shown = accumulators.EventAccumulator(str(run.tensorboard_folder("linear", 0))).Reload()
     with (run.fold_folder("linear", 0) / "history.csv").open() as stream:
