@@ -124,6 +124,8 @@ def _legend(comparison: "Comparison") -> str:
         if comparison.judged_on == "held-out"
         else "folds in turn, each by stackers fitted on the others"
     )
+    if comparison.repeats > 1:
+        where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
     return (
         f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
         f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "

@@ -181,6 +181,8 @@ class StackingRecipe(_Strict):
     balance_exponent: float = Field(0.5, ge=0)
     inner_share: float = Field(0.15, gt=0, lt=0.5)
     """Share of a stacker's fitting rows, of speakers of their own, that its early stopping looks at."""
+    repeats: int = Field(3, ge=1)
+    """Without a test split: how many assignments of speakers to folds stackers are judged over."""
     bootstrap_samples: int = Field(2000, ge=100)
 
 

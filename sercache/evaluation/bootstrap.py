@@ -196,6 +196,19 @@ class SpeakerBootstrap:
         return float(np.clip(p_value, 2.0 ** (1 - count), 1.0))
 
 
+def mean_over(metrics: Sequence[SumMetric]) -> SumMetric:
+    """Return the mean of scores that judge the same rows: of one model's several predictions of them."""
+    if len(metrics) == 1:
+        return metrics[0]
+    ends = np.cumsum([metric.terms.shape[1] for metric in metrics])
+
+    def score(sums: Floats) -> Floats:
+        parts = np.split(sums, ends[:-1], axis=-1)
+        return np.asarray(np.mean([one.score(its) for one, its in zip(metrics, parts, strict=True)], axis=0))
+
+    return SumMetric(np.concatenate([metric.terms for metric in metrics], axis=1), score)
+
+
 def confusion_metric(
     labels: Labels, predicted: Labels, num_classes: int, score: ConfusionMetric
 ) -> SumMetric:

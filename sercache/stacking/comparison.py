@@ -2,23 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from sercache.errors import StackingError
-from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, mean_over
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
 from sercache.interrupts import ShouldStop, never
-from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.joining import load_rows
+from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.scores import score_names, scores_of
 from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
-from sercache.stacking.task import Plan, StackerResult, earlier_result, input_digest, run_stacker
+from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 from sercache.stacking.verdict import oppose, recommend
 
 BASELINES = ("majority", "chance")
@@ -32,10 +29,7 @@ def compare(
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Comparison:
-    """Fit and judge the recipe's stackers on the posteriors of a run, and write the results into it.
-
-    Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors), ``comparison.csv`` and
-    ``metrics.json``. A stacker whose inputs are those of an earlier result is not fitted again.
+    """Fit and judge the recipe's stackers on the posteriors of a run; see :func:`compare_rows`.
 
     Raises:
         StackingError: members may not be stacked (:func:`sercache.stacking.joining.join`), or there are no
@@ -43,51 +37,46 @@ def compare(
         Interrupted: ``should_stop`` said so.
     """
     recipe = run.recipe()
-    for name in recipe.stacking.stackers:
-        STACKERS[name]
     rows = load_rows(run, allow_in_sample=allow_in_sample, listener=listener)
-    plan = make_plan(rows, listener)
-    results = _results(plan, recipe.stacking, recipe.seed, run, listener, should_stop)
+    return compare_rows(rows, recipe.stacking, recipe.seed, run, listener=listener, should_stop=should_stop)
+
+
+def compare_rows(
+    rows: StackingRows,
+    settings: StackingRecipe,
+    seed: int,
+    run: Run,
+    *,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> Comparison:
+    """Fit and judge stackers on joined posteriors, and write the results into a folder.
+
+    Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors), ``comparison.csv`` and
+    ``metrics.json``. A stacker whose inputs are those of an earlier result is not fitted again.
+
+    Args:
+        rows: what the members predicted, with the truth.
+        settings: of the stackers and of the comparison.
+        seed: of everything random.
+        run: the folder that the results go to.
+        listener: told of the progress.
+        should_stop: looked at before every fit.
+
+    Raises:
+        StackingError: there are no rows to fit or judge on.
+        Interrupted: ``should_stop`` said so; the same call goes on from there.
+    """
+    for name in settings.stackers:
+        STACKERS[name]
+    plan = make_plan(rows, settings.repeats, seed, listener)
+    results = _results(plan, settings, seed, run, listener, should_stop)
     listener(Event("start", "stack/intervals", total=1))
-    comparison = judge(plan, results, recipe.stacking, recipe.seed, run, listener)
+    comparison = judge(plan, results, settings, seed, run, listener)
     write_atomically(run.comparison_path, as_csv(comparison))
     write_json(run.metrics_path, as_json(comparison))
     listener(Event("finish", "stack/intervals"))
     return comparison
-
-
-def make_plan(rows: StackingRows, listener: Listener = ignore) -> Plan:
-    """Decide what stackers are fitted on and judged on.
-
-    Out-of-fold rows (and in-sample ones, where they were let in) are fitted on. Held-out rows are judged on;
-    if none has a consensus class, the folds take turns. Development rows serve neither purpose: they stopped
-    the members' training.
-
-    Raises:
-        StackingError: there are no rows to fit on, or no folds to take turns.
-    """
-    fitting = rows.where(np.isin(rows.origins, ["out-of-fold", "in-sample"]))
-    if not len(fitting):
-        raise StackingError(
-            "there are no out-of-fold rows to fit a stacker on: the corpus needs a training split"
-        )
-    if not (fitting.labels >= 0).any():
-        raise StackingError(f"none of the {len(fitting)} out-of-fold rows has a consensus class")
-    development = int((rows.origins == "development").sum())
-    if development:
-        _note(listener, f"{development} development rows are left out: they stopped the members' training")
-    held_out = rows.where(rows.origins == "held-out")
-    if (held_out.labels >= 0).any():
-        return Plan(fitting, held_out)
-    if len(held_out):
-        _note(listener, f"none of the {len(held_out)} held-out rows has a consensus class: folds take turns")
-    folds = np.unique(fitting.folds)
-    if ALL_FOLDS in folds or len(folds) < 2:
-        raise StackingError(
-            f"stackers cannot take turns over {len(folds)} fold(s): the rows to fit on need at least two, "
-            "or the corpus a test split"
-        )
-    return Plan(fitting, None)
 
 
 def judge(
@@ -107,7 +96,11 @@ def judge(
             f"{bootstrap.unknown_speakers} of {len(judged)} judged rows name no speaker and count as one "
             "each: the intervals are too narrow if they share speakers",
         )
-    scores = {result.name: scores_of(judged, result.prediction) for result in results}
+    by_repeat = {result.name: [scores_of(judged, one) for one in result.predictions] for result in results}
+    scores = {
+        stacker: {name: mean_over([one[name] for one in its]) for name in its[0]}
+        for stacker, its in by_repeat.items()
+    }
     names = score_names(tuple(attribute.name for attribute in judged.inputs.attributes))
     macro_f1 = {name: own["macro_f1"].value for name, own in scores.items()}
 
@@ -125,6 +118,7 @@ def judge(
             predict_seconds=result.predict_seconds,
             fitting_macro_f1=result.fitting_macro_f1,
             leak_gap=result.fitting_macro_f1 - macro_f1[result.name],
+            macro_f1_by_repeat=tuple(one["macro_f1"].value for one in by_repeat[result.name]),
             shares=result.shares,
             folder=run.stacker_folder(result.name),
         )
@@ -140,6 +134,7 @@ def judge(
         judged_on="folds" if plan.held_out is None else "held-out",
         fitting_rows=len(plan.fitting),
         judged_rows=len(judged),
+        repeats=plan.repeats,
         speakers=bootstrap.cluster_count,
         classes=judged.inputs.classes,
         attributes=tuple(attribute.name for attribute in judged.inputs.attributes),
@@ -155,7 +150,7 @@ def _results(
     for name in dict.fromkeys([*BASELINES, "best-single", REFERENCE, *settings.stackers]):
         folder = run.stacker_folder(name)
         digest = input_digest(name, plan_digest, settings, seed)
-        result = earlier_result(name, digest, folder)
+        result = earlier_result(name, digest, folder, plan.repeats)
         if result is None:
             result = run_stacker(name, plan, settings, seed, digest, folder, listener, should_stop)
         else:
@@ -197,10 +192,6 @@ def _verdict(
             f"{worst.scores['macro_f1'].value:.3f} on held-out ones, a gap of {worst.leak_gap:+.3f}."
         )
     return tuple(sentences)
-
-
-def _note(listener: Listener, message: str) -> None:
-    listener(Event("note", "stack", message=message))
 
 
 def _warn(listener: Listener, message: str) -> None:

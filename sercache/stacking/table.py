@@ -28,6 +28,7 @@ class ComparisonRow:
         predict_seconds: of all judged rows.
         fitting_macro_f1: macro-F1 on the rows it was fitted on.
         leak_gap: ``fitting_macro_f1`` minus macro-F1 on the judged rows.
+        macro_f1_by_repeat: macro-F1 for each assignment of speakers to folds; ``scores`` has their mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
     """
@@ -40,6 +41,7 @@ class ComparisonRow:
     predict_seconds: float
     fitting_macro_f1: float
     leak_gap: float
+    macro_f1_by_repeat: tuple[float, ...]
     shares: Mapping[str, float]
     folder: Path
 
@@ -56,6 +58,7 @@ class Comparison:
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
         fitting_rows: how many rows the stackers learn from.
         judged_rows: how many rows they are judged on.
+        repeats: over how many assignments of speakers to folds; 1 with held-out rows.
         speakers: how many speakers those have; a row without speaker counts as one.
         classes: their names.
         attributes: their names.
@@ -69,6 +72,7 @@ class Comparison:
     judged_on: str
     fitting_rows: int
     judged_rows: int
+    repeats: int
     speakers: int
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -100,6 +104,7 @@ def as_csv(comparison: Comparison) -> str:
             "fit_seconds": row.fit_seconds,
             "predict_seconds": row.predict_seconds,
             "judged_rows": comparison.judged_rows,
+            "repeats": comparison.repeats,
             "speakers": comparison.speakers,
         }
 

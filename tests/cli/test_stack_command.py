@@ -95,8 +95,10 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     }
     scores = [float(line.split()[1]) for line in table[2:]]
     assert scores == sorted(scores, reverse=True)
-    assert "240 rows of 12 speakers (folds in turn" in done.stdout
-    assert "neural" in done.stdout.split("minus macro-F1 here.")[1]
+    flowing = " ".join(done.stdout.split())
+    assert "240 rows of 12 speakers (folds in turn" in flowing
+    assert "means over 3 assignments of speakers to folds" in flowing
+    assert "neural" in flowing.split("minus macro-F1 here.")[1]
     for path in (run.comparison_path, run.metrics_path, run.root / "stack"):
         assert f"{path}  " in done.stdout
     assert "\x1b" not in done.stdout

@@ -10,13 +10,15 @@ from sercache.evaluation import metrics
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe, load_recipe
 from sercache.stacking import task
-from sercache.stacking.comparison import compare, make_plan
+from sercache.stacking.comparison import compare
+from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
 
 QUICK = {
     "neural": {"runs": 2, "epochs": 10, "patience": 4},
     "lightgbm": {"rounds": 20, "patience": 5},
     "bootstrap_samples": 200,
+    "repeats": 1,
 }
 EVERY = {*StackingRecipe().stackers, "majority", "chance"}
 
@@ -81,15 +83,49 @@ def test_scores_are_those_of_the_written_posteriors(simulate, tmp_path):
 
 
 def test_no_row_is_judged_by_a_stacker_that_saw_its_speaker(simulate):
-    plan = make_plan(simulate().rows())
-    assert plan.rounds == (0, 1, 2, 3)
-    judged_speakers = []
-    for fold in plan.rounds:
-        fit, judged = plan.rows_of(fold)
-        assert not set(fit.speakers) & set(judged.speakers)
-        assert len(fit) + len(judged) == len(plan.fitting)
-        judged_speakers += sorted(set(judged.speakers))
-    assert len(judged_speakers) == len(set(judged_speakers)) == 12
+    plan = make_plan(simulate().rows(), repeats=3)
+    rounds = list(plan.rounds())
+    assert [one.repeat for one in rounds] == [0] * 4 + [1] * 4 + [2] * 4
+    assert len(rounds) == plan.num_rounds
+    for repeat in range(3):
+        judged_speakers, places = [], []
+        for one in rounds[4 * repeat : 4 * repeat + 4]:
+            assert not set(one.fit.speakers) & set(one.judged.speakers)
+            assert len(one.fit) + len(one.judged) == len(plan.fitting)
+            assert one.judged.inputs.ids == tuple(plan.judged.inputs.ids[place] for place in one.places)
+            judged_speakers += sorted(set(one.judged.speakers))
+            places += one.places.tolist()
+        assert len(judged_speakers) == len(set(judged_speakers)) == 12
+        assert sorted(places) == list(range(len(plan.judged)))
+
+
+def test_repeats_begin_with_the_members_folds_and_are_all_different(simulate):
+    rows = simulate().rows()
+    plan = make_plan(rows, repeats=4, seed=1)
+    np.testing.assert_array_equal(plan.assignments[0], rows.folds)
+    assert len({(one == one[:, None]).tobytes() for one in plan.assignments}) == 4  # who is with whom
+    few = make_plan(simulate(speakers=3, folds=3).rows(), repeats=4)
+    assert few.repeats == 1  # three speakers have one way of being alone each
+
+
+def test_scores_are_means_over_the_repeats(simulate, tmp_path):
+    simulation = simulate()
+    run = simulation.run(tmp_path, **QUICK | {"repeats": 3})
+    comparison = compare(run)
+    assert comparison.repeats == 3
+    rows = simulation.rows()
+    judged = rows.labels >= 0
+    for row in comparison.rows:
+        folder = run.stacker_folder(row.stacker)
+        scores = []
+        for name in ("posteriors", "posteriors-1", "posteriors-2"):
+            posteriors = Posteriors.load(folder / f"{name}.parquet").take(rows.inputs.ids)
+            predicted = posteriors.class_probabilities[judged].argmax(axis=1)
+            scores.append(metrics.macro_f1(rows.labels[judged], predicted, 4))
+        assert row.macro_f1_by_repeat == pytest.approx(scores)
+        assert row.scores["macro_f1"].value == pytest.approx(np.mean(scores))
+    learned = next(row for row in comparison.rows if row.stacker == "neural")
+    assert len(set(learned.macro_f1_by_repeat)) > 1
 
 
 def test_a_test_split_is_judged_on_and_never_fitted_on(simulate, tmp_path):
@@ -111,7 +147,7 @@ def test_development_rows_are_neither_fitted_nor_judged_on(simulate):
     origins = rows.origins.copy()
     origins[:50] = "development"
     said = []
-    plan = make_plan(replace(rows, origins=origins), lambda event: said.append(event.message))
+    plan = make_plan(replace(rows, origins=origins), listener=lambda event: said.append(event.message))
     assert len(plan.fitting) == 250
     assert said == ["50 development rows are left out: they stopped the members' training"]
 
