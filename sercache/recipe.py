@@ -144,7 +144,8 @@ class NeuralRecipe(_Strict):
     runs: int = Field(6, ge=1)
     epochs: int = Field(200, ge=1)
     patience: int = Field(20, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    """None: 64, or more where an epoch would have over 256 steps."""
     learning_rate: float = Field(0.01, gt=0)
     weight_decay: float = Field(0.01, ge=0)
 
@@ -176,6 +177,8 @@ class StackingRecipe(_Strict):
         "soup",
         "lightgbm",
     ]
+    extras: list[str] = []
+    """What learning stackers see beside posteriors: duration, column:<name>, pooled:<feature set>."""
     neural: NeuralRecipe = NeuralRecipe()
     lightgbm: LightGBMRecipe = LightGBMRecipe()
     balance_exponent: float = Field(0.5, ge=0)

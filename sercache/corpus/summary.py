@@ -76,7 +76,8 @@ def summarize(corpus: Corpus, *, read_headers: bool = True) -> CorpusSummary:
             ``end``, or an extra column ``seconds``). A recording that cannot be read is left out of the
             hours.
     """
-    seconds = np.asarray([_seconds(corpus, row, read_headers) for row in corpus.utterances], dtype=np.float64)
+    each = [utterance_seconds(corpus, row, read_headers) for row in corpus.utterances]
+    seconds = np.asarray(each, dtype=np.float64)
     splits = {}
     for name in (*SPLITS, None):
         rows = [index for index, row in enumerate(corpus.utterances) if row.split == name]
@@ -126,8 +127,8 @@ def _ambiguity(corpus: Corpus) -> float | None:
     return float(abs((targets * logarithms).sum(axis=1).mean()) / np.log(len(corpus.classes)))
 
 
-def _seconds(corpus: Corpus, row: Utterance, read_headers: bool) -> float:
-    """Return a duration in seconds, NaN where unknown."""
+def utterance_seconds(corpus: Corpus, row: Utterance, read_headers: bool = True) -> float:
+    """Return a duration in seconds, by the manifest or else by the recording's header; NaN where unknown."""
     if row.start_seconds is not None and row.end_seconds is not None:
         return row.end_seconds - row.start_seconds
     try:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sercache.cache.ledger import Ledger
+from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import FeatureSet
 from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds, inner_slice
@@ -30,7 +31,6 @@ from sercache.evaluation.bootstrap import (
 )
 from sercache.evaluation.metrics import ConfusionMetric, macro_f1_of_confusion, uar_of_confusion
 from sercache.events import Event, Listener, ignore
-from sercache.experiments.layer_pooling import pooled_layer
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import write_atomically
 from sercache.interrupts import ShouldStop, never

@@ -45,6 +45,7 @@ class Boosting:
     def fit(self, rows: StackingRows) -> None:
         """Grow the trees."""
         self._signature = Signature.of(rows.inputs)
+        rows = self._signature.arrange_rows(rows)
         fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
         weights = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
         self._class_model = self._grow_classes(fit, stop, weights)
@@ -105,8 +106,7 @@ class Boosting:
         features = inputs.features()[:EXPLAINED_ROWS]
         values = np.asarray(self._class_model.predict(features, pred_contrib=True, num_threads=1))
         by_class = values.reshape(len(features), len(inputs.classes), -1)[:, :, :-1]  # the last is the mean
-        by_member = by_class.reshape(len(features), len(inputs.classes), len(inputs.members), -1).sum(axis=3)
-        return shares_of(by_member.transpose(0, 2, 1), inputs.members)
+        return shares_of(by_class.transpose(0, 2, 1), inputs)
 
     def _grow_classes(
         self, fit: StackingRows, stop: StackingRows, weights: Floats

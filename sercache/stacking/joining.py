@@ -15,7 +15,8 @@ from sercache.errors import StackingError
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
-from sercache.stacking.rows import StackingInputs, StackingRows, columns_in_order
+from sercache.stacking.extras import extra_columns
+from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
 
 _DEFAULT_POLICY = TargetPolicy()
 _LEAKIEST_FIRST = ("in-sample", "development", "out-of-fold", "held-out")
@@ -31,6 +32,7 @@ def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = i
     corpus = read_corpus(recipe.corpus)
     if recipe.classes is not None:
         corpus = corpus.with_classes(recipe.classes)
+    extras = extra_columns(recipe, corpus)
     tables = []
     for member in recipe.members:
         path = run.posteriors_path(member.name)
@@ -40,7 +42,7 @@ def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = i
             )
         tables.append(Posteriors.load(path))
     policy = TargetPolicy(**recipe.targets.model_dump())
-    rows = join(tables, corpus, policy, allow_in_sample=allow_in_sample, listener=listener)
+    rows = join(tables, corpus, policy, extras, allow_in_sample=allow_in_sample, listener=listener)
     if not run.folds_path.is_file():
         return rows
     fold_map = FoldMap.load(run.folds_path)
@@ -57,6 +59,7 @@ def join(
     tables: Sequence[Posteriors],
     corpus: Corpus,
     policy: TargetPolicy = _DEFAULT_POLICY,
+    extras: tuple[tuple[str, ...], Floats] | None = None,
     *,
     allow_in_sample: bool = False,
     listener: Listener = ignore,
@@ -70,6 +73,7 @@ def join(
         tables: one per member.
         corpus: holds the truth; its order of classes and attributes counts.
         policy: how votes become soft targets.
+        extras: names, E of them, and values ``(len(corpus), E)`` of what stackers see beside posteriors.
         allow_in_sample: let rows in that a member trained on, to look at the leak.
         listener: is told of oddities.
 
@@ -96,6 +100,8 @@ def join(
     attributes = [
         t.attribute_values[:, columns_in_order("attributes", t.attributes, attribute_names)] for t in taken
     ]
+    extra_names, extra_values = extras or ((), np.empty((len(corpus), 0)))
+    places = {utterance_id: place for place, utterance_id in enumerate(corpus.ids)}
     inputs = StackingInputs(
         ids=ids,
         members=tuple(names),
@@ -103,6 +109,8 @@ def join(
         attributes=corpus.attributes,
         class_probabilities=np.stack(probabilities, axis=1),
         attribute_values=np.stack(attributes, axis=1),
+        extras=extra_names,
+        extra_values=extra_values[[places[one] for one in ids]],
     )
     _report_odd_members(inputs, listener)
     return StackingRows(

@@ -52,6 +52,7 @@ class Logistic:
     def fit(self, rows: StackingRows) -> None:
         """Choose the strengths and fit."""
         self._signature = Signature.of(rows.inputs)
+        rows = self._signature.arrange_rows(rows)
         fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
         balance = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
 
@@ -74,7 +75,7 @@ class Logistic:
             np.column_stack([np.empty((features.shape[1], 0)), *(one.weight for one in columns)]),
             np.asarray([one.bias[0] for one in columns], dtype=np.float64),
         )
-        self.shares = linear_shares(features, self._classes.weight, rows.inputs.members)
+        self.shares = linear_shares(features, self._classes.weight, rows.inputs)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return softmaxed classes, and attribute values within their scale."""
@@ -113,7 +114,7 @@ class Logistic:
 
 
 def logistic_features(inputs: StackingInputs) -> Floats:
-    """Return ``(N, M * (C + A))``: for each member its centred log-probabilities, then attributes in 0..1."""
+    """Return ``(N, F)``: for each member its centred log-probabilities, attributes in 0..1; then extras."""
     logs = np.log(np.maximum(inputs.class_probabilities, _LEAST_PROBABILITY))
     low, high = attribute_bounds(inputs)
     scaled = (inputs.attribute_values - low) / (high - low)
@@ -160,10 +161,12 @@ def _fit_attribute(rows: StackingRows, index: int, strength: float) -> _Linear:
     features, targets = logistic_features(rows.inputs), _scaled(rows, index)
     rated = ~np.isnan(targets)
     if not rated.any():  # nothing to learn from: the members' mean
-        members = len(rows.inputs.members)
-        block = np.zeros((members, features.shape[1] // members))
-        block[:, len(rows.inputs.classes) + index] = 1 / members
-        return _Linear(block.reshape(-1, 1), np.zeros(1))
+        num_classes, num_attributes = len(rows.inputs.classes), len(rows.inputs.attributes)
+        weight, members = np.zeros((features.shape[1], 1)), len(rows.inputs.members)
+        weight[
+            num_classes + index : features.shape[1] - len(rows.inputs.extras) : num_classes + num_attributes
+        ] = 1 / members
+        return _Linear(weight, np.zeros(1))
     model = Ridge(alpha=1 / strength).fit(features[rated], targets[rated])
     return _Linear(model.coef_.reshape(-1, 1), np.atleast_1d(model.intercept_))
 

@@ -78,7 +78,7 @@ class Network:
             return {}
         classes = slice(0, len(inputs.classes))
         weight = self.vote[:, classes] + self.weight[:, classes]
-        return linear_shares(network_features(inputs), weight, inputs.members)
+        return linear_shares(network_features(inputs), weight, inputs)
 
     @classmethod
     def between(cls, first: "Network", second: "Network", step: float) -> Self:
@@ -96,7 +96,7 @@ class Network:
 
 
 def network_features(inputs: StackingInputs) -> Floats:
-    """Return ``(N, M * (C + A))``: for each member its class probabilities, then its attributes in 0..1."""
+    """Return ``(N, F)``: for each member its class probabilities and attributes in 0..1; then extras."""
     low, high = attribute_bounds(inputs)
     return replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low)).features()
 

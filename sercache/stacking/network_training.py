@@ -19,6 +19,9 @@ CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
 """MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""
 
 _LARGEST_SHARPNESS = 50.0
+_SMALLEST_BATCH = 64
+_MOST_STEPS = 256
+"""Of an epoch: with more rows batches grow, their gradient is exact enough long before."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def initial_network(rows: StackingRows, hidden: int, seed: int) -> Network:
     )
     block = np.eye(num_classes + num_attributes) / num_members
     block[:num_classes] *= _best_sharpness(rows)
-    vote = np.tile(block, (num_members, 1))
+    vote = np.concatenate([np.tile(block, (num_members, 1)), np.zeros((len(inputs.extras), len(block)))])
     rng = np.random.default_rng(seed)
     bound = 1 / np.sqrt(len(vote))
     return Network(
@@ -101,7 +104,8 @@ def train_runs(
     known = fit.soft_targets[has_class_target(fit)]
     weights = class_weights(known, balance_exponent)
     fit_tensors, stop_tensors = _Tensors.of(fit, weights), _Tensors.of(stop, weights)
-    runs = _SideBySide(initial, len(order_seeds), settings)
+    batch_size = settings.batch_size or max(_SMALLEST_BATCH, len(fit) // _MOST_STEPS)
+    runs = _SideBySide(initial, len(order_seeds), settings, batch_size)
     orders = [np.random.default_rng(seed) for seed in order_seeds]
     lowest = np.full(len(orders), np.inf)
     best_epochs = np.zeros(len(orders), dtype=np.int64)
@@ -121,11 +125,11 @@ def train_runs(
 class _SideBySide:
     """R runs as one stack of weights; no run's gradient reaches another's."""
 
-    def __init__(self, initial: Network, runs: int, settings: NeuralRecipe) -> None:
+    def __init__(self, initial: Network, runs: int, settings: NeuralRecipe, batch_size: int) -> None:
         def stacked(start: Floats) -> Tensor:
             return torch.from_numpy(np.repeat(start[None], runs, axis=0)).requires_grad_()
 
-        self._initial, self._batch_size = initial, settings.batch_size
+        self._initial, self._batch_size = initial, batch_size
         self._vote = torch.from_numpy(initial.vote)
         self._weight, self._bias = stacked(initial.weight), stacked(initial.bias)
         self._hidden_weight, self._hidden_bias = stacked(initial.hidden_weight), stacked(initial.hidden_bias)

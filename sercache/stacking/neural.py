@@ -32,6 +32,7 @@ class Neural:
     def fit(self, rows: StackingRows) -> None:
         """Train one run."""
         self._signature = Signature.of(rows.inputs)
+        rows = self._signature.arrange_rows(rows)
         (run,), _ = fit_runs(rows, self.settings, self.seed, runs=1)
         self._network, self._epoch = run.network, run.epoch
         self.shares = self._network.shares(rows.inputs)

@@ -26,6 +26,8 @@ class StackingInputs:
         attributes: names and ranges, A of them.
         class_probabilities: ``(N, M, C)``.
         attribute_values: ``(N, M, A)``, on the corpus's scale.
+        extras: names of what else is known of a row, E of them (:mod:`sercache.stacking.extras`).
+        extra_values: ``(N, E)``, NaN where unknown.
     """
 
     ids: tuple[str, ...]
@@ -34,14 +36,17 @@ class StackingInputs:
     attributes: tuple[Attribute, ...]
     class_probabilities: Floats
     attribute_values: Floats
+    extras: tuple[str, ...]
+    extra_values: Floats
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def features(self) -> Floats:
-        """Return ``(N, M * (C + A))``: for each member its class probabilities, then its attribute values."""
+        """Return ``(N, M * (C + A) + E)``: each member's class probabilities and attributes, then extras."""
         both = np.concatenate([self.class_probabilities, self.attribute_values], axis=2)
-        return both.reshape(len(self), both.shape[1] * both.shape[2])
+        flat = both.reshape(len(self), both.shape[1] * both.shape[2])
+        return np.concatenate([flat, self.extra_values], axis=1)
 
     def take(self, rows: RowIndex) -> "StackingInputs":
         """Return these rows, in this order."""
@@ -50,6 +55,7 @@ class StackingInputs:
             ids=tuple(self.ids[row] for row in rows),
             class_probabilities=self.class_probabilities[rows],
             attribute_values=self.attribute_values[rows],
+            extra_values=self.extra_values[rows],
         )
 
     def arranged(
@@ -128,11 +134,12 @@ class StackingRows:
     def digest(self) -> str:
         """Return a digest of everything a stacker could learn from, and of what it is judged by."""
         hashed = hashlib.sha256()
-        names = (self.inputs.members, self.inputs.classes, self.inputs.attributes)
+        names = (self.inputs.members, self.inputs.classes, self.inputs.attributes, self.inputs.extras)
         hashed.update(repr((self.inputs.ids, names, self.speakers, self.fold_map_digest)).encode())
         arrays: tuple[NDArray[Any], ...] = (
             self.inputs.class_probabilities,
             self.inputs.attribute_values,
+            self.inputs.extra_values,
             self.soft_targets,
             self.labels,
             self.attribute_targets,

@@ -1,15 +1,17 @@
 """How a fitted stacker lies on disk: its files, and a description with their digests, written last."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sercache.corpus.utterance import Attribute
 from sercache.errors import StackingError
 from sercache.files import read_json, write_atomically, write_json
-from sercache.stacking.rows import StackingInputs
+from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
 
 DESCRIPTION = "stacker.json"
 _FORMAT = 1
@@ -17,24 +19,44 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Signature:
-    """The names that a stacker was fitted on, in the order of its weights."""
+    """The names that a stacker was fitted on, in the order of its weights.
+
+    Attributes:
+        members: their names.
+        classes: their names.
+        attributes: names and ranges.
+        extras: their names.
+        extra_means: of each extra over the rows that were fitted on.
+        extra_deviations: likewise.
+    """
 
     members: tuple[str, ...]
     classes: tuple[str, ...]
     attributes: tuple[Attribute, ...]
+    extras: tuple[str, ...] = ()
+    extra_means: tuple[float, ...] = ()
+    extra_deviations: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, inputs: StackingInputs) -> "Signature":
         """Return the signature of ``inputs``."""
-        return cls(inputs.members, inputs.classes, inputs.attributes)
+        scale = _means_and_deviations(inputs.extra_values)
+        return cls(inputs.members, inputs.classes, inputs.attributes, inputs.extras, *scale)
 
     def arrange(self, inputs: StackingInputs) -> StackingInputs:
-        """Return ``inputs`` in this order.
+        """Return ``inputs`` in this order, with standardised extras.
 
         Raises:
             StackingError: the names are not the same.
         """
-        return inputs.arranged(self.members, self.classes, self.attributes)
+        arranged = inputs.arranged(self.members, self.classes, self.attributes)
+        order = columns_in_order("extras", inputs.extras, self.extras)
+        values = _standardised(inputs.extra_values[:, order], self.extra_means, self.extra_deviations)
+        return replace(arranged, extras=self.extras, extra_values=values)
+
+    def arrange_rows(self, rows: StackingRows) -> StackingRows:
+        """Return ``rows`` with their inputs :meth:`arrange`-d."""
+        return replace(rows, inputs=self.arrange(rows.inputs))
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,9 @@ class SavedStacker:
             "members": self.signature.members,
             "classes": self.signature.classes,
             "attributes": [asdict(attribute) for attribute in self.signature.attributes],
+            "extras": self.signature.extras,
+            "extra_means": self.signature.extra_means,
+            "extra_deviations": self.signature.extra_deviations,
             "learned": self.learned,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()},
         }
@@ -84,6 +109,7 @@ class SavedStacker:
                 tuple(description["members"]),
                 tuple(description["classes"]),
                 tuple(Attribute(**attribute) for attribute in description["attributes"]),
+                *(tuple(description[key]) for key in ("extras", "extra_means", "extra_deviations")),
             )
             found, learned, digests = description["stacker"], description["learned"], description["sha256"]
             files = {name: (folder / Path(name).name).read_bytes() for name in digests}
@@ -97,3 +123,20 @@ class SavedStacker:
         if kind is not None and found != kind:
             raise StackingError(f"{folder} holds a '{found}', not a '{kind}'")
         return cls(found, signature, learned, files)
+
+
+def _standardised(values: Floats, means: Sequence[float], deviations: Sequence[float]) -> Floats:
+    """Return ``(N, E)`` with means 0 and deviations 1 over the rows that these are of; 0 where unknown."""
+    centred = (values - np.asarray(means)) / np.asarray(deviations)
+    return np.where(np.isfinite(centred), centred, 0.0)
+
+
+def _means_and_deviations(values: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each column of ``(N, E)``; 0 and 1 where there is none."""
+    means, deviations = [], []
+    for column in values.T:
+        known = column[np.isfinite(column)]
+        deviation = float(known.std()) if len(known) else 0.0
+        means.append(float(known.mean()) if len(known) else 0.0)
+        deviations.append(deviation if deviation > 0 else 1.0)
+    return tuple(means), tuple(deviations)

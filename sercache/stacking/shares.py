@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sercache.stacking.rows import Floats
+from sercache.stacking.rows import Floats, StackingInputs
+
+EXTRAS = "extras"
+"""How the share of everything that is no member's is called."""
 
 EXPLAINED_ROWS = 2000
 """Shapley values are averaged over so many rows: more would not move a mean that is printed in per cent."""
@@ -15,36 +18,37 @@ def equal_shares(members: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(members, 1 / len(members))
 
 
-def shares_of(contributions: Floats, members: Sequence[str]) -> dict[str, float]:
+def shares_of(contributions: Floats, inputs: StackingInputs) -> dict[str, float]:
     """Return each member's share of the mean absolute contribution; empty where nothing contributes.
 
     Args:
-        contributions: ``(N, M, K)``, the Shapley value of a member's columns together, for each output.
-        members: M names.
-
-    >>> shares_of(np.array([[[3.0], [-1.0]], [[-3.0], [1.0]]]), ["a", "b"])
-    {'a': 0.75, 'b': 0.25}
+        contributions: ``(N, F, K)``, the Shapley value of each column of ``inputs.features()`` for each
+            output. Those of a member add up; all extras together count like one more member.
+        inputs: whose columns these are.
     """
-    sizes = np.abs(contributions).mean(axis=(0, 2))
-    total = float(sizes.sum())
-    if not total > 0:
-        return {}
-    return dict(zip(members, (sizes / total).tolist(), strict=True))
+    members = len(inputs.members)
+    own = contributions.shape[1] - len(inputs.extras)
+    by_member = contributions[:, :own].reshape(len(contributions), members, -1, contributions.shape[2])
+    sizes = np.abs(by_member.sum(axis=2)).mean(axis=(0, 2)).tolist()
+    names = list(inputs.members)
+    if inputs.extras:
+        sizes.append(float(np.abs(contributions[:, own:].sum(axis=1)).mean()))
+        names.append(EXTRAS)
+    total = sum(sizes)
+    return {name: size / total for name, size in zip(names, sizes, strict=True)} if total > 0 else {}
 
 
-def linear_shares(features: Floats, weight: Floats, members: Sequence[str]) -> dict[str, float]:
+def linear_shares(features: Floats, weight: Floats, inputs: StackingInputs) -> dict[str, float]:
     """Return the shares in ``features @ weight``.
 
     The Shapley value of a column of a linear function is ``weight * (x - mean)`` (Lundberg and Lee 2017,
     section 4.2), taken here against the mean of all outputs, which a softmax does not see.
 
     Args:
-        features: ``(N, M * P)``, P columns for each member.
-        weight: ``(M * P, K)``.
-        members: M names.
+        features: ``(N, F)``, made of ``inputs`` column by column.
+        weight: ``(F, K)``.
+        inputs: whose columns these are.
     """
     rows = np.asarray(features[:EXPLAINED_ROWS] - features.mean(axis=0))
     centred = weight - weight.mean(axis=1, keepdims=True)
-    by_member = rows.reshape(len(rows), len(members), -1)
-    weights = centred.reshape(len(members), -1, weight.shape[1])
-    return shares_of(np.einsum("nmp,mpk->nmk", by_member, weights), members)
+    return shares_of(rows[:, :, None] * centred, inputs)

@@ -37,6 +37,7 @@ class Soup:
     def fit(self, rows: StackingRows) -> None:
         """Train the runs and choose what to average."""
         self._signature = Signature.of(rows.inputs)
+        rows = self._signature.arrange_rows(rows)
         runs, stop = fit_runs(rows, self.settings, self.seed, self.settings.neural.runs)
         self._network, self.recipe = choose_soup(runs, stop)
         self.shares = self._network.shares(rows.inputs)

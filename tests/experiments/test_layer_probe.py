@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
+from sercache.cache.pooling import pooled_layer
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import FeatureSet
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError, EncoderError, Interrupted, TrainingError
 from sercache.experiments import linear_probe
-from sercache.experiments.layer_pooling import pooled_layer
 from sercache.experiments.layer_probe import probe_layers, save_probe
 from sercache.experiments.linear_probe import ProbeRows, chosen_on_inner_rows, probe
 

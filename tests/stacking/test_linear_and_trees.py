@@ -17,7 +17,7 @@ from sercache.stacking.boosting import Boosting, soft_metric, soft_objective
 from sercache.stacking.logistic import Logistic, logistic_features
 from sercache.stacking.network import Network, network_features
 from sercache.stacking.registry import STACKERS
-from sercache.stacking.rows import StackingRows
+from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.shares import linear_shares
 from sercache.stacking.soup import barrier
 
@@ -140,7 +140,11 @@ def test_linear_shares_are_exact_shapley_values():
             none, both = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
             shapley = (value(row, own) - value(row, none) + value(row, both) - value(row, other)) / 2
             sizes[member] += np.abs(shapley).mean()
-    shares = linear_shares(features, weight, ["a", "b"])
+    inputs = StackingInputs(
+        tuple(map(str, range(50))), ("a", "b"), ("x", "y"), (), features.reshape(50, 2, 2),
+        np.empty((50, 2, 0)), (), np.empty((50, 0)),
+    )  # fmt: skip
+    shares = linear_shares(features, weight, inputs)
     assert shares["a"] == pytest.approx(sizes[0] / sizes.sum())
 
 
