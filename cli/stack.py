@@ -92,7 +92,7 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
         _with_interval(row.scores["macro_f1"]),
         *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
         "" if difference is None else _with_interval(difference, sign="+"),
-        "" if difference is None else _p(difference.p_value),
+        _p(row.p_to_soft_vote),
         _short(row.leak_gap, sign="+", decimals=2),
     ]
 
@@ -129,6 +129,6 @@ def _legend(comparison: "Comparison") -> str:
     return (
         f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
         f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "
-        "(bits) are against the votes, ECE against the consensus. Leak gap: macro-F1 on the rows fitted on, "
-        "minus macro-F1 here."
+        "(bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: macro-F1 on "
+        "the rows fitted on, minus macro-F1 here."
     )

@@ -1,8 +1,11 @@
 """The comparison of meta-levels: same rows, no leak, intervals over speakers, and what may be concluded."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, mean_over
+import numpy as np
+
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
 from sercache.interrupts import ShouldStop, never
@@ -107,13 +110,19 @@ def judge(
     def differences(first: str, second: str) -> dict[str, Difference]:
         return {name: bootstrap.difference(scores[first][name], scores[second][name]) for name in names}
 
+    rivals = [name for name in scores if name not in (*BASELINES, REFERENCE)]
+    to_reference = {name: differences(name, REFERENCE) for name in scores if name != REFERENCE}
+    p_values = _holm([to_reference[name]["macro_f1"].p_value for name in rivals])
+    p_to_reference = dict(zip(rivals, p_values, strict=True))
+
     def row(result: StackerResult) -> ComparisonRow:
         own = scores[result.name]
         return ComparisonRow(
             stacker=result.name,
             is_baseline=result.name in BASELINES,
             scores={name: bootstrap.estimate(metric) for name, metric in own.items()},
-            to_soft_vote={} if result.name == REFERENCE else differences(result.name, REFERENCE),
+            to_soft_vote=to_reference.get(result.name, {}),
+            p_to_soft_vote=p_to_reference.get(result.name, float("nan")),
             fit_seconds=result.fit_seconds,
             predict_seconds=result.predict_seconds,
             fitting_macro_f1=result.fitting_macro_f1,
@@ -126,10 +135,12 @@ def judge(
     table = tuple(sorted((row(result) for result in results), key=lambda one: -macro_f1[one.stacker]))
     opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
     is_leaky = bool((judged.origins == "in-sample").any())
+    choice, verdict = _verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky)
     return Comparison(
         rows=table,
         opposed=opposed,
-        verdict=_verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky),
+        choice=choice,
+        verdict=verdict,
         is_leaky=is_leaky,
         judged_on="folds" if plan.held_out is None else "held-out",
         fitting_rows=len(plan.fitting),
@@ -168,12 +179,14 @@ def _verdict(
     plan: Plan,
     *,
     is_leaky: bool,
-) -> tuple[str, ...]:
+) -> tuple[str, tuple[str, ...]]:
+    """Return the stacker to use, and the sentences."""
     if is_leaky:
-        return (
+        sentence = (
             "No conclusion: members trained on rows they are judged on here, so no score in this table says "
-            "anything about new speakers.",
+            "anything about new speakers."
         )
+        return REFERENCE, (sentence,)
 
     def difference(first: str, second: str, score: str = "macro_f1") -> Difference:
         return bootstrap.difference(scores[first][score], scores[second][score])
@@ -182,8 +195,12 @@ def _verdict(
     best = max(candidates, key=lambda name: candidates[name].value)
     behind = {name: difference(best, name) for name in candidates if name != best}
     over_guessing = difference(best, "majority", "uar")
-    sentences = [recommend(candidates, behind, over_guessing, speakers=bootstrap.cluster_count)]
-    sentences += [oppose(*pair, own["macro_f1"]) for pair, own in opposed.items()]
+    choice, sentence = recommend(candidates, behind, over_guessing, speakers=bootstrap.cluster_count)
+    p_values = _holm([own["macro_f1"].p_value for own in opposed.values()])
+    sentences = [sentence] + [
+        oppose(*pair, replace(own["macro_f1"], p_value=p_value), len(opposed))
+        for (pair, own), p_value in zip(opposed.items(), p_values, strict=True)
+    ]
     if (plan.fitting.origins == "in-sample").any():
         worst = max(table, key=lambda row: row.leak_gap)
         sentences.append(
@@ -191,7 +208,12 @@ def _verdict(
             f"{worst.stacker} scores {worst.fitting_macro_f1:.3f} on the rows it was fitted on and "
             f"{worst.scores['macro_f1'].value:.3f} on held-out ones, a gap of {worst.leak_gap:+.3f}."
         )
-    return tuple(sentences)
+    return choice, tuple(sentences)
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Return the corrected p-values; with one speaker all are unknown and stay so."""
+    return holm(p_values).tolist() if p_values and not np.isnan(p_values).any() else list(p_values)
 
 
 def _warn(listener: Listener, message: str) -> None:

@@ -24,6 +24,7 @@ class ComparisonRow:
         is_baseline: whether it ignores the members.
         scores: by name (:func:`sercache.stacking.scores.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
+        p_to_soft_vote: of the difference in macro-F1, Holm-corrected over the stackers; NaN for baselines.
         fit_seconds: on all fitting rows.
         predict_seconds: of all judged rows.
         fitting_macro_f1: macro-F1 on the rows it was fitted on.
@@ -37,6 +38,7 @@ class ComparisonRow:
     is_baseline: bool
     scores: Mapping[str, Estimate]
     to_soft_vote: Mapping[str, Difference]
+    p_to_soft_vote: float
     fit_seconds: float
     predict_seconds: float
     fitting_macro_f1: float
@@ -53,6 +55,7 @@ class Comparison:
     Attributes:
         rows: best macro-F1 first.
         opposed: ``(first, second)`` to their difference in each score.
+        choice: the stacker to use, by the verdict's first sentence.
         verdict: sentences: which meta-level to use and how sure that is, then the opposed pairs.
         is_leaky: whether members trained on judged rows: then nothing here holds for new speakers.
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
@@ -67,6 +70,7 @@ class Comparison:
 
     rows: tuple[ComparisonRow, ...]
     opposed: Mapping[tuple[str, str], Mapping[str, Difference]]
+    choice: str
     verdict: tuple[str, ...]
     is_leaky: bool
     judged_on: str
@@ -99,6 +103,7 @@ def as_csv(comparison: Comparison) -> str:
         for rival, difference in compared.items():
             cells |= _difference_cells(f"macro_f1_minus_{rival}", difference)
         return cells | {
+            "p_to_soft_vote_holm": row.p_to_soft_vote,
             "fitting_macro_f1": row.fitting_macro_f1,
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,

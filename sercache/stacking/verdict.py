@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sercache.evaluation.bootstrap import Difference, Estimate, holm
 
@@ -19,13 +20,20 @@ SIMPLEST_FIRST = (
 _FEW_SPEAKERS = 10
 
 
+class Recommendation(NamedTuple):
+    """Which meta-level to use, and in words how sure that is."""
+
+    stacker: str
+    sentence: str
+
+
 def recommend(
     scores: Mapping[str, Estimate],
     behind: Mapping[str, Difference],
     over_guessing: Difference,
     *,
     speakers: int,
-) -> str:
+) -> Recommendation:
     """Say which meta-level to use, and how sure that is.
 
     Args:
@@ -38,39 +46,52 @@ def recommend(
     best = max(scores, key=lambda name: scores[name].value)
     caveat = f" Only {speakers} speakers: take the intervals as rough." if speakers < _FEW_SPEAKERS else ""
     if not (over_guessing.is_clear and over_guessing.value > 0):
-        return (
+        return Recommendation(
+            best,
             f"Use none of them yet: {best} has the highest macro-F1 ({_estimate(scores[best])}), but is not "
-            f"clearly better than guessing (UAR {_difference(over_guessing)}).{caveat}"
+            f"clearly better than guessing (UAR {_difference(over_guessing)}).{caveat}",
         )
     others = list(behind)
     if not others:
-        return f"{best} was compared with nothing else: macro-F1 {_estimate(scores[best])}.{caveat}"
+        alone = f"{best} was compared with nothing else: macro-F1 {_estimate(scores[best])}.{caveat}"
+        return Recommendation(best, alone)
     corrected = holm([1.0 if math.isnan(behind[name].p_value) else behind[name].p_value for name in others])
     p_values = dict(zip(others, corrected.tolist(), strict=True))
     level_with = [name for name in others if not (behind[name].is_clear and p_values[name] < 0.05)]
     if not level_with:
         nearest = min(others, key=lambda name: behind[name].value)
-        return (
+        margin = _difference(behind[nearest], p_value=max(p_values.values())) + _corrected(len(others))
+        return Recommendation(
+            best,
             f"Use {best}: its macro-F1 of {_estimate(scores[best])} is above every other, above {nearest} by "
-            f"{_difference(behind[nearest], p_value=max(p_values.values()))}{_corrected(others)}.{caveat}"
+            f"{margin}.{caveat}",
         )
     level_with.sort(key=_simplicity)
     simplest = min([best, *level_with], key=_simplicity)
     lost = sorted(set(others) - set(level_with), key=_simplicity)
     beaten = f" It is clearly above {_listed(lost)}." if lost else ""
-    smallest = f"{_p(min(p_values[name] for name in level_with))} or more{_corrected(others)}"
-    return (
+    smallest = f"{_p(min(p_values[name] for name in level_with))} or more{_corrected(len(others))}"
+    return Recommendation(
+        simplest,
         f"{best} has the highest macro-F1 ({_estimate(scores[best])}) but cannot be told apart from "
-        f"{_listed(level_with)} ({smallest}): use the simplest of them, {simplest}.{beaten}{caveat}"
+        f"{_listed(level_with)} ({smallest}): use the simplest of them, {simplest}.{beaten}{caveat}",
     )
 
 
-def oppose(first: str, second: str, difference: Difference) -> str:
-    """Say whether ``first`` and ``second`` differ in macro-F1."""
+def oppose(first: str, second: str, difference: Difference, comparisons: int = 1) -> str:
+    """Say whether ``first`` and ``second`` differ in macro-F1.
+
+    Args:
+        first: the one.
+        second: the other.
+        difference: its p-value corrected for ``comparisons``.
+        comparisons: how many such pairs were looked at.
+    """
+    figures = f"macro-F1 {_difference(difference)}{_corrected(comparisons)}."
     if difference.is_clear:
         word = "is better than" if difference.value > 0 else "is worse than"
-        return f"{first} {word} {second}: macro-F1 {_difference(difference)}."
-    return f"{first} and {second} cannot be told apart: macro-F1 {_difference(difference)}."
+        return f"{first} {word} {second}: {figures}"
+    return f"{first} and {second} cannot be told apart: {figures}"
 
 
 def _simplicity(name: str) -> tuple[int, str]:
@@ -95,8 +116,8 @@ def _p(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def _corrected(others: Sequence[str]) -> str:
-    return f" after Holm's correction for {len(others)} comparisons" if len(others) > 1 else ""
+def _corrected(comparisons: int) -> str:
+    return f" after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,42 +18,47 @@ SCORES = estimates(soft_vote=0.43, neural=0.51, lightgbm=0.52)
 
 
 def test_a_clear_winner_is_recommended():
-    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=50)
+    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=50).sentence
     assert said.startswith("Use lightgbm: its macro-F1 of 0.520 [0.490, 0.550] is above every other")
     assert "p = 0.002 after Holm's correction for 2 comparisons" in said
 
 
 def test_where_nothing_differs_the_simplest_is_recommended():
-    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": UNCLEAR}, CLEAR, speakers=50)
+    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": UNCLEAR}, CLEAR, speakers=50).sentence
     assert "cannot be told apart from neural" in said
     assert "use the simplest of them, neural" in said
+    assert recommend(SCORES, {"soft-vote": CLEAR, "neural": UNCLEAR}, CLEAR, speakers=50).stacker == "neural"
     assert said.endswith("It is clearly above soft-vote.")
-    said = recommend(SCORES, {"soft-vote": UNCLEAR, "neural": UNCLEAR}, CLEAR, speakers=50)
+    said = recommend(SCORES, {"soft-vote": UNCLEAR, "neural": UNCLEAR}, CLEAR, speakers=50).sentence
     assert "cannot be told apart from soft-vote and neural" in said
     assert "use the simplest of them, soft-vote" in said
 
 
 def test_looking_at_several_pairs_asks_for_more():
-    alone = recommend(estimates(neural=0.43, lightgbm=0.52), {"neural": MARGINAL}, CLEAR, speakers=50)
+    alone = recommend(
+        estimates(neural=0.43, lightgbm=0.52), {"neural": MARGINAL}, CLEAR, speakers=50
+    ).sentence
     assert alone.startswith("Use lightgbm")
-    several = recommend(SCORES, {"soft-vote": MARGINAL, "neural": MARGINAL}, CLEAR, speakers=50)
+    several = recommend(SCORES, {"soft-vote": MARGINAL, "neural": MARGINAL}, CLEAR, speakers=50).sentence
     assert "cannot be told apart" in several
 
 
 def test_nothing_is_recommended_that_is_not_better_than_guessing():
-    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, UNCLEAR, speakers=50)
+    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, UNCLEAR, speakers=50).sentence
     assert said.startswith("Use none of them yet")
     assert "not clearly better than guessing (UAR +0.010 [-0.010, +0.030], p = 0.400)" in said
     worse = Difference(-0.08, -0.11, -0.05, 0.001)
-    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, worse, speakers=50)
+    said = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, worse, speakers=50).sentence
     assert said.startswith("Use none of them yet")
 
 
 def test_few_speakers_and_one_speaker_are_said():
-    assert "Only 6 speakers" in recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=6)
+    few = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=6)
+    assert "Only 6 speakers" in few.sentence
+    assert few.stacker == "lightgbm"
     nan = float("nan")
     unknown = Difference(0.1, nan, nan, nan)
-    said = recommend({"soft-vote": Estimate(0.5, nan, nan)}, {}, unknown, speakers=1)
+    said = recommend({"soft-vote": Estimate(0.5, nan, nan)}, {}, unknown, speakers=1).sentence
     assert "no interval from one speaker" in said
     assert "Use none of them yet" in said
 
@@ -68,3 +73,4 @@ def test_few_speakers_and_one_speaker_are_said():
 )
 def test_a_pair_is_called_different_only_where_its_interval_says_so(difference, words):
     assert oppose("neural", "lightgbm", difference).startswith(words)
+    assert "after Holm's correction for 2 comparisons" in oppose("neural", "lightgbm", difference, 2)

@@ -1,0 +1,86 @@
+"""Plant a leak in a run: stackers fitted on what members say of rows that they trained on.
+
+    python tests/benchmarks/planted_leak.py RUN OUT [--fold 0]
+
+One fold's speakers are held out. Stackers are fitted twice on all other rows: on the run's out-of-fold
+posteriors, and on those of the very models that trained on these rows. Both are judged on the held-out
+speakers, whom neither members nor stackers have heard. Prints macro-F1 and leak gap of both, side by side.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sercache.corpus.manifest import write_corpus
+from sercache.files import write_atomically
+from sercache.posteriors import Posteriors
+from sercache.recipe import MemberRecipe, dump_recipe
+from sercache.run import Run
+from sercache.stacking.comparison import compare
+from sercache.training.checkpoint import load_head
+from sercache.training.context import RunContext, open_run
+from sercache.training.member import WEIGHTS_NAME
+from sercache.training.prediction import predict
+
+
+def of_one_model(context: RunContext, member: MemberRecipe, fold: int) -> Posteriors:
+    """Return what a fold's model says of every row, of those that it trained on too."""
+    head, _ = load_head(context.run.fold_folder(member.name, fold) / WEIGHTS_NAME)
+    honest = Posteriors.load(context.run.posteriors_path(member.name))
+    source = context.frames("cpu").select(honest.ids, context.sets_of(member))
+    output = predict(head, source, context.recipe.training_of(member).batch_size)
+    return replace(
+        honest,
+        class_probabilities=torch.softmax(output.logits.double(), dim=1).numpy(),
+        attribute_values=output.attributes.double().numpy(),
+    )
+
+
+def lay_out(context: RunContext, fold: int, folder: Path, *, leaks: bool) -> Run:
+    """Write a run whose test split is one fold; its fitting rows are in-sample where it ``leaks``."""
+    run = Run(folder.resolve())
+    corpus = context.corpus
+    held_out = {one for one, its in context.folds.folds.items() if its == fold}
+    rows = tuple(replace(row, split="test") if row.id in held_out else row for row in corpus.utterances)
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_corpus(replace(corpus, utterances=rows), run.root / "corpus.csv")
+    paths = {"corpus": run.root / "corpus.csv", "output": run.root}
+    write_atomically(run.recipe_path, dump_recipe(context.recipe.model_copy(update=paths)))
+    for member in context.recipe.members:
+        one_model = of_one_model(context, member, fold)
+        table = one_model if leaks else Posteriors.load(context.run.posteriors_path(member.name))
+        own = np.isin(np.asarray(table.ids), sorted(held_out))
+        origins = np.where(
+            table.origins == "out-of-fold", "in-sample" if leaks else "out-of-fold", table.origins
+        )
+        origins[own] = "held-out"
+        run.posteriors_path(member.name).parent.mkdir(parents=True, exist_ok=True)
+        replace(table, origins=origins).save(run.posteriors_path(member.name))
+    return run
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--fold", type=int, default=0)
+    arguments = parser.parse_args()
+    context = open_run(arguments.run.resolve())
+    found = {}
+    for name, leaks in (("honest", False), ("leak", True)):
+        run = lay_out(context, arguments.fold, arguments.out / name, leaks=leaks)
+        found[name] = {row.stacker: row for row in compare(run, allow_in_sample=leaks).rows}
+    print(f"{'fitted on':12}  {'out-of-fold posteriors':>22}  {'in-sample posteriors':>22}")
+    print(f"{'':12}" + 2 * f"  {'macro-F1':>10}  {'leak gap':>10}")
+    for name, honest in found["honest"].items():
+        pair = (honest, found["leak"][name])
+        cells = [f"  {row.scores['macro_f1'].value:10.3f}  {row.leak_gap:+10.3f}" for row in pair]
+        print(f"{name:12}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()
