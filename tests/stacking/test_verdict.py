@@ -35,10 +35,8 @@ def test_where_nothing_differs_the_simplest_is_recommended():
 
 
 def test_looking_at_several_pairs_asks_for_more():
-    alone = recommend(
-        estimates(neural=0.43, lightgbm=0.52), {"neural": MARGINAL}, CLEAR, speakers=50
-    ).sentence
-    assert alone.startswith("Use lightgbm")
+    alone = recommend(estimates(neural=0.43, lightgbm=0.52), {"neural": MARGINAL}, CLEAR, speakers=50)
+    assert alone.sentence.startswith("Use lightgbm")
     several = recommend(SCORES, {"soft-vote": MARGINAL, "neural": MARGINAL}, CLEAR, speakers=50).sentence
     assert "cannot be told apart" in several
 
