@@ -158,8 +158,10 @@ class LightGBMRecipe(_Strict):
     patience: int = Field(30, ge=1)
     num_leaves: int = Field(7, ge=2)
     min_rows_per_leaf: int = Field(20, ge=1)
-    threads: int = Field(1, ge=1)
-    soft_targets: Literal["duplicate", "objective"] = "duplicate"
+    max_bin: int = Field(63, ge=2)
+    threads: int | None = Field(None, ge=1)
+    """None: all cores. The trees are the same whatever it is."""
+    soft_targets: Literal["duplicate", "objective"] = "objective"
     """A row once per class with votes, weighted; or the gradient of the cross-entropy against the votes."""
 
 

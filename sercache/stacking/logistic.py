@@ -22,6 +22,8 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """C of the logistic regression, 1 / alpha of the ridge regression; the slice of other speakers says which."""
 
 _LEAST_PROBABILITY = 1e-6
+_ENOUGH_ROWS = 20_000
+"""To choose a strength; the fit itself is on all rows."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class Logistic:
         fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
         balance = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
 
+        some = fit.take(np.linspace(0, len(fit) - 1, min(len(fit), _ENOUGH_ROWS)).astype(np.int64))
+
         def loss_of_classes(strength: float) -> float:
-            probabilities = softmax(_fit_classes(fit, balance, strength)(logistic_features(stop.inputs)))
+            probabilities = softmax(
+                _fit_classes(some, balance, strength * len(fit) / max(1, len(some)))(logistic_features(stop.inputs))
+            )
             return log_loss(stop.soft_targets, probabilities)
 
         self._classes = _fit_classes(rows, balance, _least(loss_of_classes))
