@@ -40,7 +40,7 @@ def demo(
     announce(f"train-ensemble {recipe_path}")
     train_ensemble.train_ensemble(recipe_path, device=device)
     announce(f"stack {recipe.output}")
-    stack.stack(recipe.output)
+    stack.stack([recipe.output])
 
     console.print(f"\n[bold]Done in {time.monotonic() - started:.0f} s.[/] What lies where:", highlight=False)
     for path, what in (

@@ -16,7 +16,29 @@ _SHOWN_MEMBERS = 5
 
 
 def stack(
-    run: Annotated[Path, typer.Argument(help="A run folder, made by sercache train-ensemble.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN", help="A run folder, made by sercache train-ensemble; or files of predictions."
+        ),
+    ],
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="The arguments are predictions that any system wrote.")
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --predictions: the manifest that has the truth.")
+    ] = None,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option(
+            "--out-of-fold",
+            help="With --predictions: no model saw the speakers whose training rows it predicts.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="With --predictions: where results go.")
+    ] = Path("stacked"),
+    seed: Annotated[int, typer.Option(help="With --predictions: of everything random.")] = 0,
     allow_in_sample: Annotated[
         bool,
         typer.Option(
@@ -25,24 +47,46 @@ def stack(
         ),
     ] = False,
 ) -> None:
-    """Fit the meta-levels on a run's out-of-fold posteriors and compare them on rows none of them has seen.
+    """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first, with 95 % intervals over speakers, and what it allows one to say.
-    Writes RUN/comparison.csv, RUN/metrics.json and RUN/stack/. What is already there is not done again.
+    Writes comparison.csv, metrics.json and stack/ into the run. What is already there is not done again.
+
+    Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
+    class or one called Prediction. Rows of the test split are judged on, those of the development split are
+    fitted on; training rows only with --out-of-fold.
 
     Example: sercache stack runs/demo
+
+    Example: sercache stack --predictions a.csv b.csv --labels corpus.csv -o stacked
     """
+    from sercache.corpus.manifest import read_corpus
+    from sercache.errors import StackingError
     from sercache.interrupts import stop_flag
+    from sercache.predictions.members import rows_of_predictions
+    from sercache.recipe import StackingRecipe
     from sercache.run import Run
-    from sercache.stacking.comparison import compare
+    from sercache.stacking.comparison import compare, compare_rows
 
     from .console import console, progress_listener
 
-    folder = Run(run)
+    if predictions != (labels is not None):
+        raise StackingError("--predictions and --labels go together: files, and the manifest with the truth")
+    if not predictions and len(paths) != 1:
+        raise StackingError("one run at a time; files of predictions want --predictions and --labels")
+    folder = Run(output if predictions else paths[0])
     with stop_flag() as should_stop, progress_listener() as listener:
-        comparison = compare(
-            folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
-        )
+        if labels is not None:
+            rows = rows_of_predictions(
+                paths, read_corpus(labels), are_out_of_fold=out_of_fold, seed=seed, listener=listener
+            )
+            comparison = compare_rows(
+                rows, StackingRecipe(), seed, folder, listener=listener, should_stop=should_stop
+            )
+        else:
+            comparison = compare(
+                folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
+            )
     console.print(_table(comparison))
     console.print(_legend(comparison), style="dim", highlight=False)
     for sentence in ("", *comparison.verdict, *_leaning(comparison), ""):

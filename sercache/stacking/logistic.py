@@ -59,12 +59,11 @@ class Logistic:
         balance = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
 
         some = fit.take(np.linspace(0, len(fit) - 1, min(len(fit), _ENOUGH_ROWS)).astype(np.int64))
+        share = len(some) / max(1, len(fit))
 
         def loss_of_classes(strength: float) -> float:
-            probabilities = softmax(
-                _fit_classes(some, balance, strength * len(fit) / max(1, len(some)))(logistic_features(stop.inputs))
-            )
-            return log_loss(stop.soft_targets, probabilities)
+            fitted = _fit_classes(some, balance, strength / max(share, _LEAST_PROBABILITY))
+            return log_loss(stop.soft_targets, softmax(fitted(logistic_features(stop.inputs))))
 
         self._classes = _fit_classes(rows, balance, _least(loss_of_classes))
         columns = []

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_members import simulate
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import write_corpus
+from sercache.errors import StackingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, dump_recipe
 from sercache.run import Run
@@ -18,6 +20,11 @@ ATTRIBUTES = tuple(Attribute(name, 1.0, 7.0) for name in ("arousal", "valence", 
 
 def sercache(*arguments):
     command = [sys.executable, "-c", "from sercache.cli.stack import stack; import typer; typer.run(stack)"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def main(*arguments):
+    command = [sys.executable, "-c", "from sercache.cli.main import main; main()"]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
@@ -107,9 +114,9 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
 def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
     from sercache.cli.stack import stack
 
-    stack(run.root)
+    stack([run.root])
     first = capsys.readouterr().out
-    stack(run.root)
+    stack([run.root])
     assert capsys.readouterr().out == first
 
 
@@ -118,4 +125,43 @@ def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
     from sercache.errors import RecipeError
 
     with pytest.raises(RecipeError, match="is not a run"):
-        stack(Path(tmp_path))
+        stack([Path(tmp_path)])
+
+
+def test_predictions_of_any_system_are_stacked(tmp_path):
+    simulation = simulate()
+    write_corpus(simulation.corpus, tmp_path / "corpus.csv")
+    paths = []
+    for table in simulation.tables:
+        paths.append(tmp_path / f"{table.member}.csv")
+        lines = [
+            ",".join([f"{one}.wav", *(f"{value:.6f}" for value in values)])
+            for one, values in zip(table.ids, table.class_probabilities, strict=True)
+        ]
+        paths[-1].write_text("\n".join([",".join(["FileName", *table.classes]), *lines]) + "\n")
+    arguments = [
+        "stack",
+        "--predictions",
+        *paths,
+        "--labels",
+        tmp_path / "corpus.csv",
+        "-o",
+        tmp_path / "out",
+    ]
+    refused = main(*arguments)
+    assert refused.returncode == 2
+    assert "--out-of-fold" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    done = main(*arguments, "--out-of-fold")
+    assert done.returncode == 0, done.stderr
+    assert "300 rows of 12 speakers" in " ".join(done.stdout.split())
+    assert (tmp_path / "out" / "comparison.csv").is_file()
+
+
+def test_predictions_want_labels_and_a_run_wants_to_be_alone(tmp_path):
+    from sercache.cli.stack import stack
+
+    with pytest.raises(StackingError, match="--predictions and --labels go together"):
+        stack([tmp_path / "a.csv"], predictions=True)
+    with pytest.raises(StackingError, match="one run at a time"):
+        stack([tmp_path / "a", tmp_path / "b"])

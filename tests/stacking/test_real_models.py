@@ -20,6 +20,6 @@ def test_learned_stackers_beat_the_vote_and_the_best_of_44_real_models_on_new_sp
         assert row.to_soft_vote["macro_f1"].low > 0
         assert row.scores["jsd"].high < macro_f1["soft-vote"].value
     assert comparison.speakers == 91
-    stack(run.root)
+    stack([run.root])
     with capsys.disabled():
         print(capsys.readouterr().out)
