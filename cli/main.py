@@ -12,6 +12,7 @@ from sercache.errors import Interrupted, SercacheError
 
 from . import (
     ablate,
+    audit,
     bench,
     cache,
     corpus,
@@ -39,6 +40,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
 app.command("tune")(tune.tune)

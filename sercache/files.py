@@ -1,6 +1,7 @@
 """The one way in which files reach the disk: whole, or not at all."""
 
 import json
+import math
 import os
 import re
 import secrets
@@ -61,6 +62,21 @@ def locked(folder: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically."""
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Return the same with null where JSON knows no number, and text for a path.
+
+    >>> without_nan({"score": float("nan"), "rows": (1, 2)})
+    {'score': None, 'rows': [1, 2]}
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_json(path: Path) -> Any:

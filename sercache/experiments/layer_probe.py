@@ -6,7 +6,6 @@ Livescu 2021), and emotion is rarely in the last one. A probe costs minutes and 
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from sercache.evaluation.bootstrap import (
 from sercache.evaluation.metrics import ConfusionMetric, macro_f1_of_confusion, uar_of_confusion
 from sercache.events import Event, Listener, ignore
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
-from sercache.files import write_atomically
+from sercache.files import without_nan, write_atomically
 from sercache.interrupts import ShouldStop, never
 from sercache.seeds import derive_seed
 
@@ -236,19 +235,8 @@ def save_probe(report: LayerReport, path: Path) -> None:
 
 def as_json(report: LayerReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    known: dict[str, Any] = _known(asdict(report))
-    return known | {"best": report.best.name, "verdict": report.verdict}
-
-
-def _known(value: Any) -> Any:
-    """Return a value with None for every number that is none, and text for a path."""
-    if isinstance(value, dict):
-        return {key: _known(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    content: dict[str, Any] = without_nan(asdict(report))
+    return content | {"best": report.best.name, "verdict": report.verdict}
 
 
 def _numbers(estimate: Estimate | Difference) -> list[str]:

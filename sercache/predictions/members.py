@@ -55,7 +55,7 @@ def rows_of_predictions(
         if file.class_probabilities is None:
             raise StackingError(f"{file.path.name}: it predicts attributes only; stacking needs classes")
     attributes = _attributes_of_all(corpus, files, listener)
-    corpus = _narrowed(corpus, attributes)
+    corpus = with_attributes(corpus, attributes)
     origins = [_origins(file, corpus, are_out_of_fold) for file in files]
     left_out = max(int((own == "").sum()) for own in origins)
     fitted_on = sorted(
@@ -119,8 +119,8 @@ def _attributes_of_all(corpus: Corpus, files: Sequence[Predictions], listener: L
     return kept
 
 
-def _narrowed(corpus: Corpus, attributes: Sequence[int]) -> Corpus:
-    """Return the corpus with these attributes only."""
+def with_attributes(corpus: Corpus, attributes: Sequence[int]) -> Corpus:
+    """Return the corpus with these of its attributes only."""
     rows = (
         replace(row, attributes=tuple(row.attributes[index] for index in attributes))
         for row in corpus.utterances

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.files import without_nan
 from sercache.stacking.scores import score_names
 
 REFERENCE = "soft-vote"
@@ -132,7 +133,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         f"{first} minus {second}": {name: asdict(one) for name, one in own.items()}
         for (first, second), own in comparison.opposed.items()
     }
-    return dict(_without_nan(content))
+    return dict(without_nan(content))
 
 
 def _difference_cells(column: str, difference: Difference | None) -> dict[str, Any]:
@@ -144,12 +145,3 @@ def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _without_nan(value: Any) -> Any:
-    """Return ``value`` with null where JSON knows no number."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,136 @@
+"""``sercache audit``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sercache.evaluation.bootstrap import Estimate
+    from sercache.predictions.audit import AuditReport
+
+_LONGEST_NAME = 18
+
+
+def audit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PREDICTIONS... CORPUS", help="CSV or Parquet files; last, the manifest."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write everything as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the balanced draws.")] = 0,
+) -> None:
+    """Recompute every metric of files of predictions, and look for what makes metrics untrue.
+
+    Scores each split of the corpus as it is, and on draws with as many rows of each class, as the test sets
+    of challenges are drawn. Looks for utterances that are missing or unknown, speakers of the training split,
+    shifted rows, permuted classes, one class for all, identical files and predictions of rows that were
+    trained on. Exits with code 2 if it finds errors.
+
+    A file has an id or FileName, and a column of probabilities per class or one called Prediction.
+
+    Example: sercache audit predictions.csv corpus.csv
+    """
+    from sercache.corpus.manifest import read_corpus
+    from sercache.errors import StackingError
+    from sercache.files import write_json
+    from sercache.predictions import audit as auditing
+    from sercache.predictions.reading import read_predictions
+
+    from .console import console
+    from .corpus import EXIT_PROBLEMS
+
+    *files, labels = paths
+    if not files:
+        raise StackingError(
+            f"audit wants files of predictions and, last, the manifest; there is only {labels}"
+        )
+    corpus = read_corpus(labels)
+    report = auditing.audit([read_predictions(path, corpus) for path in files], corpus, seed=seed)
+    if output is not None:
+        write_json(output, auditing.as_json(report))
+    if as_json:
+        console.print_json(data=auditing.as_json(report))
+    else:
+        _show(report)
+        if output is not None:
+            console.print(f"  {output}  [dim]all of it, for programs[/]", highlight=False, soft_wrap=True)
+    if report.has_errors:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _show(report: "AuditReport") -> None:
+    from .console import console
+
+    if report.scores:
+        console.print(_table(report))
+        console.print(
+            "Intervals: 95 %, over speakers; of balanced draws the range of 95 %. Log-loss (nats) and JSD "
+            "(bits) are against the votes, ECE against the consensus. Majority: of naming one class.",
+            style="dim",
+            highlight=False,
+        )
+    console.print()
+    for finding in report.findings:
+        style = "red" if finding.severity == "error" else "yellow"
+        console.print(
+            f"{finding.severity}: {finding.file}: {finding.message}",
+            style=style,
+            markup=False,
+            highlight=False,
+        )
+    if not report.findings:
+        console.print("Nothing is wrong that could be seen.")
+
+
+def _table(report: "AuditReport") -> "Table":
+    from rich.table import Table
+
+    attributes = [
+        name
+        for name in dict.fromkeys(name for row in report.scores for name in row.scores)
+        if name.startswith("ccc:")
+    ]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("file", max_width=_LONGEST_NAME, no_wrap=True)
+    table.add_column("split", max_width=5, no_wrap=True)
+    headings = ["rows", "macro-F1\n[95 %]", "on balanced\ndraws", "major-\nity", "UAR", "wtd\nF1"]
+    headings += [f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in attributes]
+    for heading in [*headings, "log\nloss", "JSD", "ECE"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report.scores:
+        figures = [("uar", 3), ("weighted_f1", 3), *((name, 2) for name in attributes)]
+        figures += [("log_loss", 2), ("jsd", 3), ("ece", 3)]
+        table.add_row(
+            row.file,
+            row.split,
+            str(row.rows),
+            _with_interval(row.scores.get("macro_f1")),
+            _with_interval(row.balanced.get("macro_f1")),
+            _short(row.majority_macro_f1, 3),
+            *(_value(row.scores.get(name), decimals) for name, decimals in figures),
+        )
+    return table
+
+
+def _value(estimate: "Estimate | None", decimals: int) -> str:
+    return "" if estimate is None else _short(estimate.value, decimals)
+
+
+def _with_interval(estimate: "Estimate | None") -> str:
+    if estimate is None or estimate.value != estimate.value:
+        return ""
+    if estimate.low != estimate.low:
+        return _short(estimate.value, 3)
+    return f"{_short(estimate.value, 3)} \\[{_short(estimate.low, 3)},{_short(estimate.high, 3)}]"
+
+
+def _short(value: float, decimals: int) -> str:
+    """Return a number without the zero before its point."""
+    if value != value:
+        return ""
+    text = f"{value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
