@@ -89,7 +89,8 @@ def stack(
             )
     console.print(_table(comparison))
     console.print(_legend(comparison), style="dim", highlight=False)
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), ""):
+    calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         (folder.comparison_path, "this table, with an interval for every score"),

@@ -186,6 +186,12 @@ class StackingRecipe(_Strict):
     balance_exponent: float = Field(0.5, ge=0)
     inner_share: float = Field(0.15, gt=0, lt=0.5)
     """Share of a stacker's fitting rows, of speakers of their own, that its early stopping looks at."""
+    calibration: str = "temperature"
+    """What the recommended stacker is calibrated by."""
+    coverage: float = Field(0.9, gt=0, lt=1)
+    """How often its conformal sets shall hold the truth."""
+    thresholds: bool = False
+    """Whether its decisions are tuned for macro-F1."""
     repeats: int = Field(3, ge=1)
     """Without a test split: how many assignments of speakers to folds stackers are judged over."""
     bootstrap_samples: int = Field(2000, ge=100)

@@ -71,8 +71,8 @@ def faults_of(file: Predictions, corpus: Corpus) -> Iterator[Finding]:
     ]
     if never:
         yield warning(f"never says {', '.join(never)}")
-    yield from map(error, _shifted(file, corpus, labels, predicted))
-    yield from map(error, _permuted(corpus, labels, predicted))
+    shifted = list(_shifted(file, corpus, labels, predicted))
+    yield from map(error, shifted or _permuted(corpus, labels, predicted))
     yield from map(warning, _seen_in_training(file, corpus, labels, predicted))
 
 

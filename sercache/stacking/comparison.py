@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sercache.calibration.registry import CALIBRATORS
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
@@ -12,6 +13,7 @@ from sercache.interrupts import ShouldStop, never
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
+from sercache.stacking.calibrating import calibrate
 from sercache.stacking.joining import load_rows
 from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS
@@ -55,8 +57,9 @@ def compare_rows(
 ) -> Comparison:
     """Fit and judge stackers on joined posteriors, and write the results into a folder.
 
-    Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors), ``comparison.csv`` and
-    ``metrics.json``. A stacker whose inputs are those of an earlier result is not fitted again.
+    Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors; the recommended one's calibration),
+    ``comparison.csv`` and ``metrics.json``. A stacker whose inputs are those of an earlier result is not
+    fitted again.
 
     Args:
         rows: what the members predicted, with the truth.
@@ -72,10 +75,16 @@ def compare_rows(
     """
     for name in settings.stackers:
         STACKERS[name]
+    CALIBRATORS[settings.calibration]
     plan = make_plan(rows, settings.repeats, seed, listener)
     results = _results(plan, settings, seed, run, listener, should_stop)
     listener(Event("start", "stack/intervals", total=1))
     comparison = judge(plan, results, settings, seed, run, listener)
+    if not comparison.is_leaky:
+        chosen = next(result for result in results if result.name == comparison.choice)
+        folder = run.stacker_folder(chosen.name)
+        report = calibrate(plan, chosen, settings, seed, folder, listener, should_stop)
+        comparison = replace(comparison, calibration=report)
     write_atomically(run.comparison_path, as_csv(comparison))
     write_json(run.metrics_path, as_json(comparison))
     listener(Event("finish", "stack/intervals"))

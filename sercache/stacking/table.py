@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sercache.calibration.judging import CalibrationReport
+from sercache.calibration.judging import as_json as calibration_as_json
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.files import without_nan
 from sercache.stacking.scores import score_names
@@ -67,6 +69,7 @@ class Comparison:
         classes: their names.
         attributes: their names.
         members: their names.
+        calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -82,6 +85,7 @@ class Comparison:
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
     members: tuple[str, ...]
+    calibration: CalibrationReport | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -133,6 +137,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         f"{first} minus {second}": {name: asdict(one) for name, one in own.items()}
         for (first, second), own in comparison.opposed.items()
     }
+    if comparison.calibration is not None:
+        content["calibration"] = calibration_as_json(comparison.calibration)
     return dict(without_nan(content))
 
 

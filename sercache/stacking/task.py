@@ -28,7 +28,7 @@ _VERSION = 3
 """Part of the input digest: raise it when the same inputs give other results."""
 
 _FIGURES = ("fitting_macro_f1", "fit_seconds", "predict_seconds", "shares")
-_NOT_FITTED_BY = {"stackers", "bootstrap_samples", "repeats"}
+_NOT_FITTED_BY = {"stackers", "bootstrap_samples", "repeats", "calibration", "coverage", "thresholds"}
 """Settings that a stacker does not follow from; how often folds were assigned is in the plan."""
 
 

@@ -1,0 +1,1 @@
+"""What a probability is worth: calibration, class thresholds, and sets that hold the truth."""

@@ -1,0 +1,42 @@
+"""What every calibrator is."""
+
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+_LEAST_PROBABILITY = 1e-6
+
+
+class Calibrator(Protocol):
+    """A map from class probabilities to class probabilities that is fitted on rows nobody trained on."""
+
+    def fit(self, probabilities: Floats, labels: Labels) -> None:
+        """Learn the map.
+
+        Args:
+            probabilities: ``(N, C)``.
+            labels: ``(N,)``, the consensus class; a row whose label is negative does not count.
+        """
+
+    def __call__(self, probabilities: Floats) -> Floats:
+        """Return calibrated probabilities ``(N, C)``; rows sum to 1."""
+        ...
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What it learned, as JSON knows it."""
+        ...
+
+    @classmethod
+    def from_learned(cls, learned: dict[str, Any]) -> Self:
+        """Return the calibrator that learned this."""
+        ...
+
+
+def log_probabilities(probabilities: Floats) -> Floats:
+    """Return the logarithms ``(N, C)``; those of zero are finite."""
+    return np.asarray(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)))

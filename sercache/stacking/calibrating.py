@@ -1,0 +1,111 @@
+"""Calibrating the stacker that a comparison recommends, on rows that it was not fitted on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sercache.calibration.final import Calibration
+from sercache.calibration.judging import CalibrationReport, Predicted, judge_calibration
+from sercache.errors import Interrupted
+from sercache.events import Event, Listener
+from sercache.interrupts import ShouldStop
+from sercache.posteriors import ALL_FOLDS
+from sercache.recipe import StackingRecipe
+from sercache.seeds import derive_seed
+from sercache.stacking.plan import Plan
+from sercache.stacking.registry import STACKERS
+from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.task import StackerResult
+
+CALIBRATION_NAME = "calibration.json"
+
+
+def calibrate(
+    plan: Plan,
+    result: StackerResult,
+    settings: StackingRecipe,
+    seed: int,
+    folder: Path,
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> CalibrationReport | None:
+    """Judge all ways of calibrating a stacker, and keep the one that the recipe asks for beside it.
+
+    What is calibrated are cross-fitted probabilities of the fitting rows: each row's by stackers that were
+    fitted on the other folds. It is judged on the held-out rows; where there are none, on each fold in turn,
+    with the other folds' cross-fitted probabilities. (Those come of stackers that were fitted on the judged
+    fold too, as members' posteriors do: a dependence through a handful of numbers.)
+
+    Args:
+        plan: of the comparison.
+        result: of the stacker.
+        settings: calibrator, coverage, thresholds.
+        seed: of the comparison.
+        folder: of the fitted stacker.
+        listener: told of the progress.
+        should_stop: looked at before every fit.
+
+    Returns:
+        The report; None where there are no folds to cross-fit over.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    folds = np.unique(plan.assignments[0])
+    if ALL_FOLDS in folds or len(folds) < 2:
+        return None
+    if plan.held_out is None:
+        crossed = result.predictions[0].class_probabilities
+    else:
+        crossed = _cross_fitted(plan, result.name, settings, seed, listener, should_stop)
+    fitting = _predicted(plan.fitting, crossed)
+    if plan.held_out is None:
+        rounds = [
+            (
+                fitting.take(np.flatnonzero(plan.assignments[0] != fold).astype(np.int64)),
+                fitting.take(np.flatnonzero(plan.assignments[0] == fold).astype(np.int64)),
+            )
+            for fold in folds
+        ]
+    else:
+        rounds = [(fitting, _predicted(plan.held_out, result.predictions[0].class_probabilities))]
+    classes = plan.fitting.inputs.classes
+    Calibration.fit(
+        fitting.probabilities,
+        fitting.labels,
+        classes,
+        kind=settings.calibration,
+        coverage=settings.coverage,
+        tunes_thresholds=settings.thresholds,
+    ).save(folder / CALIBRATION_NAME)
+    return judge_calibration(
+        rounds,
+        classes,
+        stacker=result.name,
+        chosen=settings.calibration,
+        coverage=settings.coverage,
+        samples=settings.bootstrap_samples,
+        seed=derive_seed(seed, "bootstrap"),
+    )
+
+
+def _cross_fitted(
+    plan: Plan, name: str, settings: StackingRecipe, seed: int, listener: Listener, should_stop: ShouldStop
+) -> Floats:
+    """Return what stackers fitted on the other folds say of each fitting row, ``(N, C)``."""
+    crossed = np.empty((len(plan.fitting), len(plan.fitting.inputs.classes)))
+    task, total = "stack/calibration", len(np.unique(plan.assignments[0]))
+    listener(Event("start", task, total=total))
+    for done, one in enumerate(plan.folds_in_turn(), start=1):
+        if should_stop():
+            raise Interrupted("stopped while calibrating; the same command goes on from there")
+        stacker = STACKERS[name](settings, derive_seed(seed, "stack", one.repeat, one.fold))
+        stacker.fit(one.fit)
+        crossed[one.places] = stacker.predict(one.judged.inputs).class_probabilities
+        listener(Event("advance", task, done=done, total=total))
+    listener(Event("finish", task))
+    return crossed
+
+
+def _predicted(rows: StackingRows, probabilities: Floats) -> Predicted:
+    return Predicted(probabilities, rows.soft_targets, rows.labels, rows.speakers)
