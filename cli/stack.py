@@ -90,10 +90,12 @@ def stack(
     console.print(_table(comparison))
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, ""):
+    sizes = comparison.curves.verdict if comparison.curves is not None else ()
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         (folder.comparison_path, "this table, with an interval for every score"),
+        (folder.curves_path, "scores and costs of 1 member to all"),
         (folder.metrics_path, "the same and more, for programs"),
         (folder.root / "stack", "the fitted stackers and what they predicted"),
     ):

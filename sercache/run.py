@@ -36,6 +36,11 @@ class Run:
         return self.root / "comparison.csv"
 
     @property
+    def curves_path(self) -> Path:
+        """Scores and costs of 1 to M members."""
+        return self.root / "curves.csv"
+
+    @property
     def metrics_path(self) -> Path:
         """Everything that was measured, for machines."""
         return self.root / "metrics.json"

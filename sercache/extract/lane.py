@@ -1,7 +1,9 @@
 """One encoder's way through a pass: its failures, its frames, and the shards that it publishes."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -10,13 +12,14 @@ from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
 from sercache.cache.precision import to_storage
 from sercache.cache.shard import StoredUtterance
+from sercache.cache.speed import EncodingSpeed, add_speed
 from sercache.cache.store import FeatureSet
 from sercache.cache.writer import cannot_write, publish_shard
 from sercache.encoders.protocol import Encoder
 from sercache.errors import CacheError, SercacheError
 from sercache.extract.encoding import EncodedUtterance, Finish, Ready, begin_group
 from sercache.extract.inputs import FailedRow
-from sercache.extract.plan import Task
+from sercache.extract.plan import CHARACTERS_PER_SECOND, Task
 
 
 class Publisher:
@@ -65,6 +68,7 @@ class Lane:
         corpus_size: how many utterances the corpus has.
         failed: how many of them have failed so far, earlier extractions included.
         failure_limit: how many may.
+        device: where the encoder computes.
         extracted: how many got their frames now.
     """
 
@@ -75,8 +79,12 @@ class Lane:
     corpus_size: int
     failed: int
     failure_limit: int
+    device: str
     extracted: int = 0
     _stored: list[StoredUtterance] = field(default_factory=list)
+    # Appended to by several threads.
+    _encode_seconds: list[float] = field(default_factory=list)
+    _speech_seconds: list[float] = field(default_factory=list)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -85,7 +93,10 @@ class Lane:
 
     def begin(self, group: Sequence[Ready]) -> Finish:
         """Begin to encode a group of rows that were prepared for this lane."""
-        return begin_group(self.encoder, self.spec, group)
+        started = time.perf_counter()
+        finish = begin_group(self.encoder, self.spec, group)
+        self._encode_seconds.append(time.perf_counter() - started)
+        return finish
 
     def stored(self, finish: Finish) -> list[StoredUtterance | FailedRow]:
         """Wait for a group and bring its frames into the form that lies on disk; any thread may do this.
@@ -93,7 +104,11 @@ class Lane:
         Raises:
             CacheError: a value does not fit into the feature set's dtype.
         """
-        return [row if isinstance(row, FailedRow) else self._to_storage(row) for row in finish()]
+        started = time.perf_counter()
+        encoded = finish()
+        self._encode_seconds.append(time.perf_counter() - started)
+        self._speech_seconds += [_speech_seconds(row) for row in encoded if not isinstance(row, FailedRow)]
+        return [row if isinstance(row, FailedRow) else self._to_storage(row) for row in encoded]
 
     def collect(self, rows: Sequence[StoredUtterance | FailedRow], task: Task) -> None:
         """Take what became of a group.
@@ -115,6 +130,7 @@ class Lane:
             self.ledger.forget(utterance.id)
         # The ledger goes first: a failure counts only once its task's shard is there.
         self.save_ledger()
+        self._save_speed()
         publisher.publish(self.feature_set, task.name, utterances)
 
     def save_ledger(self) -> None:
@@ -129,6 +145,13 @@ class Lane:
         except OSError as error:
             raise cannot_write(self.ledger.path, error) from error
         self.failed += len(self.ledger.failures.keys() - known)  # those of other devices
+
+    def _save_speed(self) -> None:
+        spoken, self._speech_seconds = self._speech_seconds, []
+        taken, self._encode_seconds = self._encode_seconds, []
+        speed = EncodingSpeed(sum(spoken), sum(taken))
+        with suppress(OSError):  # a measurement; if the disk is full, the shard will say so
+            add_speed(self.feature_set.folder, self.device.partition(":")[0], speed)
 
     def _to_storage(self, row: EncodedUtterance) -> StoredUtterance:
         source = row.source
@@ -151,3 +174,9 @@ class Lane:
                 f"{self.failure_limit} may (--max-failures); all are in {self.ledger.path}; the last: "
                 f"'{failure.utterance}' ({failure.stage}: {failure.message})"
             )
+
+
+def _speech_seconds(row: EncodedUtterance) -> float:
+    """Return how long an utterance is; of text, how long it would take to say."""
+    content = row.source.content
+    return len(content) / CHARACTERS_PER_SECOND if isinstance(content, str) else row.source.seconds

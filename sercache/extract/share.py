@@ -134,4 +134,5 @@ def _lane(share: Share, feature: Feature, encoder: Encoder) -> Lane:
         corpus_size=len(share.corpus),
         failed=feature.failed,
         failure_limit=feature.failure_limit,
+        device=share.device,
     )

@@ -14,6 +14,9 @@ from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.calibrating import calibrate
+from sercache.stacking.costs import MemberCosts, member_costs
+from sercache.stacking.curves import Curves, ensemble_curves
+from sercache.stacking.curves import as_csv as curves_as_csv
 from sercache.stacking.joining import load_rows
 from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS
@@ -43,7 +46,15 @@ def compare(
     """
     recipe = run.recipe()
     rows = load_rows(run, allow_in_sample=allow_in_sample, listener=listener)
-    return compare_rows(rows, recipe.stacking, recipe.seed, run, listener=listener, should_stop=should_stop)
+    return compare_rows(
+        rows,
+        recipe.stacking,
+        recipe.seed,
+        run,
+        costs=member_costs(recipe),
+        listener=listener,
+        should_stop=should_stop,
+    )
 
 
 def compare_rows(
@@ -52,20 +63,22 @@ def compare_rows(
     seed: int,
     run: Run,
     *,
+    costs: MemberCosts | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Comparison:
     """Fit and judge stackers on joined posteriors, and write the results into a folder.
 
     Writes ``stack/<stacker>/`` (the stacker, the judged rows' posteriors; the recommended one's calibration),
-    ``comparison.csv`` and ``metrics.json``. A stacker whose inputs are those of an earlier result is not
-    fitted again.
+    ``comparison.csv``, ``curves.csv`` and ``metrics.json``. A stacker whose inputs are those of an earlier
+    result is not fitted again.
 
     Args:
         rows: what the members predicted, with the truth.
         settings: of the stackers and of the comparison.
         seed: of everything random.
         run: the folder that the results go to.
+        costs: of the members, if they are known.
         listener: told of the progress.
         should_stop: looked at before every fit.
 
@@ -84,7 +97,9 @@ def compare_rows(
         chosen = next(result for result in results if result.name == comparison.choice)
         folder = run.stacker_folder(chosen.name)
         report = calibrate(plan, chosen, settings, seed, folder, listener, should_stop)
-        comparison = replace(comparison, calibration=report)
+        curves = _curves(plan, settings, seed, costs)
+        comparison = replace(comparison, calibration=report, curves=curves)
+        write_atomically(run.curves_path, curves_as_csv(curves))
     write_atomically(run.comparison_path, as_csv(comparison))
     write_json(run.metrics_path, as_json(comparison))
     listener(Event("finish", "stack/intervals"))
@@ -159,6 +174,17 @@ def judge(
         classes=judged.inputs.classes,
         attributes=tuple(attribute.name for attribute in judged.inputs.attributes),
         members=judged.inputs.members,
+    )
+
+
+def _curves(plan: Plan, settings: StackingRecipe, seed: int, costs: MemberCosts | None) -> Curves:
+    rounds = plan.folds_in_turn() if plan.held_out is None else plan.rounds()
+    return ensemble_curves(
+        [(one.fit, one.judged) for one in rounds],
+        fitting=plan.fitting,
+        costs=costs,
+        samples=settings.bootstrap_samples,
+        seed=derive_seed(seed, "bootstrap"),
     )
 
 

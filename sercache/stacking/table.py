@@ -12,6 +12,8 @@ from sercache.calibration.judging import CalibrationReport
 from sercache.calibration.judging import as_json as calibration_as_json
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.files import without_nan
+from sercache.stacking.curves import Curves
+from sercache.stacking.curves import as_json as curves_as_json
 from sercache.stacking.scores import score_names
 
 REFERENCE = "soft-vote"
@@ -69,6 +71,7 @@ class Comparison:
         classes: their names.
         attributes: their names.
         members: their names.
+        curves: how many members a soft vote takes, and what they cost.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
     """
 
@@ -86,6 +89,7 @@ class Comparison:
     attributes: tuple[str, ...]
     members: tuple[str, ...]
     calibration: CalibrationReport | None = None
+    curves: Curves | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -139,6 +143,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
     if comparison.calibration is not None:
         content["calibration"] = calibration_as_json(comparison.calibration)
+    if comparison.curves is not None:
+        content["curves"] = curves_as_json(comparison.curves)
     return dict(without_nan(content))
 
 

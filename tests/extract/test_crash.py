@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from sercache.cache.speed import SPEED_NAME
 from sercache.cache.store import Cache
 from sercache.cache.verify import verify
 from sercache.corpus.manifest import write_corpus
@@ -52,7 +53,9 @@ def finish(process):
 
 def contents(cache):
     return {
-        str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob("*")) if path.is_file()
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(cache.rglob("*"))
+        if path.is_file() and path.name != SPEED_NAME
     }
 
 

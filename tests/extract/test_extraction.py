@@ -6,6 +6,7 @@ import pytest
 from sercache.audio import load_audio
 from sercache.cache.ledger import Ledger
 from sercache.cache.precision import from_storage
+from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Utterance
 from sercache.errors import CacheError, Interrupted, RecipeError, SercacheError
@@ -328,3 +329,20 @@ def test_a_damaged_shard_is_told_and_healed_by_its_removal(make_corpus, use_enco
     path.unlink()
     run(corpus)
     assert shards(report.folder) == before
+
+
+def test_what_the_encoder_took_is_kept_and_adds_up(make_corpus, use_encoder, tiny, short_tasks):
+    corpus = make_corpus(8)
+    use_encoder(tiny())
+    feature_set = FeatureSet(run(corpus).folder)
+    first = read_speeds(feature_set.folder)["cpu"]
+    assert first.speech_seconds == pytest.approx(feature_set.seconds)
+    assert 0 < first.encode_seconds < 60
+    use_encoder(tiny())
+    run(corpus)
+    assert read_speeds(feature_set.folder)["cpu"] == first  # nothing was encoded again
+    use_encoder(tiny())
+    run(replace(corpus, utterances=corpus.utterances + make_corpus(5, first=8).utterances))
+    grown = read_speeds(feature_set.folder)["cpu"]
+    assert grown.speech_seconds == pytest.approx(FeatureSet(feature_set.folder).seconds)
+    assert grown.encode_seconds > first.encode_seconds

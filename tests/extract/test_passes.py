@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sercache.cache.speed import SPEED_NAME
 from sercache.cache.store import Cache, FeatureSet
 from sercache.errors import CacheError, CorpusError, Interrupted, SercacheError
 from sercache.extract import pass_runner
@@ -18,7 +19,11 @@ TEXT = FeatureRecipe(encoder="char-ngrams")
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.glob("*")
+        if path.is_file() and path.name != SPEED_NAME
+    }
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_a_disk_too_full_for_the_description(corpus, whole, small_disk):
 
 
 def test_a_disk_without_room_for_one_more_file(corpus, mount):
-    disk = mount("disk", "-t", "tmpfs", "-o", "nr_inodes=6", "tmpfs")
+    disk = mount("disk", "-t", "tmpfs", "-o", "nr_inodes=7", "tmpfs")
     assert_one_line(extract(corpus, disk / "cache"), 2, "No space left on device", GOES_ON)
     assert temporaries(disk) == []
     assert len(shards(disk / "cache")) == 2

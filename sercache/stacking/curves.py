@@ -1,0 +1,283 @@
+"""How many members it takes: the soft vote of 1 to M members, leaving each out, and what they cost."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sercache.evaluation.bootstrap import (
+    Difference,
+    Estimate,
+    SpeakerBootstrap,
+    SumMetric,
+    confusion_metric,
+    holm,
+)
+from sercache.evaluation.metrics import Labels, confusion, macro_f1_of_confusion
+from sercache.files import without_nan
+from sercache.stacking.costs import Cost, MemberCosts
+from sercache.stacking.orders import Order, by_own_score, greedy
+from sercache.stacking.rows import Floats, StackingRows
+
+RANDOM = "random"
+_COLUMNS = (
+    *("order", "size", "macro_f1", "macro_f1_low", "macro_f1_high"),
+    *("minus_all", "minus_all_low", "minus_all_high", "kept_gain"),
+    *("encoders", "seconds_per_minute", "last_member"),
+)
+_ENOUGH = 0.95
+"""Share of the gain that a small ensemble must keep to be spoken of."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A soft vote of the first members of an order.
+
+    Attributes:
+        order: ``best``, ``greedy``, ``thrifty`` or ``random``.
+        size: how many members.
+        members: which, in the order that all fitting rows decide; empty for random orders.
+        macro_f1: on judged rows; of random orders the mean, and the range of 90 %.
+        to_all: minus the vote of all members; None for random orders.
+        kept_gain: share of what all members gain over the best single one; NaN where they gain nothing.
+        cost: of these members; None where it is not known, and for random orders.
+    """
+
+    order: str
+    size: int
+    members: tuple[str, ...]
+    macro_f1: Estimate
+    to_all: Difference | None
+    kept_gain: float
+    cost: Cost | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Everything about how many members it takes.
+
+    Attributes:
+        points: order by order, from one member to all.
+        without: the vote without a member minus that with all, p-values Holm-corrected.
+        rows: judged, with a consensus class.
+    """
+
+    points: tuple[CurvePoint, ...]
+    without: Mapping[str, Difference]
+    rows: int
+
+    def of(self, order: str) -> tuple[CurvePoint, ...]:
+        """Return the points of one order."""
+        return tuple(point for point in self.points if point.order == order)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What may be said of it."""
+        if len(self.without) < 2:
+            return ()
+        return (self._of_sizes(), self._of_leaving_out())
+
+    def _of_sizes(self) -> str:
+        every = self.of("best")[-1]
+        gain = every.macro_f1.value - self.of("best")[0].macro_f1.value
+        if not gain > 0:
+            highest = max((one for one in self.points if one.members), key=lambda one: one.macro_f1.value)
+            return (
+                f"The soft vote of all {every.size} members gains nothing over the best single one "
+                f"({gain:+.3f} macro-F1); of all sizes {highest.size} in {highest.order} order scores "
+                f"highest ({highest.macro_f1.value:.3f})."
+            )
+        enough = [
+            point
+            for point in self.points
+            if point.members and point.kept_gain >= _ENOUGH and point.size < every.size
+        ]
+        if not enough:
+            return f"No fewer than all {every.size} members give {_ENOUGH:.0%} of the soft vote's gain."
+        point = min(enough, key=lambda one: (_seconds(one), one.size, -one.kept_gain))
+        names = ", ".join(point.members) if point.size <= 5 else f"{point.order} order"
+        return (
+            f"{point.size} of {every.size} members ({names}) give {point.kept_gain:.0%} of what the soft "
+            f"vote of all gains over the best single one{_cost_beside(point, every)}; "
+            f"{_compared(point.to_all)}."
+        )
+
+    def _of_leaving_out(self) -> str:
+        useful = [name for name, one in self.without.items() if one.is_clear and one.value < 0]
+        harmful = [name for name, one in self.without.items() if one.is_clear and one.value > 0]
+        said = []
+        if harmful:
+            said.append(f"The soft vote is better without {_some(harmful)}")
+        if useful:
+            said.append(f"{'it' if said else 'The soft vote'} is worse without {_some(useful)}")
+        if not said:
+            return "No single member is missed by the soft vote, or harms it, beyond chance."
+        return f"{'; '.join(said)}; of the others none is missed, or harms, beyond chance."
+
+
+def ensemble_curves(
+    rounds: Sequence[tuple[StackingRows, StackingRows]],
+    *,
+    fitting: StackingRows,
+    costs: MemberCosts | None = None,
+    samples: int = 2000,
+    permutations: int = 100,
+    seed: int = 0,
+) -> Curves:
+    """Judge soft votes of some of the members.
+
+    An order is decided on a round's fitting rows and judged on its other rows, so that a curve's scores are
+    those of choosing members honestly.
+
+    Args:
+        rounds: rows to decide on and rows of other speakers to judge on; no row is judged twice.
+        fitting: all rows to decide on; what the printed orders follow from.
+        costs: of the members, if they are known: adds the order ``thrifty``.
+        samples: bootstrap draws of speakers.
+        permutations: random orders.
+        seed: of both.
+    """
+    members = fitting.inputs.members
+    judged = [own for _, own in rounds]
+    labels = np.concatenate([own.labels for own in judged])
+    bootstrap = SpeakerBootstrap([speaker for own in judged for speaker in own.speakers], samples, seed)
+    num_classes = len(fitting.inputs.classes)
+    ways: dict[str, Callable[[StackingRows], Order]] = {"best": by_own_score, "greedy": greedy}
+    if costs is not None and costs.of(members).seconds_per_minute is not None:
+        ways["thrifty"] = lambda rows: greedy(rows, costs)
+
+    def metric(votes: Floats) -> SumMetric:
+        return confusion_metric(labels, votes.argmax(axis=1), num_classes, macro_f1_of_confusion)
+
+    every = np.concatenate([own.inputs.class_probabilities.sum(axis=1) for own in judged])
+    of_all = metric(every)
+    points: list[CurvePoint] = []
+    for name, way in ways.items():
+        orders, final = [way(fit) for fit, _ in rounds], way(fitting)
+        votes = np.zeros_like(every)
+        for size in range(1, len(members) + 1):
+            votes += np.concatenate(
+                [
+                    own.inputs.class_probabilities[:, order[size - 1]]
+                    for own, order in zip(judged, orders, strict=True)
+                ]
+            )
+            # All of them are the same vote in any order; the sum's last bits are not.
+            own = metric(votes) if size < len(members) else of_all
+            names = tuple(members[place] for place in final[:size])
+            cost = costs.of(names) if costs is not None else None
+            points.append(
+                CurvePoint(
+                    name,
+                    size,
+                    names,
+                    bootstrap.estimate(own),
+                    bootstrap.difference(own, of_all),
+                    np.nan,
+                    cost,
+                )
+            )
+    points += _random_points(judged, labels, num_classes, permutations, seed)
+    best_single = next(point for point in points if point.order == "best").macro_f1.value
+    gain = of_all.value - best_single
+    shares = [(point.macro_f1.value - best_single) / gain if gain > 0 else np.nan for point in points]
+    without = {
+        member: bootstrap.difference(
+            metric(every - np.concatenate([own.inputs.class_probabilities[:, place] for own in judged])),
+            of_all,
+        )
+        for place, member in enumerate(members)
+        if len(members) > 1
+    }
+    return Curves(
+        points=tuple(
+            replace(point, kept_gain=float(share)) for point, share in zip(points, shares, strict=True)
+        ),
+        without=_corrected(without),
+        rows=int((labels >= 0).sum()),
+    )
+
+
+def as_csv(curves: Curves) -> str:
+    """Return one line per order and size."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for point in curves.points:
+        to_all, cost = point.to_all, point.cost
+        figures = [point.macro_f1.value, point.macro_f1.low, point.macro_f1.high]
+        figures += [np.nan] * 3 if to_all is None else [to_all.value, to_all.low, to_all.high]
+        seconds = cost.seconds_per_minute if cost is not None else None
+        writer.writerow(
+            [point.order, point.size]
+            + ["" if np.isnan(figure) else f"{figure:.6g}" for figure in [*figures, point.kept_gain]]
+            + [len(cost.encoders) if cost is not None else "", "" if seconds is None else f"{seconds:.4g}"]
+            + [point.members[-1] if point.members else ""]
+        )
+    return stream.getvalue()
+
+
+def as_json(curves: Curves) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    content: dict[str, Any] = without_nan(asdict(curves))
+    return content | {"verdict": list(curves.verdict)}
+
+
+def _random_points(
+    judged: Sequence[StackingRows], labels: Labels, num_classes: int, count: int, seed: int
+) -> list[CurvePoint]:
+    """Return mean and range of the votes of random members, by size."""
+    probabilities = np.concatenate([own.inputs.class_probabilities for own in judged])
+    known = labels >= 0
+    probabilities, truth = probabilities[known], labels[known]
+    num_members = probabilities.shape[1]
+    generator = np.random.default_rng(seed)
+    scores = np.empty((count, num_members))
+    for row in range(count):
+        votes = np.zeros_like(probabilities[:, 0])
+        for size, member in enumerate(generator.permutation(num_members)):
+            votes += probabilities[:, member]
+            scores[row, size] = macro_f1_of_confusion(confusion(truth, votes.argmax(axis=1), num_classes))
+    low, high = np.quantile(scores, [0.05, 0.95], axis=0)
+    means = scores.mean(axis=0)
+    estimates = [Estimate(*map(float, one)) for one in zip(means, low, high, strict=True)]
+    return [
+        CurvePoint(RANDOM, size, (), one, None, np.nan, None) for size, one in enumerate(estimates, start=1)
+    ]
+
+
+def _corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
+    p_values = np.asarray([one.p_value for one in differences.values()])
+    if not len(p_values) or np.isnan(p_values).any():
+        return dict(differences)
+    return {
+        name: replace(one, p_value=float(p_value))
+        for (name, one), p_value in zip(differences.items(), holm(p_values), strict=True)
+    }
+
+
+def _seconds(point: CurvePoint) -> float:
+    return (point.cost.seconds_per_minute if point.cost is not None else None) or 0.0
+
+
+def _cost_beside(point: CurvePoint, every: CurvePoint) -> str:
+    if point.cost is None or every.cost is None:
+        return ""
+    encoders = f"{len(point.cost.encoders)} of {len(every.cost.encoders)} encoders"
+    mine, theirs = point.cost.seconds_per_minute, every.cost.seconds_per_minute
+    if mine is None or not theirs:
+        return f", with {encoders}"
+    return f", with {encoders} and {mine / theirs:.0%} of the cost ({mine:.2g} s for a minute of speech)"
+
+
+def _compared(to_all: Difference | None) -> str:
+    if to_all is None or np.isnan(to_all.low):
+        return "there is no interval from one speaker"
+    return f"minus all {to_all.value:+.3f} [{to_all.low:+.3f}, {to_all.high:+.3f}]"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
