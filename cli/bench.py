@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bench_extract import bench_extract
+from .bench_stack import bench_stack, bench_stack_simulation
 from .bench_train import bench_train
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def bench() -> None:
 
 app.command("extract")(bench_extract)
 app.command("train")(bench_train)
+app.command("stack")(bench_stack)
+app.command("stack-simulation")(bench_stack_simulation)
 
 
 @app.command("cache")

@@ -129,7 +129,7 @@ class CalibrationReport:
         held, single = row.coverage, row.single_accuracy
         missed = held.low > self.coverage or held.high < self.coverage
         note = ", not what was asked for" if missed else ""
-        right = f", right {single.value:.0%} of the time" if row.single_share else ""
+        right = f", right {single.value:.0%} of the time" if row.single_share >= 0.005 else ""
         interval = f"{held.value:.1%} [{held.low:.1%}, {held.high:.1%}]"
         name, share = row.least_covered
         return (

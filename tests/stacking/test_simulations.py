@@ -1,0 +1,102 @@
+"""What is known of simulated members: stackers approach the Bayes rule, intervals and p-values are right."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from sercache.benchmarks.simulated_members import SimulatedMembers
+from sercache.benchmarks.stacking_simulation import interval_coverage, learning_curves, null_p_values
+from sercache.evaluation.bootstrap import SpeakerBootstrap
+from sercache.evaluation.metrics import macro_f1
+from sercache.recipe import StackingRecipe
+
+
+def test_the_bayes_rule_is_the_best_that_an_unregularised_regression_on_much_data_finds():
+    truth = SimulatedMembers.faulty(4, 3, seed=2)
+    fit, _ = truth.draw(30_000, 0)
+    new, bayes = truth.draw(30_000, 1, "n")
+    known, judged = fit.labels >= 0, new.labels >= 0
+
+    def features(rows):
+        return np.log(rows.inputs.class_probabilities).reshape(len(rows), -1)
+
+    model = LogisticRegression(C=1e4, max_iter=2000).fit(features(fit)[known], fit.labels[known])
+    learned = macro_f1(new.labels[judged], model.predict(features(new)[judged]), 3)
+    best = macro_f1(new.labels[judged], bayes[judged].argmax(axis=1), 3)
+    assert learned == pytest.approx(best, abs=0.006)
+    alone = max(
+        macro_f1(new.labels[judged], new.inputs.class_probabilities[judged, member].argmax(axis=1), 3)
+        for member in range(4)
+    )
+    assert best > alone + 0.05
+
+
+def test_the_bayes_rules_probabilities_are_true():
+    truth = SimulatedMembers.faulty(4, 3, seed=2)
+    rows, bayes = truth.draw(40_000, 0)
+    sure = bayes.max(axis=1)
+    judged = rows.labels >= 0
+    right = bayes.argmax(axis=1) == rows.labels
+    for low in (0.5, 0.7, 0.9):
+        own = judged & (sure >= low) & (sure < low + 0.05)
+        assert right[own].mean() == pytest.approx(sure[own].mean(), abs=0.04)
+
+
+def test_stackers_approach_the_bayes_rate_as_rows_grow_and_votes_do_not():
+    curve = learning_curves((200, 3200), ("soft-vote", "best-single", "weighted", "logistic"), new_rows=8000)
+    score = curve.macro_f1
+    assert score["logistic"][0] < score["logistic"][1] < curve.bayes + 0.01
+    assert score["logistic"][1] > curve.bayes - 0.02
+    assert score["weighted"][1] > score["soft-vote"][1] + 0.03  # it leaves the bad ones out
+    assert score["weighted"][1] < curve.bayes - 0.02  # but no weight undoes a bias
+    assert max(score["soft-vote"][1], score["best-single"][1]) < curve.bayes - 0.05
+
+
+@pytest.mark.slow
+def test_every_learning_stacker_comes_near_the_bayes_rate():
+    curve = learning_curves((400, 3200, 25_600), StackingRecipe().stackers)
+    for name in ("logistic", "neural", "soup", "lightgbm"):
+        assert curve.macro_f1[name][-1] > curve.bayes - 0.02, name
+        assert curve.macro_f1[name][-1] > curve.macro_f1[name][0]
+    assert curve.macro_f1["logistic"][-1] > curve.bayes - 0.006
+
+
+def test_intervals_hold_the_truth_most_of_the_time():
+    coverage = interval_coverage(20, 40, samples=300, new_rows=8000)
+    assert coverage.score >= 0.85
+    assert coverage.difference >= 0.85
+
+
+def test_intervals_over_rows_would_not(monkeypatch):
+    """The check has teeth: drawing rows instead of speakers is found out."""
+    draw = SpeakerBootstrap.__init__
+
+    def of_rows(self, speakers, *arguments):
+        draw(self, [f"row-{row}" for row in range(len(speakers))], *arguments)
+
+    loud = SimulatedMembers.faulty(4, 4)
+    monkeypatch.setattr(
+        SimulatedMembers, "faulty", lambda *_, **__: SimulatedMembers(**{**vars(loud), "speaker_noise": 1.5})
+    )
+    right = interval_coverage(20, 40, samples=300, new_rows=20_000)
+    monkeypatch.setattr(SpeakerBootstrap, "__init__", of_rows)
+    wrong = interval_coverage(20, 40, samples=300, new_rows=20_000)
+    assert wrong.score < right.score - 0.1
+
+
+def test_p_values_are_uniform_where_nothing_differs():
+    null = null_p_values(20, 120, samples=400)
+    assert null.distance < 0.16  # 99.5 % of uniform samples of this size
+    assert null.share_below(0.05) < 0.12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("speakers", [10, 30, 90])
+def test_two_hundred_corpora(speakers):
+    coverage = interval_coverage(speakers, 200)
+    assert coverage.score > 0.9
+    assert coverage.difference > 0.9
+    null = null_p_values(speakers, 400)
+    assert null.distance < 0.1
+    assert null.share_below(0.05) < 0.08
+    assert null.share_below(0.01) < 0.03
