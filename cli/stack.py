@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN_MEMBERS = 5
+_WIDE = 160
+"""Columns of a terminal that has room for more than what decides."""
 
 
 def stack(
@@ -87,7 +89,7 @@ def stack(
             comparison = compare(
                 folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
             )
-    console.print(_table(comparison))
+    console.print(_table(comparison, is_wide=console.width >= _WIDE))
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
@@ -102,7 +104,8 @@ def stack(
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
 
 
-def _table(comparison: "Comparison") -> "Table":
+def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
+    """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -110,10 +113,13 @@ def _table(comparison: "Comparison") -> "Table":
     headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
     headings += ["log\nloss", "JSD", "ECE", "minus soft vote\n[95 %]", "p", "leak\ngap"]
+    if is_wide:
+        headings += ["Brier", "fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in comparison.rows:
-        table.add_row(*_cells(row, comparison), style="dim" if row.is_baseline else "")
+        cells = _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else [])
+        table.add_row(*cells, style="dim" if row.is_baseline else "")
     return table
 
 
@@ -141,6 +147,15 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
         "" if difference is None else _with_interval(difference, sign="+"),
         _p(row.p_to_soft_vote),
         _short(row.leak_gap, sign="+", decimals=2),
+    ]
+
+
+def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
+    return [
+        _short(row.scores["brier"].value),
+        f"{row.fit_seconds:.1f}",
+        f"{row.predict_seconds:.1f}",
+        *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
     ]
 
 

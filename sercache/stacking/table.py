@@ -103,7 +103,7 @@ def as_csv(comparison: Comparison) -> str:
 
     def line(row: ComparisonRow) -> dict[str, Any]:
         cells: dict[str, Any] = {"stacker": row.stacker, "baseline": str(row.is_baseline).lower()}
-        for name in comparison.score_names:
+        for name in (*comparison.score_names, *(f"f1:{one}" for one in comparison.classes)):
             estimate = row.scores[name]
             cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         compared = {REFERENCE: row.to_soft_vote.get("macro_f1")}
