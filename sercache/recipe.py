@@ -160,7 +160,7 @@ class LightGBMRecipe(_Strict):
     min_rows_per_leaf: int = Field(20, ge=1)
     max_bin: int = Field(63, ge=2)
     threads: int | None = Field(None, ge=1)
-    """None: all cores. The trees are the same whatever it is."""
+    """None: all cores where there is enough to do. The trees are the same whatever it is."""
     soft_targets: Literal["duplicate", "objective"] = "objective"
     """A row once per class with votes, weighted; or the gradient of the cross-entropy against the votes."""
 

@@ -15,7 +15,7 @@ class Registry(Generic[T]):
     """Names and where their implementations live; a module is imported when its name is asked for.
 
     A built-in is one line, ``"deepser": "sercache.heads.deepser:DeepSER"``. Another package adds to a
-    registry through an entry point in the group ``sercache.<kind>s``, without a change here.
+    registry through an entry point in the group ``sercache.<kinds>``, without a change here.
 
     >>> registry = Registry("codec", {"json": "json:dumps"})
     >>> registry["json"]([1])
@@ -52,5 +52,6 @@ class Registry(Generic[T]):
 
     @cached_property
     def _installed(self) -> dict[str, str]:
-        group = f"sercache.{self.kind.replace(' ', '_')}s"
+        plural = f"{self.kind}es" if self.kind.endswith("s") else f"{self.kind}s"
+        group = f"sercache.{plural.replace(' ', '_')}"
         return {point.name: point.value for point in entry_points(group=group)}

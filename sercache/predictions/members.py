@@ -77,7 +77,8 @@ def rows_of_predictions(
         _warn(listener, reason)
     if not fitted_on:
         raise StackingError("nothing to fit a stacker on: all rows are of the test split")
-    folds = _folds(corpus.select(fitted_on), seed, listener)
+    is_judged_apart = any((own == "held-out").any() for own in origins)
+    folds = _folds(corpus.select(fitted_on), seed, listener, are_needed=not is_judged_apart)
     tables = [
         _posteriors(file, corpus, attributes, own, folds) for file, own in zip(files, origins, strict=True)
     ]
@@ -129,7 +130,7 @@ def with_attributes(corpus: Corpus, attributes: Sequence[int]) -> Corpus:
     return replace(corpus, attributes=kept, utterances=tuple(rows))
 
 
-def _folds(corpus: Corpus, seed: int, listener: Listener) -> FoldMap:
+def _folds(corpus: Corpus, seed: int, listener: Listener, *, are_needed: bool) -> FoldMap:
     speakers = {row.speaker for row in corpus.utterances}
     if speakers == {None}:
         _warn(listener, "no row names its speaker: folds and intervals take each for a speaker of its own")
@@ -137,6 +138,8 @@ def _folds(corpus: Corpus, seed: int, listener: Listener) -> FoldMap:
     try:
         return assign_folds(corpus, max(2, min(_FOLDS, len(speakers))), seed)
     except CorpusError as error:
+        if not are_needed:
+            return FoldMap(dict.fromkeys(corpus.ids, 0), 1, "one fold")
         raise StackingError(f"the rows to fit on cannot be parted by speaker: {error}") from None
 
 

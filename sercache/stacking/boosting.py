@@ -20,7 +20,9 @@ from sercache.stacking.shares import EXPLAINED_ROWS, shares_of
 from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 _CLASS_MODEL = "classes.txt"
-_LEAST_PROBABILITY = 1e-6
+_MANY_CELLS = 2_000_000
+_LEAST_PROBABILITY = 0.01
+"""Where the trees start: from further off they would not come back in some hundred small steps."""
 
 
 class Boosting:
@@ -138,7 +140,7 @@ class Boosting:
             "min_data_in_leaf": settings.min_rows_per_leaf,
             "feature_pre_filter": False,
             "max_bin": settings.max_bin,
-            "num_threads": settings.threads or usable_cores(),
+            "num_threads": settings.threads or _threads_for(fit.features),
             "seed": derive_seed(self.seed, "trees") % 2**31,
             "deterministic": True,
             "force_row_wise": True,
@@ -161,6 +163,11 @@ class Boosting:
             callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
         )
         return lightgbm.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration))
+
+
+def _threads_for(features: Floats) -> int:
+    """Return all cores for many cells; for few, threads would wait for each other longer than they work."""
+    return usable_cores() if features.size >= _MANY_CELLS else 1
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,7 @@ def soft_metric(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[str,
 
 
 def _class_start(inputs: StackingInputs) -> Floats:
-    """Return the soft vote as scores ``(N, C)``: their softmax is the mean of the members."""
+    """Return the soft vote as scores ``(N, C)``: their softmax is the mean of the members, off zero."""
     return np.asarray(np.log(np.maximum(inputs.class_probabilities.mean(axis=1), _LEAST_PROBABILITY)))
 
 

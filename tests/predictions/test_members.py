@@ -123,3 +123,18 @@ def test_rows_without_speakers_are_folded_one_by_one_and_it_is_said(files):
     )
     assert len(np.unique(rows.folds)) == 5
     assert said == ["no row names its speaker: folds and intervals take each for a speaker of its own"]
+
+
+def test_one_speaker_can_be_fitted_on_where_others_are_judged(files):
+    simulation, paths = files
+    first = simulation.corpus.utterances[0].speaker
+    rows = tuple(
+        replace(row, split="development" if row.speaker == first else "test")
+        for row in simulation.corpus.utterances
+    )
+    plan = make_plan(rows_of_predictions(paths, replace(simulation.corpus, utterances=rows)))
+    assert set(plan.fitting.speakers) == {first}
+    assert len(plan.held_out) == 275
+    alone = tuple(row for row in simulation.corpus.utterances if row.speaker == first)
+    with pytest.raises(StackingError, match="utterances are not in the corpus"):
+        rows_of_predictions(paths, replace(simulation.corpus, utterances=alone), are_out_of_fold=True)

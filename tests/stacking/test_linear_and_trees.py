@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from sercache.evaluation.metrics import macro_f1
 from sercache.recipe import LightGBMRecipe, StackingRecipe
 from sercache.stacking import logistic
 from sercache.stacking.boosting import Boosting, soft_metric, soft_objective
@@ -172,3 +173,19 @@ def test_there_is_no_barrier_between_linear_networks_and_one_between_strangers_w
     )
     assert barrier(once, same_function, rows) > 0.01
     assert barrier(once, once, rows) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["logistic", "neural", "lightgbm"])
+def test_members_that_only_decide_are_stacked_no_worse_than_by_the_vote(simulate, name):
+    rows = simulate(speakers=30, members=4, noise=1.5).rows()
+    decided = np.eye(4)[rows.inputs.class_probabilities.argmax(axis=2)]
+    rows = replace(rows, inputs=replace(rows.inputs, class_probabilities=decided))
+    half = rows.folds < 2
+    judged = rows.where(~half & (rows.labels >= 0))
+    scores = []
+    for one in (name, "soft-vote"):
+        stacker = STACKERS[one](StackingRecipe(), 0)
+        stacker.fit(rows.where(half))
+        predicted = stacker.predict(judged.inputs).class_probabilities.argmax(axis=1)
+        scores.append(macro_f1(judged.labels, predicted, 4))
+    assert scores[0] > scores[1] - 0.02
