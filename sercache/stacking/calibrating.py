@@ -6,16 +6,14 @@ import numpy as np
 
 from sercache.calibration.final import Calibration
 from sercache.calibration.judging import CalibrationReport, Predicted, judge_calibration
-from sercache.errors import Interrupted
-from sercache.events import Event, Listener
+from sercache.events import Listener
 from sercache.interrupts import ShouldStop
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.plan import Plan
-from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.task import StackerResult
+from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 
 CALIBRATION_NAME = "calibration.json"
 
@@ -57,7 +55,8 @@ def calibrate(
     if plan.held_out is None:
         crossed = result.predictions[0].class_probabilities
     else:
-        crossed = _cross_fitted(plan, result.name, settings, seed, listener, should_stop)
+        where = folder / "cross-fitted"
+        crossed = _cross_fitted(plan, result.name, settings, seed, where, listener, should_stop)
     fitting = _predicted(plan.fitting, crossed)
     if plan.held_out is None:
         rounds = [
@@ -90,21 +89,21 @@ def calibrate(
 
 
 def _cross_fitted(
-    plan: Plan, name: str, settings: StackingRecipe, seed: int, listener: Listener, should_stop: ShouldStop
+    plan: Plan,
+    name: str,
+    settings: StackingRecipe,
+    seed: int,
+    folder: Path,
+    listener: Listener,
+    should_stop: ShouldStop,
 ) -> Floats:
-    """Return what stackers fitted on the other folds say of each fitting row, ``(N, C)``."""
-    crossed = np.empty((len(plan.fitting), len(plan.fitting.inputs.classes)))
-    task, total = "stack/calibration", len(np.unique(plan.assignments[0]))
-    listener(Event("start", task, total=total))
-    for done, one in enumerate(plan.folds_in_turn(), start=1):
-        if should_stop():
-            raise Interrupted("stopped while calibrating; the same command goes on from there")
-        stacker = STACKERS[name](settings, derive_seed(seed, "stack", one.repeat, one.fold))
-        stacker.fit(one.fit)
-        crossed[one.places] = stacker.predict(one.judged.inputs).class_probabilities
-        listener(Event("advance", task, done=done, total=total))
-    listener(Event("finish", task))
-    return crossed
+    """Return what stackers fitted on the other folds say of each fitting row, ``(N, C)``; it is kept."""
+    in_turn = Plan(plan.fitting, None, plan.assignments[:1])
+    digest = input_digest(name, in_turn.digest(), settings, seed)
+    result = earlier_result(name, digest, folder, 1)
+    if result is None:
+        result = run_stacker(name, in_turn, settings, seed, digest, folder, listener, should_stop)
+    return result.predictions[0].class_probabilities
 
 
 def _predicted(rows: StackingRows, probabilities: Floats) -> Predicted:

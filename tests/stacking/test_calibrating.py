@@ -86,3 +86,10 @@ def test_sets_of_the_kept_calibration_cover_new_speakers(simulate, tmp_path):
     said = load_stacker(run.stacker_folder(comparison.choice)).predict(rows.inputs)
     sets = kept.apply(said.class_probabilities).sets
     assert 0.85 < sets[np.arange(len(rows)), rows.labels].mean() < 0.95
+
+
+def test_cross_fitted_rows_are_kept_for_the_next_time(simulate, tmp_path, monkeypatch):
+    run = simulate(test_speakers=4).run(tmp_path, **QUICK)
+    first = compare(run)
+    monkeypatch.setattr("sercache.stacking.task.STACKERS", {})  # nothing can be fitted any more
+    assert compare(run).calibration == first.calibration
