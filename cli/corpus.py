@@ -38,7 +38,7 @@ def import_corpus(
 ) -> None:
     """Turn a corpus as published into a manifest. Recordings stay where they are.
 
-    [bold]Examples[/bold]
+    Examples:
 
     sercache corpus import emodb EmoDB/ -o emodb.csv
 
@@ -67,7 +67,7 @@ def check(
 ) -> None:
     """List everything that is wrong with a manifest, by line. Exits with code 2 if there are errors.
 
-    [bold]Example[/bold]
+    Example:
 
     sercache corpus check corpus.csv
     """
@@ -92,7 +92,7 @@ def show(
 ) -> None:
     """Count classes, splits, speakers and hours, and say how far the raters disagree.
 
-    [bold]Example[/bold]
+    Example:
 
     sercache corpus show corpus.csv
     """

@@ -50,8 +50,11 @@ def tune(
     tuning.csv, tuning.json and best.yaml, the recipe with what was found. Interrupt it as you like: the same
     command goes on. Another recipe, space or seed wants another --output.
 
-    A space file has a line per key:  training.stage1.learning_rate: {low: 1.0e-5, high: 1.0e-2, log: true}
-    or  options.width: {choices: [64, 128]}  or  training.patience: {low: 4, high: 16, step: 4}
+    A space file has a line per key:
+
+    - training.stage1.learning_rate: {low: 1.0e-5, high: 1.0e-2, log: true}
+    - training.patience: {low: 4, high: 16, step: 4}
+    - options.width: {choices: [64, 128]}
 
     Example: sercache tune recipe.yaml --member fusion --trials 50
     """
