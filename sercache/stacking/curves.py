@@ -99,8 +99,9 @@ class Curves:
             return f"No fewer than all {every.size} members give {_ENOUGH:.0%} of the soft vote's gain."
         point = min(enough, key=lambda one: (_seconds(one), one.size, -one.kept_gain))
         names = ", ".join(point.members) if point.size <= 5 else f"{point.order} order"
+        share = "all" if point.kept_gain >= 1 else f"{point.kept_gain:.0%}"
         return (
-            f"{point.size} of {every.size} members ({names}) give {point.kept_gain:.0%} of what the soft "
+            f"{point.size} of {every.size} members ({names}) give {share} of what the soft "
             f"vote of all gains over the best single one{_cost_beside(point, every)}; "
             f"{_compared(point.to_all)}."
         )
