@@ -38,9 +38,7 @@ def import_corpus(
 ) -> None:
     """Turn a corpus as published into a manifest. Recordings stay where they are.
 
-    Examples:
-
-    sercache corpus import emodb EmoDB/ -o emodb.csv
+    Example: sercache corpus import emodb EmoDB/ -o emodb.csv
 
     sercache corpus import csv recordings/ --option label=feeling --option rename=hap:Happy,sad:Sad
     """
@@ -67,9 +65,7 @@ def check(
 ) -> None:
     """List everything that is wrong with a manifest, by line. Exits with code 2 if there are errors.
 
-    Example:
-
-    sercache corpus check corpus.csv
+    Example: sercache corpus check corpus.csv
     """
     from sercache.corpus.check import check_corpus
     from sercache.interrupts import stop_flag
@@ -92,9 +88,7 @@ def show(
 ) -> None:
     """Count classes, splits, speakers and hours, and say how far the raters disagree.
 
-    Example:
-
-    sercache corpus show corpus.csv
+    Example: sercache corpus show corpus.csv
     """
     from sercache.corpus.manifest import read_corpus
     from sercache.corpus.summary import summarize
