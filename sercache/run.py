@@ -57,6 +57,10 @@ class Run:
         """A member's posteriors over all rows."""
         return self.root / "members" / member / "posteriors.parquet"
 
+    def derived_path(self, member: str) -> Path:
+        """What describes a member that is not the recipe's (:mod:`sercache.derived`)."""
+        return self.root / "members" / member / "member.json"
+
     def stacker_folder(self, stacker: str) -> Path:
         """Where a fitted stacker lies."""
         return self.root / "stack" / stacker

@@ -11,6 +11,7 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
 from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
+from sercache.derived import derived_members
 from sercache.errors import StackingError
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import ALL_FOLDS, Posteriors
@@ -41,6 +42,12 @@ def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = i
                 f"member '{member.name}' has no posteriors yet ({path}): sercache train-ensemble finishes it"
             )
         tables.append(Posteriors.load(path))
+    for derived in derived_members(run, "finetuned"):
+        path = run.posteriors_path(derived.name)
+        if path.is_file():
+            tables.append(Posteriors.load(path))
+        else:
+            _warn(listener, f"'{derived.name}' is left out: it has no posteriors yet; finetune it to the end")
     policy = TargetPolicy(**recipe.targets.model_dump())
     rows = join(tables, corpus, policy, extras, allow_in_sample=allow_in_sample, listener=listener)
     if not run.folds_path.is_file():
