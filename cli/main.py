@@ -14,11 +14,13 @@ from . import (
     ablate,
     audit,
     bench,
+    bundle,
     cache,
     corpus,
     demo,
     doctor,
     extract,
+    predict,
     probe,
     stack,
     train_ensemble,
@@ -40,6 +42,8 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("bundle")(bundle.bundle)
+app.command("predict")(predict.predict)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
