@@ -74,7 +74,6 @@ def predict(
     import sys
     import tempfile
 
-    from sercache.bundle import Bundle
     from sercache.bundle.clips import FailedClip, Windows
     from sercache.bundle.hub import find_bundle
     from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
@@ -95,6 +94,8 @@ def predict(
             recordings = recordings_from_pipe(sys.stdin.buffer, folder, text)
         else:
             recordings = recordings_at(paths or [], text)
+        from sercache.bundle.predictor import Bundle  # torch, only once it is needed
+
         should_stop = stack.enter_context(stop_flag())
         listener = stack.enter_context(progress_listener())
         opened = Bundle.load(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from sercache.bundle import Bundle
+from sercache import Bundle
 from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.bundle.models import disagreement
 from sercache.bundle.recordings import recordings_of
