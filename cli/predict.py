@@ -79,9 +79,10 @@ def predict(
     from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import BundleError
+    from sercache.events import ignore
     from sercache.interrupts import stop_flag
 
-    from .console import progress_listener
+    from .console import console, progress_listener
 
     if bool(paths) == (corpus is not None):
         raise BundleError("name recordings or folders (or - for a pipe), or else a manifest with --corpus")
@@ -112,7 +113,9 @@ def predict(
 
         def answers() -> "Iterator[Answer]":
             nonlocal failed
-            for answer in opened.predict(recordings, windows=cut, listener=listener, should_stop=should_stop):
+            # Where answers appear on the terminal, they are the progress.
+            told = listener if output is not None or not console.is_terminal else ignore
+            for answer in opened.predict(recordings, windows=cut, listener=told, should_stop=should_stop):
                 failed += isinstance(answer, FailedClip)
                 yield answer
 
@@ -188,7 +191,8 @@ def _show(answer: "Answer") -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
     if isinstance(answer, FailedClip):
-        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(answer.error)}[/]\n")
+        reason = answer.error.removeprefix(f"{answer.id}: ")
+        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(reason)}[/]\n")
         return
     seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
     say(f"[bold]{escape(answer.id)}[/]  [bold cyan]{escape(answer.label)}[/]{seconds}")

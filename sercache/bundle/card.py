@@ -57,10 +57,11 @@ def _body(description: BundleDescription) -> Iterator[str]:
     data = description.training_data
     yield f"# {description.name}"
     yield ""
+    count = len(description.members)
     yield (
         f"Hears {len(description.classes)} emotions ({', '.join(description.classes)})"
         + (f" and {', '.join(one.name for one in description.attributes)}" if description.attributes else "")
-        + f" in speech: {len(description.members)} members under the stacker '{description.stacker}', "
+        + f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
         "made with sercache."
     )
     yield from _usage(description)

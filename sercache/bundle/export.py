@@ -216,15 +216,13 @@ def _evaluation(metrics: Mapping[str, Any], stacker: str) -> Evaluation | None:
     row = metrics["rows"].get(stacker)
     if row is None:
         raise BundleError(f"the comparison has no stacker '{stacker}' (it has: {', '.join(metrics['rows'])})")
+    found = row["scores"]
+    names = [*_SCORES, *(name for kind in ("ccc:", "f1:") for name in found if name.startswith(kind))]
     return Evaluation(
         judged_on=metrics["judged_on"],
         rows=metrics["judged_rows"],
         speakers=metrics["speakers"],
-        scores={
-            name: BundledScore(**score)
-            for name, score in row["scores"].items()
-            if (name in _SCORES or name.startswith(("ccc:", "f1:"))) and score["value"] is not None
-        },
+        scores={name: BundledScore(**found[name]) for name in names if found[name]["value"] is not None},
         verdict=tuple(metrics["verdict"]) if stacker == metrics["choice"] else (),
     )
 
