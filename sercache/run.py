@@ -61,6 +61,14 @@ class Run:
         """What describes a member that is not the recipe's (:mod:`sercache.derived`)."""
         return self.root / "members" / member / "member.json"
 
+    def teacher_path(self, member: str) -> Path:
+        """What a distilled member learns from besides the votes: its teacher's posteriors."""
+        return self.root / "members" / member / "teacher.parquet"
+
+    def distillation_path(self, member: str) -> Path:
+        """How a distilled member did beside its teacher."""
+        return self.root / "members" / member / "distillation.json"
+
     def stacker_folder(self, stacker: str) -> Path:
         """Where a fitted stacker lies."""
         return self.root / "stack" / stacker

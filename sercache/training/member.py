@@ -90,18 +90,18 @@ def train_fold(
     if is_finished(context.run, job):
         return
     folder = context.run.fold_folder(job.member, job.fold)
-    member = next(one for one in context.recipe.members if one.name == job.member)
+    member = context.member(job.member)
     settings = context.recipe.training_of(member)
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
-    targets = context.rows_of(member)
+    learned, judged = context.rows_of(member), context.judged_rows_of(member)
     feature_sets = context.sets_of(member)
-    frames = context.frames(job.device)
+    frames = context.frames(job.device, [member])
     log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
     training = HeadTraining(
         _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
-        (frames.select(rows.fit, feature_sets), targets.select(rows.fit)),
-        (frames.select(rows.stop, feature_sets), targets.select(rows.stop)),
+        (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
+        (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
         settings,
         seed=seed,
         stream_seed=derive_seed(context.recipe.seed, "stream"),
