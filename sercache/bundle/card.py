@@ -67,7 +67,7 @@ def _body(description: BundleDescription) -> Iterator[str]:
     yield from _usage(description)
     yield from _use()
     if description.evaluation is not None:
-        yield from _results(description.evaluation)
+        yield from _results(description, description.evaluation)
     yield from ["", "## Training data", ""]
     hours = f", {data.hours:g} hours" if data.hours is not None else ""
     yield f"{data.corpus}: {data.utterances:,} utterances of {data.speakers:,} speakers{hours}."
@@ -108,13 +108,19 @@ def _use() -> Iterator[str]:
     )
 
 
-def _results(evaluation: Evaluation) -> Iterator[str]:
+def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator[str]:
     yield from ["", "## How well it does", ""]
     where = "the test split" if evaluation.judged_on == "held-out" else "folds in turn"
     yield (
         f"On {evaluation.rows:,} utterances of {evaluation.speakers:,} speakers that nothing in it has heard "
         f"({where}); 95 % intervals over speakers."
     )
+    if description.models == "refit":
+        yield ""
+        yield (
+            "These are the scores of the fold models' mean. This bundle has one model per member instead, "
+            "which learnt from all folds and was not judged out of fold."
+        )
     yield from ["", "| score | value | interval |", "|---|---|---|"]
     for name, score in evaluation.scores.items():
         shown = _SCORE_NAMES.get(name, name.replace("f1:", "F1 of ").replace("ccc:", "CCC of "))

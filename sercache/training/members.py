@@ -93,6 +93,38 @@ def train_members(
     return Trained(tuple(reports), plan.description)
 
 
+def refit_members(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    *,
+    device: str,
+    workers: int | None = None,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> None:
+    """Train one more model of each member, from the rows of all folds: one predicts for the cost of one.
+
+    It learns from more rows than a fold model does, and nobody has judged it out of fold. It stops as they
+    do, on the development split or an inner slice of other speakers.
+
+    Args:
+        context: the run.
+        members: of its recipe, or derived ones that were entered into it.
+        device: as torch names it.
+        workers: processes; None is one per core, and 1 on a GPU.
+        listener: told of every epoch.
+        should_stop: looked at after every batch.
+
+    Raises:
+        TrainingError, CacheError, ProcessDied: a member cannot be trained.
+        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+    """
+    jobs = [FoldJob(context.run.root, member.name, ALL_FOLDS, device) for member in members]
+    _, errors = _train(context, members, jobs, workers, listener, should_stop)
+    for error in errors.values():
+        raise error
+
+
 def check_member(
     recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
 ) -> None:

@@ -2,15 +2,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 from sercache import Bundle
 from sercache.bundle.encoders import describe_feature
+from sercache.bundle.export import export_bundle
 from sercache.bundle.hub import find_bundle, push_bundle
+from sercache.bundle.recordings import recordings_of
 from sercache.cache.store import Cache
+from sercache.encoders.registry import load_encoder
 from sercache.errors import BundleError
+from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
+from sercache.training.context import open_run
+from sercache.training.member import fold_rows
 
 
 def test_the_recommended_stacker_goes_in_calibrated(finished, tmp_path):
@@ -28,8 +35,6 @@ def test_the_recommended_stacker_goes_in_calibrated(finished, tmp_path):
 
 
 def recordings(finished):
-    from sercache.bundle.recordings import recordings_of
-
     return recordings_of(finished.corpus, "test")
 
 
@@ -67,8 +72,6 @@ def test_a_failed_export_leaves_nothing_behind(finished, tmp_path, monkeypatch):
 def test_an_unfinished_run_is_one_line(finished, tmp_path):
     unstacked = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
     unstacked.metrics_path.unlink()
-    from sercache.bundle.export import export_bundle
-
     with pytest.raises(BundleError, match=r"has no comparison yet; run sercache stack"):
         export_bundle(unstacked, tmp_path / "b")
 
@@ -98,8 +101,6 @@ def test_weights_that_are_a_pickle_become_safetensors(finished, tmp_path):
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    from sercache.encoders.registry import load_encoder
-
     recipe = finished.recipe.features["deep"].model_copy(update={"encoder": str(folder)})
     described = describe_feature(
         recipe, load_encoder(str(folder), "last2").spec, tmp_path / "out", include=True
@@ -150,3 +151,31 @@ def test_a_bundle_is_found_in_a_folder_or_on_the_hub(bundle_folder, tmp_path, mo
         find_bundle("acme/unknown")
     with pytest.raises(BundleError, match="does not exist; sercache bundle RUN"):
         find_bundle("./nowhere")
+
+
+def test_a_refit_is_one_model_that_learnt_from_every_fold(finished, tmp_path):
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    report = export_bundle(run, tmp_path / "b", stacker="neural", refit=True, device="cpu")
+    assert report.description.models == "refit"
+    assert [member.models for member in report.description.members] == [
+        (f"heads/{name}/refit.safetensors",) for name in ("fusion", "deep", "layered")
+    ]
+    stated = Posteriors.load(run.fold_folder("deep", ALL_FOLDS) / "predictions.parquet")
+    assert set(stated.ids) == {row.id for row in finished.corpus.utterances if row.split == "test"}
+    answers = list(Bundle.load(report.folder, device="cpu").predict(recordings(finished)))
+    wanted = stated.take([answer.id for answer in answers]).class_probabilities
+    said = [[answer.members["deep"][name] for name in stated.classes] for answer in answers]
+    np.testing.assert_allclose(said, wanted, atol=1e-5)
+    assert "was not judged out of fold" in (report.folder / "README.md").read_text()
+
+
+def test_the_rows_of_a_refit(finished):
+    context = open_run(finished.run.root.resolve())
+    member = finished.recipe.members[1]
+    rows = fold_rows(context, member, ALL_FOLDS)
+    train = {row.id for row in finished.corpus.utterances if row.split == "train"}
+    assert set(rows.fit) | set(rows.stop) == train
+    assert not {finished.corpus.by_id[one].speaker for one in rows.fit} & {
+        finished.corpus.by_id[one].speaker for one in rows.stop
+    }
+    assert rows.predicted["out-of-fold"] == ()
