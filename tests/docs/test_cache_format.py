@@ -1,0 +1,195 @@
+"""What docs/cache-format.md states of the files, held against files that sercache writes.
+
+``read_shard`` is docs/examples/read_shard.py: numpy, struct, h5py and xxhash, nothing of sercache.
+"""
+
+import hashlib
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xxhash
+from read_shard import check_user_block, list_shards, read_description
+from read_shard import main as read_feature_set
+from small_corpus import write_feature_set
+
+from sercache.cache import index as index_module
+from sercache.cache.ledger import Ledger
+from sercache.cache.store import FeatureSet
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+LAYERS = [("last",), ("layer-6", "sum-9-12", "last")]
+TOLERANCE = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 0.0}
+
+
+def test_the_reference_reader_needs_nothing_of_sercache():
+    imports = re.findall(r"^(?:import|from) (\w+)", (EXAMPLES / "read_shard.py").read_text(), re.MULTILINE)
+    assert "sercache" not in imports
+    assert {"struct", "h5py", "numpy", "xxhash"} <= set(imports)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_frames_are_read_by_the_specification_alone(tmp_path, dtype, layers):
+    feature_set, written = write_feature_set(tmp_path, dtype, layers)
+    read = read_feature_set(feature_set.folder)
+    assert list(read) == list(written)
+    for utterance_id, frames in written.items():
+        assert read[utterance_id].shape == frames.shape
+        np.testing.assert_allclose(read[utterance_id], frames, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_a_shard_without_frames_is_one(tmp_path):
+    feature_set, _ = write_feature_set(tmp_path, counts=((), (0, 0)))
+    assert [frames.shape for frames in read_feature_set(feature_set.folder).values()] == [(1, 0, 4)] * 2
+    for path in list_shards(feature_set.folder):
+        content = path.read_bytes()
+        assert json.loads(content[:512])["metadata_bytes"] == len(content) - 512
+
+
+def test_the_first_shard_that_has_an_id_counts(tmp_path):
+    feature_set, written = write_feature_set(tmp_path)
+    first = list_shards(feature_set.folder)[0]
+    first.with_name("shard-zzz.h5").write_bytes(first.read_bytes())
+    assert (
+        list(read_feature_set(feature_set.folder))
+        == list(written)
+        == list(FeatureSet(feature_set.folder).ids)
+    )
+
+
+def test_names_fingerprint_and_description(tmp_path):
+    feature_set, _ = write_feature_set(tmp_path)
+    described = read_description(feature_set.folder)
+    assert feature_set.folder.name == f"made-up-{described['fingerprint'][:12]}"
+    with h5py.File(list_shards(feature_set.folder)[0]) as shard:
+        assert shard.attrs["format_version"] == 1
+        assert shard.attrs["provenance"].decode() == json.dumps(
+            {key: value for key, value in described.items() if key != "fingerprint"}, sort_keys=True
+        )
+        assert hashlib.sha256(shard.attrs["provenance"]).hexdigest() == described["fingerprint"]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_user_block_byte_by_byte(tmp_path, layers):
+    feature_set, _ = write_feature_set(tmp_path, layers=layers)
+    path = list_shards(feature_set.folder)[0]
+    content = path.read_bytes()
+    with h5py.File(path) as shard:
+        assert shard.userblock_size == 512
+        names = ["frames"] if len(layers) == 1 else [f"frames/{layer}" for layer in layers]
+        positions = [shard[name].id.get_offset() for name in names]
+    covered = min(positions) - 512
+    digest = xxhash.xxh3_128_hexdigest(f"{len(content)} {covered}".encode() + content[512 : 512 + covered])
+    stated = (
+        f'{{"format": "sercache shard 1", "size_bytes": {len(content)}, "metadata_bytes": {covered}, '
+        f'"xxh3_128": "{digest}"}}'
+    )
+    assert content[:512] == stated.encode().ljust(511, b" ") + b"\n"
+    assert content[512:520] == b"\x89HDF\r\n\x1a\n"
+    assert positions == sorted(positions)
+    assert all(position % 64 == 0 for position in positions)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_datasets_have_the_stated_types_and_shapes(tmp_path, layers):
+    feature_set, written = write_feature_set(tmp_path, "bfloat16", layers, counts=((3, 0, 5),))
+    stated = {
+        "ids": ("|u1", (len("".join(written).encode()),)),
+        "id_ends": ("<i8", (3,)),
+        "offsets": ("<i8", (4,)),
+        "seconds": ("<f8", (3,)),
+        "spans": ("<f8", (3, 2)),
+        "source_hash": ("|u1", (3, 16)),
+        "source_bytes": ("<i8", (3,)),
+        "checksums": ("<u8", (3,)),
+    }
+    frames = ["frames"] if len(layers) == 1 else [f"frames/{layer}" for layer in layers]
+    stated |= dict.fromkeys(frames, ("<u2", (8, 4)))
+    with h5py.File(list_shards(feature_set.folder)[0]) as shard:
+        found = {}
+        shard.visititems(
+            lambda name, one: found.update({name: one}) if isinstance(one, h5py.Dataset) else None
+        )
+        assert {name: (one.dtype.str, one.shape) for name, one in found.items()} == stated
+        assert all(one.chunks is None and not one.is_virtual and not one.external for one in found.values())
+        assert all(shard[name].attrs["dtype"] == b"bfloat16" for name in frames)
+        assert shard["offsets"][:].tolist() == [0, 3, 3, 8]
+        assert np.isnan(shard["spans"][0]).all()
+        assert shard["spans"][1].tolist() == [0.5, 2.0]
+        assert shard["source_hash"][0].tobytes().hex() == "0123456789abcdef" * 2
+
+
+def test_what_is_damaged_is_found(tmp_path):
+    feature_set, _ = write_feature_set(tmp_path)
+    path = list_shards(feature_set.folder)[0]
+    content = path.read_bytes()
+    for place in (3, 600, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises((AssertionError, ValueError)):
+            read_feature_set(feature_set.folder)
+    path.write_bytes(content[:-1])
+    with pytest.raises(AssertionError, match="truncated"):
+        read_feature_set(feature_set.folder)
+
+
+def test_the_index_repeats_the_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "WORTH_A_FILE", 1)
+    layers = ("layer-6", "last")
+    feature_set, written = write_feature_set(tmp_path, layers=layers)
+    again = list_shards(feature_set.folder)[0]
+    again.with_name("shard-zzz.h5").write_bytes(again.read_bytes())
+    assert len(FeatureSet(feature_set.folder).ids) == 4  # which writes the index
+    path = feature_set.folder / "index.h5"
+    content = np.memmap(path, np.uint8, "r")
+    check_user_block(content, "index")
+    assert json.loads(content[:512].tobytes())["metadata_bytes"] == len(content) - 512
+    with h5py.File(path) as file:
+        column = {name: file[name][...] for name in file}
+        assert file.attrs["fingerprint"].decode() == feature_set.spec.fingerprint
+    shards = list_shards(feature_set.folder)
+    ids = _cut(column["ids"], column["id_ends"])
+    assert ids == [*written, "ä0/0", "ä0/1", "ä0/2"]
+    assert _cut(column["shard_names"], column["shard_name_ends"]) == [one.name for one in shards]
+    assert column["shard_bytes"].tolist() == [one.stat().st_size for one in shards]
+    assert column["shard_modified"].tolist() == [one.stat().st_mtime_ns for one in shards]
+    assert column["shard_rows"].tolist() == [3, 4, 7]
+    assert column["repeats"].tolist() == [4, 5, 6]
+    hashes = [xxhash.xxh3_64_intdigest(one.encode()) for one in ids]
+    assert column["hashes"].tolist() == sorted(set(hashes))
+    assert [hashes[row] for row in column["order"]] == column["hashes"].tolist()
+    digests = [xxhash.xxh3_64_intdigest(one.read_bytes()[:512]) for one in shards]
+    assert column["shard_digests"].tolist() == digests
+    first = 0
+    for shard, end in enumerate(column["shard_rows"].tolist()):
+        with h5py.File(shards[shard]) as file:
+            positions = [file[f"frames/{layer}"].id.get_offset() for layer in layers]
+            assert column["frame_positions"][shard].tolist() == positions
+            assert column["starts"][first:end].tolist() == file["offsets"][:-1].tolist()
+            assert column["counts"][first:end].tolist() == np.diff(file["offsets"][:]).tolist()
+            for name in ("seconds", "spans", "source_hash", "source_bytes", "checksums"):
+                np.testing.assert_array_equal(column[name][first:end], file[name][...])
+        first = end
+
+
+def test_the_ledger_has_the_stated_columns(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.record("b", "decode", ValueError('a "bad", file'), "0" * 12)
+    ledger.record("a", "audio", OSError("none"), "1" * 12)
+    ledger.save()
+    assert (tmp_path / "failures.csv").read_bytes() == (
+        b"utterance,stage,exception,message,attempts,task\n"
+        b"a,audio,OSError,none,1,111111111111\n"
+        b'b,decode,ValueError,"a ""bad"", file",1,000000000000\n'
+    )
+
+
+def _cut(joined, ends):
+    content, starts = joined.tobytes(), [0, *ends.tolist()]
+    return [content[begin:end].decode() for begin, end in pairwise(starts)]
