@@ -86,9 +86,8 @@ def main(folder: Path) -> dict[str, np.ndarray]:
     for path in list_shards(folder):
         for utterance_id, its in read_shard(path, described):
             frames.setdefault(utterance_id, its)
-    print(
-        f"{described['encoder']}: {len(frames)} utterances, {sum(one.shape[1] for one in frames.values())} frames"
-    )
+    total = sum(its.shape[1] for its in frames.values())
+    print(f"{described['encoder']}: {len(frames)} utterances, {total} frames")
     return frames
 
 
