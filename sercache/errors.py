@@ -53,6 +53,10 @@ class BundleError(SercacheError):
     """A bundle is damaged or of a format that this version does not read."""
 
 
+class ServingError(SercacheError):
+    """A bundle cannot be served, or a request cannot be answered now."""
+
+
 class ProcessDied(SercacheError):
     """A worker process was killed or ran out of memory; the same command tries its task again."""
 

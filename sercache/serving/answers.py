@@ -1,0 +1,106 @@
+"""The JSON values that the server answers with, as its documentation states them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import sercache
+from sercache.serving.limits import Limits
+from sercache.serving.worker import Predictor
+
+
+class Health(BaseModel):
+    """The server predicts."""
+
+    status: str
+    requests: int = Field(description="How many are in the house.")
+    version: str
+
+
+class AttributeScale(BaseModel):
+    """An attribute and the ends of its scale."""
+
+    name: str
+    low: float
+    high: float
+
+
+class ServerLimits(BaseModel):
+    """What the server takes on."""
+
+    max_bytes: int = Field(description="Of one recording.")
+    max_seconds: float = Field(description="Of audio in it.")
+    max_text: int = Field(description="Characters of a transcript.")
+    timeout_seconds: float
+    queue: int = Field(description="Requests at once.")
+
+
+class BundleFacts(BaseModel):
+    """What a bundle predicts, and what the server takes on."""
+
+    name: str
+    classes: list[str]
+    attributes: list[AttributeScale]
+    needs_text: bool
+    can_transcribe: bool = Field(description="Whether a transcript that is not sent is made.")
+    limits: ServerLimits
+    version: str
+
+
+class WindowAnswer(BaseModel):
+    """What is heard in one window of the recording."""
+
+    model_config = ConfigDict(extra="allow")
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    probabilities: dict[str, float]
+    attributes: dict[str, float]
+
+
+class Prediction(BaseModel):
+    """What is heard in a recording."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="The recording's name, as it was sent.")
+    seconds: float
+    label: str
+    probabilities: dict[str, float]
+    attributes: dict[str, float]
+    conformal_set: list[str] = Field(description="Classes that cannot be ruled out.")
+    members: dict[str, dict[str, float]] = Field(description="Each member's own probabilities.")
+    disagreement: float | None = Field(description="Of the members; 0 where they agree.")
+    text: str | None = Field(description="The transcript that was used.")
+    windows: list[WindowAnswer]
+
+
+class Refusal(BaseModel):
+    """Why there is no prediction."""
+
+    detail: str = Field(description="One line for people.")
+
+
+REFUSAL: dict[str, Any] = {"model": Refusal}
+
+
+def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
+    """Return what a bundle predicts, and what the server takes on."""
+    return BundleFacts(
+        name=predictor.name,
+        classes=list(predictor.classes),
+        attributes=[
+            AttributeScale(name=each.name, low=each.low, high=each.high) for each in predictor.attributes
+        ],
+        needs_text=predictor.needs_text,
+        can_transcribe=predictor.can_transcribe,
+        limits=ServerLimits(
+            max_bytes=limits.max_bytes,
+            max_seconds=limits.max_seconds,
+            max_text=limits.max_text,
+            timeout_seconds=limits.timeout_seconds,
+            queue=limits.queue,
+        ),
+        version=sercache.__version__,
+    )
