@@ -134,8 +134,13 @@ class Checkpoint:
                 raise EncoderError(f"encoder '{self.name}': no usable {part} ({reason})") from error
 
 
-def open_checkpoint(name: str, *, trust_remote_code: bool = False) -> Checkpoint:
+def open_checkpoint(name: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint by hub name or folder and read its config.
+
+    Args:
+        name: of the hub, or a folder.
+        trust_remote_code: whether Python code that comes with it may run.
+        revision: of the hub: a commit, branch or tag; None is what the hub gives today. A folder has but one.
 
     Raises:
         EncoderError: there is no such checkpoint, the hub cannot be reached, the model type is unknown, or
@@ -149,22 +154,27 @@ def open_checkpoint(name: str, *, trust_remote_code: bool = False) -> Checkpoint
     if is_local and not (folder / "config.json").is_file():
         raise EncoderError(f"encoder '{name}': the folder is not a checkpoint (it has no config.json)")
     source = str(folder) if is_local else name
-    config = _read_config(name, source, is_local, trust_remote_code)
-    revision = local_digest(folder) if is_local else _hub_commit(name)
+    wanted = None if is_local else revision
+    config = _read_config(name, source, is_local, trust_remote_code, wanted)
+    found = local_digest(folder) if is_local else _hub_commit(name, wanted)
     shown = folder.resolve().name if is_local else name
-    return Checkpoint(shown, source, revision, is_local, config, trust_remote_code)
+    return Checkpoint(shown, source, found, is_local, config, trust_remote_code)
 
 
 def local_digest(folder: Path) -> str:
     """Return a digest of the files of a checkpoint that can change its frames, wherever it lies."""
     digest = xxhash.xxh3_128()
-    paths = {path for pattern in _CHECKPOINT_FILES for path in folder.glob(pattern) if path.is_file()}
-    for path in sorted(paths):
+    for path in checkpoint_files(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that can change its frames, by name."""
+    return sorted({path for pattern in _CHECKPOINT_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 @contextmanager
@@ -202,13 +212,16 @@ def transformers_version() -> str:
     return f"transformers {transformers.__version__}"
 
 
-def _read_config(name: str, source: str, is_local: bool, trust_remote_code: bool) -> Any:
+def _read_config(
+    name: str, source: str, is_local: bool, trust_remote_code: bool, revision: str | None
+) -> Any:
     from transformers import AutoConfig, PretrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    at = {} if revision is None else {"revision": revision}
     with quiet_transformers():
         try:
-            raw, _ = PretrainedConfig.get_config_dict(source)
+            raw, _ = PretrainedConfig.get_config_dict(source, **at)
         except (OSError, ValueError) as error:
             raise EncoderError(_unreadable(name, is_local, error)) from error
         model_type = raw.get("model_type")
@@ -221,16 +234,16 @@ def _read_config(name: str, source: str, is_local: bool, trust_remote_code: bool
                     "trust_remote_code"
                 )
         try:
-            return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **at)
         except _LOADING_ERRORS as error:
             raise EncoderError(f"encoder '{name}': bad config.json ({_first_line(error)})") from error
 
 
-def _hub_commit(name: str) -> str:
+def _hub_commit(name: str, revision: str | None) -> str:
     """Return the commit of the config just read: the hub's cache keeps each in a folder of its own."""
     from huggingface_hub import try_to_load_from_cache
 
-    config_path = try_to_load_from_cache(name, "config.json")
+    config_path = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config_path, str):
         raise EncoderError(f"encoder '{name}': the hub does not say which revision this is")
     return Path(config_path).parent.name

@@ -43,6 +43,7 @@ def load_encoder(
     device: str = "cpu",
     precision: Precision = "float32",
     trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> Encoder:
     """Load an encoder, ready to encode.
 
@@ -53,6 +54,7 @@ def load_encoder(
         device: where a transformers model computes, as torch names it (``cpu``, ``cuda:1``).
         precision: how a transformers model computes; frames are float32 in any case.
         trust_remote_code: let Python code that comes with a checkpoint run.
+        revision: of the hub: a commit, branch or tag; None is what the hub gives today.
 
     Raises:
         EncoderError: there is no such encoder or layer, or it cannot be loaded; one line says why.
@@ -60,7 +62,7 @@ def load_encoder(
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
-    checkpoint = open_transformers_checkpoint(name, trust_remote_code=trust_remote_code)
+    checkpoint = open_transformers_checkpoint(name, trust_remote_code=trust_remote_code, revision=revision)
     selection = parse_layers(layers, checkpoint.num_layers)
     model = checkpoint.load_model()
     if checkpoint.model_type in FAMILIES:
@@ -87,7 +89,9 @@ def check_encoder(name: str, layers: str = "last", *, trust_remote_code: bool = 
         parse_layers(layers, checkpoint.num_layers)
 
 
-def open_transformers_checkpoint(name: str, *, trust_remote_code: bool = False) -> Checkpoint:
+def open_transformers_checkpoint(
+    name: str, *, trust_remote_code: bool = False, revision: str | None = None
+) -> Checkpoint:
     """Return the checkpoint that a hub name, a folder or ``random:`` and an architecture stands for.
 
     Raises:
@@ -96,6 +100,6 @@ def open_transformers_checkpoint(name: str, *, trust_remote_code: bool = False) 
     if name.startswith(PREFIX):
         return open_random_checkpoint(name)
     try:
-        return open_checkpoint(name, trust_remote_code=trust_remote_code)
+        return open_checkpoint(name, trust_remote_code=trust_remote_code, revision=revision)
     except EncoderError as error:
         raise EncoderError(f"{error}{did_you_mean(name, ENCODERS)}") from error

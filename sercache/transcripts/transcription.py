@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sercache.audio import Waveform
 from sercache.cache.ledger import Ledger, default_failure_limit
 from sercache.cache.sources import Source, read_source
 from sercache.cache.writer import cannot_write
@@ -19,15 +18,13 @@ from sercache.extract.inputs import EncoderInput, FailedRow, read_ahead, read_in
 from sercache.extract.plan import PlannedUtterance, measure
 from sercache.files import slug
 from sercache.interrupts import ShouldStop, never
-from sercache.transcripts.flags import flags_of, is_inaudible
+from sercache.transcripts.hearing import NOTHING_HEARD, hear
 from sercache.transcripts.journal import Journal, Transcript
-from sercache.transcripts.whisper import Heard, WhisperTranscriber
-from sercache.transcripts.windows import quiet_pieces
+from sercache.transcripts.whisper import WhisperTranscriber
 
 _AHEAD_SECONDS = 300.0
 _PIECES_PER_BATCH = {"cpu": 4}
 _PIECES_PER_GPU_BATCH = 32
-_NOTHING = Transcript("", ("silence", "empty"), "", 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,22 +207,12 @@ class _Work:
         for row in batch:
             if isinstance(row, FailedRow):
                 self._note(row, heard)
-        rows = []
-        for row in batch:
-            if isinstance(row, EncoderInput) and _is_inaudible(row):
-                heard.append((row.utterance.id, row.source, _NOTHING))
-            elif isinstance(row, EncoderInput):
-                rows.append(row)
-        pieces = [self._pieces(row) for row in rows]
-        flat = [piece for some in pieces for piece in some]
-        written = iter(
-            one
-            for first in range(0, len(flat), self.batch_size)
-            for one in self.transcriber.transcribe(flat[first : first + self.batch_size])
-        )
-        for row, some in zip(rows, pieces, strict=True):
-            transcript = _joined([next(written) for _ in some])
-            heard.append((row.utterance.id, row.source, transcript))
+        rows = [row for row in batch if isinstance(row, EncoderInput)]
+        waveforms = [row.content for row in rows if not isinstance(row.content, str)]
+        written = hear(self.transcriber, waveforms, self.batch_size)
+        heard += [
+            (row.utterance.id, row.source, transcript) for row, transcript in zip(rows, written, strict=True)
+        ]
         try:
             self.journal.append(heard)
         except OSError as error:
@@ -234,15 +221,10 @@ class _Work:
             self.found[utterance_id] = transcript
             self.ledger.forget(utterance_id)
 
-    def _pieces(self, row: EncoderInput) -> list[Waveform]:
-        if isinstance(row.content, str):
-            raise TypeError("an utterance of text has nothing to transcribe")
-        return quiet_pieces(row.content, self.transcriber.sample_rate_hz, self.transcriber.longest_seconds)
-
     def _note(self, row: FailedRow, heard: list[tuple[str, Source, Transcript]]) -> None:
         """A recording without any sound is transcribed: nobody speaks. All else is a failure."""
         if isinstance(row.error, SilentAudioError):
-            heard.append((row.utterance.id, read_source(self.corpus, row.utterance, "audio"), _NOTHING))
+            heard.append((row.utterance.id, read_source(self.corpus, row.utterance, "audio"), NOTHING_HEARD))
             return
         failure = self.ledger.record(row.utterance.id, row.stage, row.error, "transcribe")
         self.failed += 1
@@ -267,30 +249,3 @@ class _Work:
         if self.failed:
             values["failed"] = self.failed
         self.listener(Event("advance", task, done, total, values=values))
-
-
-def _is_inaudible(row: EncoderInput) -> bool:
-    return not isinstance(row.content, str) and is_inaudible(row.content)
-
-
-def _joined(heard: Sequence[Heard]) -> Transcript:
-    """Put the pieces of one utterance together; a piece in which nobody speaks adds no words."""
-    pieces, flags = [], dict[str, None]()
-    for one in heard:
-        wrong = flags_of(one.text, one.no_speech, one.log_probability / max(1, one.tokens))
-        if "silence" not in wrong:
-            pieces.append(one.text)
-            flags.update(dict.fromkeys(flag for flag in wrong if flag == "repeat"))
-    text = " ".join(piece for piece in pieces if piece)
-    if not pieces:
-        flags["silence"] = None
-    if not text:
-        flags["empty"] = None
-    tokens = sum(one.tokens for one in heard)
-    return Transcript(
-        text=text,
-        flags=tuple(flags),
-        language=Counter(one.language for one in heard).most_common(1)[0][0],
-        no_speech=min(one.no_speech for one in heard),
-        mean_log_probability=sum(one.log_probability for one in heard) / max(1, tokens),
-    )

@@ -11,7 +11,7 @@ from tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 from sercache.cache.ledger import Ledger
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import EncoderError, Interrupted, SercacheError
-from sercache.transcripts import transcription
+from sercache.transcripts import hearing
 from sercache.transcripts.transcription import transcribe_corpus
 from sercache.transcripts.whisper import Heard, WhisperTranscriber
 
@@ -162,7 +162,7 @@ def test_long_audio_is_heard_in_pieces(transcriber, make_spoken, tmp_path):
     corpus = make_spoken(71.0, 2.0)
     report = transcribe_corpus(corpus, transcriber, tmp_path / "j")
     waveform = sound(71.0, 0)
-    pieces = transcription.quiet_pieces(soundfile.read(tmp_path / "0.wav", dtype="float32")[0], RATE_HZ, 30.0)
+    pieces = hearing.quiet_pieces(soundfile.read(tmp_path / "0.wav", dtype="float32")[0], RATE_HZ, 30.0)
     assert 3 <= len(pieces) <= 4
     assert sum(map(len, pieces)) == len(waveform)
     heard = [transcriber.transcribe([piece])[0].text for piece in pieces]
@@ -185,10 +185,10 @@ def test_a_silent_piece_adds_no_words_and_a_loop_is_flagged():
     spoken = Heard("so what", "en", 0.1, -1.0, 3)
     nobody = Heard("thank you for watching", "en", 0.9, -9.0, 5)
     looping = Heard("no " * 30, "en", 0.1, -1.0, 31)
-    assert transcription._joined([spoken, nobody]).text == "so what"
-    assert transcription._joined([spoken, nobody]).flags == ()
-    assert transcription._joined([nobody]).flags == ("silence", "empty")
-    assert transcription._joined([spoken, looping]).flags == ("repeat",)
+    assert hearing._joined([spoken, nobody]).text == "so what"
+    assert hearing._joined([spoken, nobody]).flags == ()
+    assert hearing._joined([nobody]).flags == ("silence", "empty")
+    assert hearing._joined([spoken, looping]).flags == ("repeat",)
 
 
 def test_languages(tiny_whisper, tmp_path):
