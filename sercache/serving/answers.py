@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 import sercache
 from sercache.serving.limits import Limits
@@ -50,8 +50,6 @@ class BundleFacts(BaseModel):
 class WindowAnswer(BaseModel):
     """What is heard in one window of the recording."""
 
-    model_config = ConfigDict(extra="allow")
-
     start_seconds: float
     end_seconds: float
     label: str
@@ -62,17 +60,19 @@ class WindowAnswer(BaseModel):
 class Prediction(BaseModel):
     """What is heard in a recording."""
 
-    model_config = ConfigDict(extra="allow")
-
     id: str = Field(description="The recording's name, as it was sent.")
     seconds: float
     label: str
     probabilities: dict[str, float]
+    posteriors: dict[str, float] = Field(description="As the stacker says them, before calibration.")
     attributes: dict[str, float]
-    conformal_set: list[str] = Field(description="Classes that cannot be ruled out.")
+    conformal_set: list[str] = Field(
+        description="What the truth is among, as often as the bundle's coverage says; empty without one."
+    )
     members: dict[str, dict[str, float]] = Field(description="Each member's own probabilities.")
-    disagreement: float | None = Field(description="Of the members; 0 where they agree.")
-    text: str | None = Field(description="The transcript that was used.")
+    disagreement: float = Field(description="Of the members: 0, all say the same, to 1.")
+    text: str | None = Field(description="What is said, as far as it is known.")
+    notes: list[str] = Field(description="What the answer stands on less firmly than it should.")
     windows: list[WindowAnswer]
 
 

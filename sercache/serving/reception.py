@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from sercache.audio import audio_header
-from sercache.bundle.predictor import ClipPrediction, FailedClip, Recording, Windows
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.errors import AudioError, SercacheError, ServingError
 from sercache.files import without_nan
 from sercache.serving.limits import Limits
@@ -61,7 +61,10 @@ class Reception:
             finally:
                 path.unlink(missing_ok=True)
         if isinstance(prediction, FailedClip):
-            raise Refused(400, _without_path(prediction.error, path, upload.name))
+            error = _without_path(prediction.error, path, upload.name)
+            if job.recording.text is None and self._predictor.needs_text:
+                raise Refused(422, f"{upload.name}: send what is said as 'text' ({error})")
+            raise Refused(400, error)
         answer: dict[str, Any] = without_nan(prediction.as_dict())
         return answer | {"id": upload.name}
 
@@ -99,8 +102,6 @@ class Reception:
             raise Refused(422, "windows: true or false")
         if text is not None and len(text) > self._limits.max_text:
             raise Refused(422, f"the text is longer than {self._limits.max_text:,} characters")
-        if text is None and self._predictor.needs_text and not self._predictor.can_transcribe:
-            raise Refused(422, "this bundle needs a transcript: send what is said as 'text'")
         try:
             header = await asyncio.to_thread(audio_header, path)
         except AudioError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Protocol
 
-from sercache.bundle.predictor import ClipPrediction, FailedClip, Recording, Windows
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.corpus.utterance import Attribute
 from sercache.errors import Interrupted, SercacheError, ServingError
 from sercache.events import Listener, ignore
@@ -28,11 +28,25 @@ _SMOOTHING = 0.3
 class Predictor(Protocol):
     """What is served: a :class:`sercache.bundle.predictor.Bundle`."""
 
-    name: str
-    classes: tuple[str, ...]
-    attributes: tuple[Attribute, ...]
-    needs_text: bool
-    can_transcribe: bool
+    @property
+    def name(self) -> str:
+        """What the bundle is called."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Names and scales of the attributes, in order."""
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether any member reads what is said."""
+
+    @property
+    def can_transcribe(self) -> bool:
+        """Whether it can find out by itself what is said."""
 
     def predict(
         self,
@@ -117,6 +131,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether it predicts."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs stand in the line."""
+        return self._submitted.qsize() + len(self._waiting)
 
     def seconds_until_free(self, waiting: int) -> int:
         """Return whole seconds after which ``waiting`` jobs are probably answered; at least 1."""

@@ -26,7 +26,7 @@ async function begin() {
   byId("text").maxLength = characters;
   byId("text-box").hidden = !bundle.needs_text;
   byId("text-box").open = bundle.needs_text && !bundle.can_transcribe;
-  byId("text-state").textContent = bundle.can_transcribe ? "(is made if you leave it empty)" : "(needed)";
+  byId("text-state").textContent = bundle.can_transcribe ? "(found out if you leave it empty)" : "(this bundle reads words)";
   if (!canRecord) {
     byId("record").disabled = true;
     byId("hint").textContent += " Recording works on localhost and over https only.";

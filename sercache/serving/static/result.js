@@ -10,6 +10,7 @@ export function showResult(bundle, answer, player) {
   byId("result-facts").textContent = `${answer.id}, ${answer.seconds.toFixed(1)} s`;
   byId("spoken").hidden = !answer.text;
   byId("spoken").textContent = answer.text ? `“${answer.text}”` : "";
+  byId("notes").replaceChildren(...answer.notes.map((note) => element("p", { class: "hint" }, `Note: ${note}`)));
   showClasses(bundle, answer);
   showAttributes(bundle, answer);
   showMembers(bundle, answer);
@@ -44,7 +45,7 @@ function showClasses(bundle, answer) {
   });
   byId("classes").tBodies[0].replaceChildren(...rows);
   const sentences = [];
-  if (inSet.size > 0) sentences.push(`◆ Conformal set: ${answer.conformal_set.join(", ")}. What is not in it can be ruled out.`);
+  if (inSet.size > 0) sentences.push("◆ In the conformal set: the truth is among these as often as the bundle's coverage says.");
   if (members.length > 1) sentences.push("Thin lines: what each member says by itself.");
   byId("conformal").textContent = sentences.join(" ");
 }
@@ -66,8 +67,7 @@ function showAttributes(bundle, answer) {
 function showMembers(bundle, answer) {
   const members = Object.entries(answer.members);
   byId("members-box").hidden = members.length === 0;
-  const disagreement = answer.disagreement === null ? "" : `, disagreement ${answer.disagreement.toFixed(3)}`;
-  byId("disagreement").textContent = `(${members.length}${disagreement})`;
+  byId("disagreement").textContent = `(${members.length}; they disagree by ${percent(answer.disagreement)} of what is possible)`;
   const table = byId("members");
   const heading = ["Member", ...bundle.classes].map((name) => element("th", { scope: "col" }, name));
   table.tHead.replaceChildren(element("tr", {}, ...heading));
