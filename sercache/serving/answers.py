@@ -82,7 +82,19 @@ class Refusal(BaseModel):
     detail: str = Field(description="One line for people.")
 
 
-REFUSAL: dict[str, Any] = {"model": Refusal}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": description}
+    for status, description in {
+        400: "The recording cannot be decoded or holds nothing to hear, or the form is damaged",
+        403: "Asked by a web page of another origin, or under a name that is not the server's",
+        408: "The upload took too long",
+        413: "The recording is too large or too long",
+        415: "Neither a form nor a recording",
+        422: "A field is missing, unknown or not as it should be",
+        503: "Too many requests at once, or the server is being stopped; Retry-After says when to come again",
+        504: "No answer within the time limit",
+    }.items()
+}
 
 
 def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:

@@ -110,7 +110,11 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_interface(app: FastAPI, predictor: Predictor, limits: Limits) -> None:
-    @app.get("/api/health", summary="Whether the server predicts", responses={503: answers.REFUSAL})
+    @app.get(
+        "/api/health",
+        summary="Whether the server predicts",
+        responses={503: {"model": answers.Refusal, "description": "It is being stopped"}},
+    )
     async def health(request: Request) -> answers.Health:
         if not app.state.worker.is_alive:
             raise Refused(503, "the server is being stopped")
@@ -126,7 +130,7 @@ def _add_interface(app: FastAPI, predictor: Predictor, limits: Limits) -> None:
         summary="Predict one recording",
         openapi_extra=_UPLOAD,
         response_model=answers.Prediction,
-        responses=dict.fromkeys((400, 403, 408, 413, 415, 422, 503, 504), answers.REFUSAL),
+        responses=answers.REFUSALS,
     )
     async def predict(
         request: Request,

@@ -17,7 +17,10 @@ RATE_HZ = 16_000
 
 
 class FakeBundle:
-    """Predicts one recording after the other, ``pause_seconds`` each, once ``gate`` is open."""
+    """Predicts one recording after the other, ``pause_seconds`` each, once ``gate`` is open.
+
+    A deaf one goes on though nobody waits any more.
+    """
 
     name = "sample-bundle"
     classes = CLASSES
@@ -34,6 +37,7 @@ class FakeBundle:
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Event()
+        self.is_deaf = False
         self.batches = []
         self.error = None
 
@@ -42,7 +46,7 @@ class FakeBundle:
         self.batches.append([one.id for one in recordings])
         self.begun.set()
         while not self.gate.wait(0.01):
-            if should_stop():
+            if should_stop() and not self.is_deaf:
                 raise Interrupted("stopped")
         for recording in recordings:
             time.sleep(self.pause_seconds)

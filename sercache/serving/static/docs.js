@@ -39,7 +39,7 @@ function operation(path, verb, described) {
   }
   const answers = Object.entries(described.responses).map(([status, response]) => {
     const schema = response.content?.["application/json"]?.schema;
-    return [status, [schema ? typeOf(schema) : "", response.description].filter(Boolean).join(". ")];
+    return [status, [response.description, schema ? typeOf(schema) : ""].filter(Boolean).join(": ")];
   });
   parts.push(element("h4", {}, "Answers"), list(answers));
   return element("article", {}, ...parts);

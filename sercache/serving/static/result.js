@@ -67,7 +67,7 @@ function showAttributes(bundle, answer) {
 function showMembers(bundle, answer) {
   const members = Object.entries(answer.members);
   byId("members-box").hidden = members.length === 0;
-  byId("disagreement").textContent = `(${members.length}; they disagree by ${percent(answer.disagreement)} of what is possible)`;
+  byId("disagreement").textContent = `(${members.length}, disagreement ${percent(answer.disagreement)})`;
   const table = byId("members");
   const heading = ["Member", ...bundle.classes].map((name) => element("th", { scope: "col" }, name));
   table.tHead.replaceChildren(element("tr", {}, ...heading));
