@@ -14,11 +14,13 @@ from . import (
     ablate,
     audit,
     bench,
+    bundle,
     cache,
     corpus,
     demo,
     doctor,
     extract,
+    predict,
     probe,
     serve,
     stack,
@@ -41,6 +43,8 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("bundle")(bundle.bundle)
+app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sercache.audio import Waveform, audio_seconds, load_audio
 from sercache.errors import AudioError
+from sercache.files import without_nan
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,8 @@ class ClipPrediction:
     windows: tuple[WindowPrediction, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        content = asdict(self)
-        content["seconds"] = None if self.seconds != self.seconds else round(self.seconds, 3)
-        return content
+        """Return JSON values; numbers have six decimals."""
+        return dict(_rounded(without_nan(asdict(self))))
 
 
 @dataclass(frozen=True)
@@ -181,3 +180,11 @@ def _seconds(recording: Recording) -> float:
         return audio_seconds(recording.path)
     except AudioError:
         return float("nan")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value

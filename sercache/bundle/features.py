@@ -1,4 +1,4 @@
-"""From segments to the frames that heads were trained on: encoded, pooled, and rounded as the cache rounds."""
+"""From segments to the frames that heads learnt from: encoded, pooled, and rounded as the cache rounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from sercache.bundle.clips import Segment
-from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.fingerprint import FeatureSpec, StorageDtype
 from sercache.cache.padding import pad_into
 from sercache.cache.precision import from_storage, to_storage
 from sercache.cache.shard import StoredUtterance
@@ -63,13 +63,18 @@ class FeatureMaker:
 
     def encode(self, segments: Sequence[Segment]) -> Encoded:
         """Return the frames of segments, each as it would come out of the cache."""
-        keys = {place: self._key(segment) for place, segment in enumerate(segments) if self._has_input(segment)}
+        keys = {
+            place: self._key(segment) for place, segment in enumerate(segments) if self._has_input(segment)
+        }
         frames: list[Frames | None] = [None] * len(segments)
         errors: dict[int, str] = {}
-        made: list[tuple[str, Frames]] = []
-        missing = [place for place, key in keys.items() if self._kept is None or key not in self._kept]
-        for place in keys.keys() - set(missing):
-            frames[place] = self._from_cache(keys[place])
+        made: dict[str, StoredUtterance] = {}
+        missing = []
+        for place, key in keys.items():
+            if self._kept is not None and key in self._kept:
+                frames[place] = self._from_cache(self._kept, key)
+            else:
+                missing.append(place)
         rows = [self._input(segments[place], keys[place]) for place in missing]
         for place, encoded in zip(
             missing, encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE), strict=True
@@ -78,11 +83,13 @@ class FeatureMaker:
                 errors[place] = str(encoded.error).splitlines()[0]
                 continue
             try:
-                frames[place] = self._rounded(encoded.frames)
+                stored = tuple(to_storage(plane, self._dtype) for plane in encoded.frames)
             except CacheError as error:
                 errors[place] = str(error)
                 continue
-            made.append((keys[place], encoded.frames))
+            frames[place] = np.stack([from_storage(plane, self._dtype) for plane in stored])
+            key, row = keys[place], encoded.source
+            made[key] = StoredUtterance(key, stored, row.seconds, row.source)
         if self._kept is not None and made:
             self._keep(self._kept, made)
         return Encoded(tuple(frames), errors)
@@ -122,24 +129,15 @@ class FeatureMaker:
             return xxhash.xxh3_128_hexdigest((segment.text or "").encode())
         return xxhash.xxh3_128_hexdigest(segment.waveforms[self.spec.sample_rate_hz or 0].tobytes())
 
-    def _rounded(self, frames: Frames) -> Frames:
-        dtype = self.spec.dtype or "float32"
-        return from_storage(to_storage(frames, dtype), dtype)
+    @property
+    def _dtype(self) -> StorageDtype:
+        return self.spec.dtype or "float32"
 
-    def _from_cache(self, key: str) -> Frames:
-        assert self._kept is not None
-        dtype = self.spec.dtype or "float32"
-        self._kept.check(self._kept.places([key]))
-        planes = [self._kept.frames(key, layer) for layer in self._kept.layers]
-        return np.stack([from_storage(plane, dtype) for plane in planes])
+    def _from_cache(self, kept: FeatureSet, key: str) -> Frames:
+        kept.check(kept.places([key]))
+        return np.stack([from_storage(kept.frames(key, layer), self._dtype) for layer in kept.layers])
 
-    def _keep(self, kept: FeatureSet, made: Sequence[tuple[str, Frames]]) -> None:
-        once = dict(made)
-        dtype = self.spec.dtype or "float32"
-        stored = [
-            StoredUtterance(key, tuple(to_storage(plane, dtype) for plane in frames), float("nan"), Source(key, 0))
-            for key, frames in sorted(once.items())
-        ]
-        task = xxhash.xxh3_64_hexdigest("".join(sorted(once)).encode())[:12]
-        publish_shard(kept, task, stored)
+    def _keep(self, kept: FeatureSet, made: Mapping[str, StoredUtterance]) -> None:
+        task = xxhash.xxh3_64_hexdigest("".join(sorted(made)).encode())[:12]
+        publish_shard(kept, task, [made[key] for key in sorted(made)])
         self._kept = FeatureSet(kept.folder)

@@ -1,0 +1,86 @@
+"""``sercache bundle``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sercache.bundle.export import BundleReport
+
+
+def bundle(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished by sercache stack.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder.")],
+    stacker: Annotated[
+        str | None, typer.Option(help="Which stacker goes in; else the one that the comparison recommends.")
+    ] = None,
+    include_encoders: Annotated[
+        bool | None,
+        typer.Option(
+            "--include-encoders/--no-encoders",
+            help="Whether the encoders' weights go in; else those that only lie in a local folder.",
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub, too.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: for your eyes only.")] = False,
+) -> None:
+    """Put what predicts a new recording into one folder: heads, stacker, calibration, encoders, model card.
+
+    Members that the stacker gives no weight stay out. Every file has its digest in bundle.json.
+
+    Example: sercache bundle runs/demo -o demo-bundle
+    """
+    from sercache.bundle.export import export_bundle
+    from sercache.bundle.hub import push_bundle
+    from sercache.run import Run
+
+    from .console import console, progress_listener
+
+    with progress_listener() as listener:
+        report = export_bundle(
+            Run(run),
+            output,
+            stacker=stacker,
+            include_encoders=include_encoders,
+            replace=replace,
+            listener=listener,
+        )
+        address = push_bundle(report.folder, push, private=private) if push is not None else None
+    _show(report, output)
+    if address is not None:
+        console.print(f"Uploaded to {address}", highlight=False, soft_wrap=True)
+
+
+def _show(report: "BundleReport", output: Path) -> None:
+    from rich.table import Table
+
+    from .console import console
+
+    description = report.description
+    table = Table(box=None, pad_edge=False)
+    for heading in ("feature set", "encoder", "its weights", "licence"):
+        table.add_column(heading, overflow="fold")
+    for name, feature in description.features.items():
+        licence = feature.card.license or ("Apache-2.0" if feature.origin == "embedded" else "not stated")
+        where = {
+            "embedded": "part of sercache",
+            "hub": "loaded from the hub",
+            "included": "in the bundle",
+            "local": "to be named with --encoder",
+            "random": "random",
+        }[feature.origin]
+        table.add_row(name, feature.recipe.encoder, where, licence)
+    console.print(table)
+    members, unread = len(description.members), len(description.unread_members)
+    without = f" ({unread} more have no weight and stay out)" if unread else ""
+    console.print(
+        f"{output}: stacker '{description.stacker}' over {members} {'member' if members == 1 else 'members'}"
+        f"{without}, {report.size_bytes / 1e6:,.1f} MB",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"Next: sercache predict {output} recording.wav", highlight=False, soft_wrap=True)

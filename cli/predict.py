@@ -1,0 +1,213 @@
+"""``sercache predict``."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sercache.bundle.clips import ClipPrediction, FailedClip, Recording
+
+    Answer = ClipPrediction | FailedClip
+
+EXIT_SOME_FAILED = 1
+_BAR = 20
+
+
+class Form(StrEnum):
+    """How answers are written."""
+
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+def predict(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle: its folder, or OWNER/NAME.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Recordings, folders of them, or - for a pipe.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Predict the rows of this manifest, with their texts and spans.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --corpus: train, development or test.")] = None,
+    text: Annotated[str | None, typer.Option(help="What is said in the one recording.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="With --corpus: the column with what is said; else text.")
+    ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option("--format", help="Else a table on a terminal, JSON lines anywhere else."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here, .csv or .jsonl.")] = None,
+    windows: Annotated[bool, typer.Option("--windows", help="A timeline of every recording, too.")] = False,
+    window_seconds: Annotated[float, typer.Option(min=0.5, help="Length of a window.")] = 6.0,
+    hop_seconds: Annotated[float, typer.Option(min=0.1, help="From window to window.")] = 3.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FEATURE=WHERE", help="Where an encoder lies that is not in the bundle."),
+    ] = None,
+    transcriber: Annotated[
+        str | None, typer.Option(help="The Whisper model for recordings without a text.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Keep features here, and look them up.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let Python code that comes with an encoder run.")
+    ] = False,
+) -> None:
+    """Say what is heard in recordings: class, probabilities, attributes, and how far members disagree.
+
+    A recording that cannot be predicted is a row that says why; the exit code is then 1.
+
+    Example: sercache predict demo-bundle call.wav interviews/
+
+    Example: sercache predict demo-bundle --corpus corpus.csv --split test -o predictions.csv
+    """
+    import sys
+    import tempfile
+
+    from sercache.bundle import Bundle
+    from sercache.bundle.clips import FailedClip, Windows
+    from sercache.bundle.hub import find_bundle
+    from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
+    from sercache.corpus.manifest import read_corpus
+    from sercache.errors import BundleError
+    from sercache.interrupts import stop_flag
+
+    from .console import progress_listener
+
+    if bool(paths) == (corpus is not None):
+        raise BundleError("name recordings or folders (or - for a pipe), or else a manifest with --corpus")
+    with ExitStack() as stack:
+        recordings: list[Recording]
+        if corpus is not None:
+            recordings = recordings_of(read_corpus(corpus), split, text_column)
+        elif paths == [Path("-")]:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sercache-")))
+            recordings = recordings_from_pipe(sys.stdin.buffer, folder, text)
+        else:
+            recordings = recordings_at(paths or [], text)
+        should_stop = stack.enter_context(stop_flag())
+        listener = stack.enter_context(progress_listener())
+        opened = Bundle.load(
+            find_bundle(bundle),
+            device=device,
+            encoders=_named(encoder or []),
+            transcriber=transcriber,
+            cache=cache,
+            trust_remote_code=trust_remote_code,
+            listener=listener,
+        )
+        cut = Windows(window_seconds, hop_seconds) if windows else None
+        failed = 0
+
+        def answers() -> "Iterator[Answer]":
+            nonlocal failed
+            for answer in opened.predict(recordings, windows=cut, listener=listener, should_stop=should_stop):
+                failed += isinstance(answer, FailedClip)
+                yield answer
+
+        attributes = [attribute.name for attribute in opened.attributes]
+        _write(answers(), _form(form, output), output, opened.classes, attributes)
+    if failed:
+        typer.echo(f"{failed} of {len(recordings)} could not be predicted", err=True)
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _named(encoders: list[str]) -> dict[str, str]:
+    from sercache.errors import BundleError
+
+    named = {}
+    for one in encoders:
+        feature, found, where = one.partition("=")
+        if not found or not where:
+            raise BundleError(f"--encoder {one}: write FEATURE=FOLDER or FEATURE=OWNER/NAME")
+        named[feature] = where
+    return named
+
+
+def _form(form: Form | None, output: Path | None) -> Form:
+    from .console import console
+
+    if form is not None:
+        return form
+    if output is not None:
+        return Form.csv if output.suffix == ".csv" else Form.jsonl
+    return Form.table if console.is_terminal else Form.jsonl
+
+
+def _write(
+    answers: "Iterator[Answer]",
+    form: Form,
+    output: Path | None,
+    classes: tuple[str, ...],
+    attributes: list[str],
+) -> None:
+    import json
+
+    from sercache.bundle.recordings import as_csv
+    from sercache.files import write_atomically
+
+    from .console import console
+
+    if form is Form.table and output is None:
+        for answer in answers:
+            _show(answer)
+        return
+    if form is Form.csv:
+        lines = as_csv(answers, classes, attributes)
+    else:
+        lines = (json.dumps(answer.as_dict(), ensure_ascii=False) for answer in answers)
+    if output is None:
+        for line in lines:
+            typer.echo(line)
+        return
+    content = list(lines)
+    write_atomically(output, "".join(f"{line}\n" for line in content))
+    console.print(f"{output}: {len(content) - (form is Form.csv):,} rows", highlight=False, soft_wrap=True)
+
+
+def _show(answer: "Answer") -> None:
+    """Print one recording: its name, then bars; a window is a line."""
+    from rich.markup import escape
+
+    from sercache.bundle.clips import FailedClip
+
+    from .console import console
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    if isinstance(answer, FailedClip):
+        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(answer.error)}[/]\n")
+        return
+    seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
+    say(f"[bold]{escape(answer.id)}[/]  [bold cyan]{escape(answer.label)}[/]{seconds}")
+    if answer.text:
+        say(f"  [dim]“{escape(answer.text)}”[/]")
+    width = max(map(len, answer.probabilities))
+    for name, probability in sorted(answer.probabilities.items(), key=lambda one: -one[1]):
+        bar = "█" * round(_BAR * probability)
+        is_in = "  [dim]in the set[/]" if name in answer.conformal_set else ""
+        say(f"  {escape(name):<{width}}  {probability:5.1%}  [cyan]{bar:<{_BAR}}[/]{is_in}")
+    said = [f"{escape(name)} {value:.2f}" for name, value in answer.attributes.items()]
+    if len(answer.members) > 1:
+        said.append(f"members disagree {answer.disagreement:.0%}")
+    if said:
+        say(f"  [dim]{'   '.join(said)}[/]")
+    for note in answer.notes:
+        say(f"  [yellow]{escape(note)}[/]")
+    for window in answer.windows:
+        best = window.probabilities[window.label]
+        values = "  ".join(f"{escape(name)} {value:.2f}" for name, value in window.attributes.items())
+        span = f"{window.start_seconds:7.1f} - {window.end_seconds:.1f} s"
+        say(f"  {span:<20}  {escape(window.label):<{width}} {best:5.1%}  [dim]{values}[/]")
+    say("")

@@ -1,0 +1,167 @@
+"""The model card: the bundle's README in the form that the Hugging Face hub reads."""
+
+from collections.abc import Iterator
+
+from sercache.bundle.description import BundleDescription, BundledFeature, Evaluation
+
+_SCORE_NAMES = {
+    "macro_f1": "macro-F1",
+    "uar": "UAR",
+    "weighted_f1": "weighted F1",
+    "log_loss": "log-loss (nats)",
+    "ece": "ECE",
+}
+_UNSTATED = "not stated by its repository"
+
+
+def model_card(description: BundleDescription) -> str:
+    """Return the card: front matter for the hub, then what a person should know before using the bundle."""
+    return "\n".join(["---", _front_matter(description), "---", "", *_body(description), ""])
+
+
+def _front_matter(description: BundleDescription) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    evaluation = description.evaluation
+    results = None
+    if evaluation is not None:
+        results = [
+            EvalResult(
+                task_type="audio-classification",
+                task_name="speech emotion recognition",
+                dataset_type=description.training_data.corpus,
+                dataset_name=f"{description.training_data.corpus} ({evaluation.judged_on})",
+                metric_type=name,
+                metric_value=round(score.value, 4),
+            )
+            for name, score in evaluation.scores.items()
+            if name in _SCORE_NAMES
+        ]
+    languages = sorted({one for feature in description.features.values() for one in feature.card.languages})
+    data = ModelCardData(
+        library_name="sercache",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "ensemble", "sercache"],
+        language=languages or None,
+        base_model=[
+            feature.recipe.encoder for feature in description.features.values() if feature.origin == "hub"
+        ]
+        or None,
+        model_name=description.name,
+        eval_results=results,
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _body(description: BundleDescription) -> Iterator[str]:
+    data = description.training_data
+    yield f"# {description.name}"
+    yield ""
+    yield (
+        f"Hears {len(description.classes)} emotions ({', '.join(description.classes)})"
+        + (f" and {', '.join(one.name for one in description.attributes)}" if description.attributes else "")
+        + f" in speech: {len(description.members)} members under the stacker '{description.stacker}', "
+        "made with sercache."
+    )
+    yield from _usage(description)
+    yield from _use()
+    if description.evaluation is not None:
+        yield from _results(description.evaluation)
+    yield from ["", "## Training data", ""]
+    hours = f", {data.hours:g} hours" if data.hours is not None else ""
+    yield f"{data.corpus}: {data.utterances:,} utterances of {data.speakers:,} speakers{hours}."
+    yield ""
+    yield "| class | rows with this consensus |"
+    yield "|---|---|"
+    yield from (f"| {name} | {count:,} |" for name, count in data.rows_by_class.items())
+    yield from _encoders(description)
+    yield from _members(description)
+
+
+def _usage(description: BundleDescription) -> Iterator[str]:
+    yield from [
+        "",
+        "## How to use it",
+        "",
+        "```bash",
+        f"sercache predict {description.name} recording.wav",
+        "```",
+    ]
+    yield from ["", "```python", "from pathlib import Path", "import sercache"]
+    yield "from sercache.bundle.clips import Recording"
+    yield ""
+    yield f'bundle = sercache.Bundle.load(Path("{description.name}"))'
+    yield 'for clip in bundle.predict([Recording("a", Path("recording.wav"))]):'
+    yield "    print(clip.as_dict())"
+    yield "```"
+
+
+def _use() -> Iterator[str]:
+    yield from ["", "## Intended use and limits", ""]
+    yield (
+        "For research and for summaries over many recordings. It says what listeners would probably say of a "
+        "voice, not what the speaker feels. It was judged on speakers of one corpus; other languages, "
+        "microphones, ages and occasions will do worse, and nobody has measured by how much. It is not fit "
+        "for decisions about single persons: in the European Union, inferring emotions at the workplace or "
+        "in education is prohibited by the AI Act, article 5(1)(f)."
+    )
+
+
+def _results(evaluation: Evaluation) -> Iterator[str]:
+    yield from ["", "## How well it does", ""]
+    where = "the test split" if evaluation.judged_on == "held-out" else "folds in turn"
+    yield (
+        f"On {evaluation.rows:,} utterances of {evaluation.speakers:,} speakers that nothing in it has heard "
+        f"({where}); 95 % intervals over speakers."
+    )
+    yield from ["", "| score | value | interval |", "|---|---|---|"]
+    for name, score in evaluation.scores.items():
+        shown = _SCORE_NAMES.get(name, name.replace("f1:", "F1 of ").replace("ccc:", "CCC of "))
+        has_interval = score.low is not None and score.high is not None
+        interval = f"{score.low:.3f} to {score.high:.3f}" if has_interval else ""
+        yield f"| {shown} | {score.value:.3f} | {interval} |"
+    if evaluation.verdict:
+        yield ""
+        yield from evaluation.verdict
+
+
+def _encoders(description: BundleDescription) -> Iterator[str]:
+    yield from ["", "## Encoders", "", "Their licences and data bind whoever uses this bundle.", ""]
+    yield "| feature set | encoder | revision | where | licence | trained on |"
+    yield "|---|---|---|---|---|---|"
+    for name, feature in description.features.items():
+        revision = str(feature.provenance["revision"])[:12]
+        yield (
+            f"| {name} | {feature.recipe.encoder} | {revision} | {_where(feature)} | {_licence(feature)} | "
+            f"{', '.join(feature.card.datasets) or _nothing(feature)} |"
+        )
+    if description.transcriber is not None:
+        yield ""
+        yield f"Words come from {description.transcriber} where none are given."
+
+
+def _members(description: BundleDescription) -> Iterator[str]:
+    yield from ["", "## Members", "", "| member | reads | models |", "|---|---|---|"]
+    for member in description.members:
+        yield f"| {member.name} | {' + '.join(member.features)} | {len(member.models)} |"
+    if description.unread_members:
+        yield ""
+        yield f"Without weight, and therefore not here: {', '.join(description.unread_members)}."
+
+
+def _where(feature: BundledFeature) -> str:
+    return {
+        "embedded": "part of sercache",
+        "hub": "the hub",
+        "included": "in this bundle",
+        "local": "a folder of the user's",
+        "random": "random weights: for benchmarks only",
+    }[feature.origin]
+
+
+def _licence(feature: BundledFeature) -> str:
+    return feature.card.license or ("Apache-2.0" if feature.origin == "embedded" else _UNSTATED)
+
+
+def _nothing(feature: BundledFeature) -> str:
+    return "nothing" if feature.origin in ("embedded", "random") else _UNSTATED

@@ -1,0 +1,185 @@
+"""What stands behind a bundle's answer: members, the stacker over them, and its calibration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sercache.bundle.clips import Segment
+from sercache.bundle.description import CALIBRATION_NAME, STACKER_FOLDER, BundleDescription
+from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.bundle.models import Member, disagreement
+from sercache.calibration.final import Calibrated, Calibration
+from sercache.errors import BundleError, StackingError
+from sercache.stacking.protocol import Stacker
+from sercache.stacking.registry import load_stacker
+from sercache.stacking.rows import Floats, StackingInputs
+from sercache.stacking.saved import SavedStacker
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of one segment.
+
+    Attributes:
+        decision: index of the class.
+        probabilities: ``(C,)``, calibrated where that is possible.
+        posteriors: ``(C,)``, as the stacker says them.
+        attributes: ``(A,)``, on the corpus's scale.
+        conformal_set: ``(C,)`` bool.
+        members: ``(M, C)``.
+        disagreement: between members, 0 to 1.
+    """
+
+    decision: int
+    probabilities: Floats
+    posteriors: Floats
+    attributes: Floats
+    conformal_set: NDArray[np.bool_]
+    members: Floats
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Members, stacker and calibration of a bundle.
+
+    Attributes:
+        description: the bundle's.
+        makers: of the frames, by feature set.
+        members: that the stacker reads.
+        stacker: fitted.
+        extras: names of what it sees beside posteriors.
+        calibration: its; None where there is none.
+        device: where members compute.
+    """
+
+    description: BundleDescription
+    makers: Mapping[str, FeatureMaker]
+    members: tuple[Member, ...]
+    stacker: Stacker
+    extras: tuple[str, ...]
+    calibration: Calibration | None
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, root: Path, description: BundleDescription, makers: Mapping[str, FeatureMaker], device: str
+    ) -> "Ensemble":
+        """Read members, stacker and calibration of the bundle in ``root``.
+
+        Raises:
+            BundleError: a part is damaged or belongs to another bundle.
+        """
+        on = torch.device(device)
+        try:
+            saved = SavedStacker.read(root / STACKER_FOLDER)
+            stacker = load_stacker(root / STACKER_FOLDER)
+            calibration = Calibration.load(root / CALIBRATION_NAME) if description.is_calibrated else None
+        except StackingError as error:
+            raise BundleError(str(error)) from None
+        members = tuple(Member.load(one, description, root, on) for one in description.members)
+        return cls(description, makers, members, stacker, saved.signature.extras, calibration, on)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names."""
+        return tuple(member.name for member in self.members)
+
+    def can_predict(self, encoded: Mapping[str, Encoded], place: int) -> bool:
+        """Return whether every member has frames of a segment."""
+        return all(member.can_predict(encoded, place) for member in self.members)
+
+    def say(
+        self,
+        segments: Sequence[Segment],
+        known: Sequence[Mapping[str, str]],
+        encoded: Mapping[str, Encoded],
+        places: Sequence[int],
+    ) -> list[Said]:
+        """Return what is said of the segments at ``places``, in their order.
+
+        Args:
+            segments: N of them.
+            known: further columns of each segment's manifest.
+            encoded: by feature set.
+            places: of segments that every member :meth:`can_predict`.
+        """
+        if not places:
+            return []
+        each = [member.predict(encoded, self.makers, places, self.device) for member in self.members]
+        members = np.stack([one.class_probabilities for one in each], axis=1)
+        values = np.stack([one.attribute_values for one in each], axis=1)
+        extra_values = self._extra_values(segments, known, encoded, places)
+        prediction = self.stacker.predict(self._inputs(members, values, extra_values))
+        posteriors = prediction.class_probabilities
+        if self.calibration is not None:
+            final = self.calibration.apply(posteriors)
+        else:
+            final = Calibrated(posteriors, posteriors.argmax(axis=1), np.zeros(posteriors.shape, np.bool_))
+        differ = disagreement(members)
+        return [
+            Said(
+                decision=int(final.classes[row]),
+                probabilities=final.probabilities[row],
+                posteriors=posteriors[row],
+                attributes=prediction.attribute_values[row],
+                conformal_set=final.sets[row],
+                members=members[row],
+                disagreement=float(differ[row]),
+            )
+            for row in range(len(places))
+        ]
+
+    def _inputs(self, members: Floats, values: Floats, extra_values: Floats) -> StackingInputs:
+        """Return what the stacker reads; members that it gives no weight say nothing in particular."""
+        rows, unread = len(members), self.description.unread_members
+        classes, attributes = self.description.classes, self.description.attribute_ranges()
+        nothing = np.full((rows, len(unread), len(classes)), 1 / len(classes))
+        middles = np.asarray([(one.low + one.high) / 2 for one in attributes])
+        return StackingInputs(
+            ids=tuple(map(str, range(rows))),
+            members=(*self.names, *unread),
+            classes=classes,
+            attributes=attributes,
+            class_probabilities=np.concatenate([members, nothing], axis=1),
+            attribute_values=np.concatenate(
+                [values, np.broadcast_to(middles, (rows, len(unread), len(attributes)))], axis=1
+            ),
+            extras=self.extras,
+            extra_values=extra_values,
+        )
+
+    def _extra_values(
+        self,
+        segments: Sequence[Segment],
+        known: Sequence[Mapping[str, str]],
+        encoded: Mapping[str, Encoded],
+        places: Sequence[int],
+    ) -> Floats:
+        """Return ``(N, E)`` of what the stacker sees beside posteriors; NaN where it is not known here."""
+        values = np.full((len(places), len(self.extras)), np.nan)
+        for row, place in enumerate(places):
+            pooled: dict[str, Floats] = {}
+            for column, name in enumerate(self.extras):
+                kind, _, rest = name.partition(":")
+                if kind == "duration":
+                    values[row, column] = segments[place].seconds
+                elif kind == "column":
+                    values[row, column] = _number(known[place].get(rest, ""))
+                else:
+                    feature, _, index = rest.rpartition(":")
+                    if feature not in pooled:
+                        pooled[feature] = self.makers[feature].pooled(encoded[feature].frames[place])
+                    values[row, column] = pooled[feature][int(index)]
+        return values
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,157 @@
+"""Which recordings a user means: files, folders, a manifest, or what comes through a pipe."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, WindowPrediction
+from sercache.corpus import Corpus
+from sercache.errors import BundleError
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
+"""Of files that are looked for in folders; a file that is named is tried whatever it is called."""
+
+_SIGNATURES = (
+    b"RIFF",
+    b"RIFX",
+    b"fLaC",
+    b"OggS",
+    b"ID3",
+    b"FORM",
+    b"caff",
+    b".snd",
+    b"\xff\xfb",
+    b"\xff\xf3",
+)
+
+
+def recordings_at(paths: Sequence[Path], text: str | None = None) -> list[Recording]:
+    """Return the recordings at ``paths``: files, and all audio files in folders and their folders, by name.
+
+    A file that is not there is a recording too: it becomes a failed clip, and the others are predicted.
+
+    Args:
+        paths: files and folders.
+        text: what is said in the one recording.
+
+    Raises:
+        BundleError: a folder holds no audio, or there is a text for several recordings.
+    """
+    found = [file for path in paths for file in _files(path)]
+    if text is not None and len(found) != 1:
+        raise BundleError(
+            f"a text belongs to one recording, these are {len(found)}; a manifest has texts for many"
+        )
+    return [Recording(str(path), path, text) for path in found]
+
+
+def recordings_of(
+    corpus: Corpus, split: str | None = None, text_column: str | None = None
+) -> list[Recording]:
+    """Return the rows of a manifest, or those of one split.
+
+    Args:
+        corpus: the manifest.
+        split: ``train``, ``development`` or ``test``; None for all rows.
+        text_column: the column with what is said; None for ``text``.
+
+    Raises:
+        BundleError: there are no such rows.
+        CorpusError: there is no such column.
+    """
+    if text_column is not None:
+        corpus = corpus.with_text_of(text_column)
+    rows = [row for row in corpus.utterances if split is None or (row.split or "train") == split]
+    if not rows:
+        raise BundleError(
+            f"the manifest has no row in split '{split}'" if split else "the manifest has no row"
+        )
+    return [
+        Recording(
+            id=row.id,
+            path=None if row.audio is None else corpus.audio_path(row),
+            text=row.text,
+            start_seconds=row.start_seconds,
+            end_seconds=row.end_seconds,
+            extras=row.extras,
+        )
+        for row in rows
+    ]
+
+
+def recordings_from_pipe(stream: BinaryIO, folder: Path, text: str | None = None) -> list[Recording]:
+    """Return what comes through a pipe: one recording's bytes, or the paths of recordings, one a line.
+
+    Args:
+        stream: the pipe.
+        folder: where the bytes of a recording may lie while it is predicted.
+        text: what is said in the one recording.
+
+    Raises:
+        BundleError: nothing came, or neither audio nor paths.
+    """
+    content = stream.read()
+    if content.startswith(_SIGNATURES):
+        path = folder / "piped"
+        path.write_bytes(content)
+        return [Recording("-", path, text)]
+    try:
+        lines = [line.strip() for line in content.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        lines = []
+    if not lines:
+        raise BundleError(
+            "standard input holds neither a recording (wav, flac, ogg, mp3, ...) nor paths of some"
+        )
+    return recordings_at([Path(line) for line in lines], text)
+
+
+def as_csv(
+    answers: Iterator[ClipPrediction | FailedClip], classes: Sequence[str], attributes: Sequence[str]
+) -> Iterator[str]:
+    """Yield the lines of a table: one per recording, or one per window where there are windows.
+
+    ``sercache audit`` and ``sercache stack --predictions`` read it.
+    """
+    columns = ["id", "start", "end", "label", *(f"p:{name}" for name in classes)]
+    columns += [f"attribute:{name}" for name in attributes]
+    columns += ["conformal_set", "disagreement", "seconds", "text", "notes", "error"]
+    yield _line(columns)
+    for answer in answers:
+        if isinstance(answer, FailedClip):
+            yield _line([answer.id, *[""] * (len(columns) - 2), answer.error])
+            continue
+        rest = [
+            " ".join(answer.conformal_set),
+            f"{answer.disagreement:.6f}",
+            "" if answer.seconds != answer.seconds else f"{answer.seconds:.3f}",
+            answer.text or "",
+            "; ".join(answer.notes),
+            "",
+        ]
+        for part in answer.windows or (answer,):
+            span = ["", ""]
+            if isinstance(part, WindowPrediction):
+                span = [f"{part.start_seconds:.3f}", f"{part.end_seconds:.3f}"]
+            numbers = [*part.probabilities.values(), *part.attributes.values()]
+            yield _line([answer.id, *span, part.label, *(f"{number:.6f}" for number in numbers), *rest])
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and not file.is_dir()
+    )
+    if not found:
+        kinds = ", ".join(sorted(AUDIO_SUFFIXES))
+        raise BundleError(f"{path}: no audio files in it ({kinds}); name a file of another kind itself")
+    return found
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
