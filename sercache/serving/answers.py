@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 import sercache
+from sercache.bundle.description import Evaluation, TrainingData
 from sercache.serving.limits import Limits
 from sercache.serving.worker import Predictor
 
@@ -35,6 +36,18 @@ class ServerLimits(BaseModel):
     queue: int = Field(description="Requests at once.")
 
 
+class BundleCard(BaseModel):
+    """What a bundle is made of, what it learnt from, and how it did."""
+
+    members: list[str]
+    stacker: str
+    is_calibrated: bool
+    encoders: dict[str, str] = Field(description="By feature set.")
+    licenses: dict[str, str | None] = Field(description="Of the encoders, as their repositories state them.")
+    training_data: TrainingData
+    evaluation: Evaluation | None = Field(description="On speakers that nothing in the bundle has heard.")
+
+
 class BundleFacts(BaseModel):
     """What a bundle predicts, and what the server takes on."""
 
@@ -43,6 +56,7 @@ class BundleFacts(BaseModel):
     attributes: list[AttributeScale]
     needs_text: bool
     can_transcribe: bool = Field(description="Whether a transcript that is not sent is made.")
+    card: BundleCard
     limits: ServerLimits
     version: str
 
@@ -99,6 +113,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
     """Return what a bundle predicts, and what the server takes on."""
+    described = predictor.description
     return BundleFacts(
         name=predictor.name,
         classes=list(predictor.classes),
@@ -107,6 +122,15 @@ def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
         ],
         needs_text=predictor.needs_text,
         can_transcribe=predictor.can_transcribe,
+        card=BundleCard(
+            members=[member.name for member in described.members],
+            stacker=described.stacker,
+            is_calibrated=described.is_calibrated,
+            encoders={name: one.recipe.encoder for name, one in described.features.items()},
+            licenses={name: one.card.license for name, one in described.features.items()},
+            training_data=described.training_data,
+            evaluation=described.evaluation,
+        ),
         limits=ServerLimits(
             max_bytes=limits.max_bytes,
             max_seconds=limits.max_seconds,

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
+from sercache.bundle.description import BundleDescription
 from sercache.corpus.utterance import Attribute
 from sercache.errors import Interrupted, SercacheError, ServingError
 from sercache.events import Listener, ignore
@@ -27,6 +28,10 @@ _SMOOTHING = 0.3
 
 class Predictor(Protocol):
     """What is served: a :class:`sercache.bundle.predictor.Bundle`."""
+
+    @property
+    def description(self) -> BundleDescription:
+        """All that the bundle says of itself."""
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from sercache.audio import load_audio
 from sercache.bundle.clips import ClipPrediction, FailedClip, WindowPrediction
+from sercache.bundle.description import BundleDescription, BundledScore, Evaluation, TrainingData
 from sercache.corpus.utterance import Attribute
 from sercache.errors import AudioError, Interrupted
 from sercache.events import ignore
@@ -28,6 +29,27 @@ class FakeBundle:
         Attribute("arousal", 1, 7),
         Attribute("valence", 1, 7),
         Attribute("dominance", 1, 7),
+    )
+
+    description = BundleDescription(
+        name=name,
+        versions={},
+        classes=CLASSES,
+        attributes=(),
+        features={},
+        members=(),
+        models="folds",
+        stacker="soup",
+        is_calibrated=True,
+        evaluation=Evaluation(
+            judged_on="test",
+            rows=400,
+            speakers=12,
+            scores={"macro_f1": BundledScore(value=0.412, low=0.37, high=0.455)},
+        ),
+        training_data=TrainingData(
+            corpus="sample", utterances=1200, speakers=40, hours=1.4, rows_by_class={"Angry": 100}
+        ),
     )
 
     def __init__(self, *, pause_seconds=0.0, needs_text=False, can_transcribe=False):

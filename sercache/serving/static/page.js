@@ -27,10 +27,22 @@ async function begin() {
   byId("text-box").hidden = !bundle.needs_text;
   byId("text-box").open = bundle.needs_text && !bundle.can_transcribe;
   byId("text-state").textContent = bundle.can_transcribe ? "(found out if you leave it empty)" : "(this bundle reads words)";
+  showCard(bundle.card);
   if (!canRecord) {
     byId("record").disabled = true;
     byId("hint").textContent += " Recording works on localhost and over https only.";
   }
+}
+
+function showCard(card) {
+  const { corpus, utterances, speakers } = card.training_data;
+  const sentences = [`Learnt from ${utterances.toLocaleString("en")} recordings of ${speakers} speakers (${corpus}).`];
+  const score = card.evaluation?.scores.macro_f1;
+  if (score) {
+    const range = score.low === null ? "" : ` (95 %: ${score.low.toFixed(3)} to ${score.high.toFixed(3)})`;
+    sentences.push(`On ${card.evaluation.speakers} speakers that it had never heard, macro-F1 ${score.value.toFixed(3)}${range}.`);
+  }
+  byId("card").textContent = sentences.join(" ");
 }
 
 async function predict(blob, name) {
