@@ -1,0 +1,165 @@
+"""The way through the bundle and the way through the cache are one."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+from bundle_runs import CLASSES, RATE_HZ, spoken
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+
+from sercache.bundle import Bundle
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
+from sercache.bundle.models import disagreement
+from sercache.bundle.recordings import recordings_of
+from sercache.errors import BundleError
+from sercache.posteriors import Posteriors
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder):
+    return Bundle.load(bundle_folder, device="cpu")
+
+
+def posteriors_of(answers):
+    return np.asarray([[answer.posteriors[name] for name in CLASSES] for answer in answers])
+
+
+@pytest.mark.parametrize(
+    "stacker", ["best-single", "soft-vote", "greedy", "weighted", "logistic", "neural", "soup", "lightgbm"]
+)
+def test_held_out_rows_get_the_posteriors_that_stack_gave_them(finished, stacker, tmp_path):
+    folder = finished.bundle(tmp_path / stacker, stacker=stacker).folder
+    bundle = Bundle.load(folder, device="cpu")
+    held_out = recordings_of(finished.corpus, "test")
+    answers = list(bundle.predict(held_out))
+    stacked = Posteriors.load(finished.run.stacker_folder(stacker) / "posteriors.parquet")
+    wanted = stacked.take([recording.id for recording in held_out])
+    assert len(answers) == 12
+    np.testing.assert_allclose(posteriors_of(answers), wanted.class_probabilities, atol=1e-4)
+    arousal = [answer.attributes["arousal"] for answer in answers]
+    np.testing.assert_allclose(arousal, wanted.attribute_values[:, 0], atol=1e-4)
+
+
+def test_members_are_the_mean_of_their_fold_models(finished, bundle):
+    held_out = recordings_of(finished.corpus, "test")
+    answers = list(bundle.predict(held_out))
+    for member in ("fusion", "deep", "layered"):
+        own = Posteriors.load(finished.run.posteriors_path(member)).take([one.id for one in held_out])
+        said = [[answer.members[member][name] for name in CLASSES] for answer in answers]
+        np.testing.assert_allclose(said, own.class_probabilities, atol=1e-5)
+
+
+def test_members_without_weight_stay_out_with_their_encoders(finished, tmp_path):
+    description = finished.bundle(tmp_path / "best", stacker="best-single").description
+    (member,) = description.members
+    assert set(description.unread_members) | {member.name} == {"fusion", "deep", "layered"}
+    assert set(description.features) <= {*member.features, "speech"}  # the extras read 'speech'
+
+
+def test_no_recording_depends_on_its_mates(finished, bundle):
+    recordings = recordings_of(finished.corpus)
+    together = {answer.id: answer for answer in bundle.predict(recordings)}
+    assert list(together) == [recording.id for recording in recordings]
+    for recording in recordings[::7]:
+        (alone,) = bundle.predict([recording])
+        np.testing.assert_allclose(posteriors_of([alone]), posteriors_of([together[recording.id]]), atol=1e-5)
+
+
+def test_a_bad_recording_is_a_row_that_says_why(finished, bundle, tmp_path):
+    good = recordings_of(finished.corpus, "test")[:2]
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "noise.mp3").write_bytes(b"no audio at all")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE_HZ), RATE_HZ)
+    bad = [
+        Recording(name, tmp_path / name, "yes")
+        for name in ("empty.wav", "noise.mp3", "silent.wav", "gone.wav")
+    ]
+    answers = list(bundle.predict([good[0], *bad, good[1]]))
+    assert [type(one) for one in answers] == [ClipPrediction, *[FailedClip] * 4, ClipPrediction]
+    reasons = ("empty file", "not audio", "silent", "no such file")
+    for answer, reason in zip(answers[1:5], reasons, strict=True):
+        assert reason in answer.error
+        assert "\n" not in answer.error
+
+
+def test_words_that_nobody_knows(finished, bundle):
+    (recording,) = recordings_of(finished.corpus, "test")[:1]
+    (answer,) = bundle.predict([Recording("wordless", recording.path)])
+    assert isinstance(answer, ClipPrediction)  # every member hears sound as well
+    assert answer.notes == ("without its words: no text is known",)
+    (answer,) = bundle.predict([Recording("soundless", None, "yes")])
+    assert isinstance(answer, FailedClip)
+    assert "there is no audio" in answer.error
+
+
+def test_words_are_transcribed_where_a_model_is_named(finished, bundle_folder, tiny_whisper, make_spoken):
+    bundle = Bundle.load(bundle_folder, device="cpu", transcriber=str(tiny_whisper))
+    assert bundle.can_transcribe
+    corpus = make_spoken(1.0)
+    (answer,) = bundle.predict([Recording("a", corpus.audio_path(corpus.utterances[0]))])
+    assert answer.text
+    (same,) = bundle.predict([Recording("a", corpus.audio_path(corpus.utterances[0]), answer.text)])
+    np.testing.assert_allclose(posteriors_of([same]), posteriors_of([answer]), atol=1e-9)
+
+
+@given(st.floats(0.1, 100), st.floats(0.5, 10), st.floats(0.1, 10))
+def test_windows_cover_a_recording_and_end_with_it(seconds, length, hop):
+    spans = Windows(length, min(hop, length)).spans(seconds)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == pytest.approx(seconds)
+    for (start, end), (later, _) in pairwise(spans):
+        assert start < later <= end + 1e-9
+        assert end - start == pytest.approx(length)
+
+
+def test_a_window_is_heard_as_the_same_stretch_alone(bundle, tmp_path):
+    waveform = np.concatenate([spoken("Angry", 1.0, 1), spoken("Sad", 1.0, 2), spoken("Happy", 0.5, 3)])
+    soundfile.write(tmp_path / "long.wav", waveform, RATE_HZ, subtype="FLOAT")
+    (answer,) = bundle.predict([Recording("long", tmp_path / "long.wav", "yes")], windows=Windows(1.0, 0.5))
+    assert [one.start_seconds for one in answer.windows] == pytest.approx([0.0, 0.5, 1.0, 1.5])
+    soundfile.write(tmp_path / "cut.wav", waveform[RATE_HZ : 2 * RATE_HZ], RATE_HZ, subtype="FLOAT")
+    (alone,) = bundle.predict([Recording("cut", tmp_path / "cut.wav", "yes")])
+    for name in CLASSES:
+        assert answer.windows[2].probabilities[name] == pytest.approx(alone.probabilities[name], abs=1e-5)
+
+
+def test_features_are_kept_only_if_asked_and_never_those_of_another_file(
+    finished, bundle_folder, bundle, tmp_path, monkeypatch
+):
+    recordings = recordings_of(finished.corpus, "test")
+    fresh = posteriors_of(bundle.predict(recordings))
+    cached = Bundle.load(bundle_folder, device="cpu", cache=tmp_path / "cache")
+    np.testing.assert_allclose(posteriors_of(cached.predict(recordings)), fresh, atol=1e-5)
+    again = Bundle.load(bundle_folder, device="cpu", cache=tmp_path / "cache")
+    for maker in again._makers.values():
+        monkeypatch.setattr(maker, "encoder", None)  # whoever encodes now fails
+    np.testing.assert_allclose(posteriors_of(again.predict(recordings)), fresh, atol=1e-5)
+
+    path = tmp_path / "same-name.wav"
+    answers = []
+    for seed in (1, 2):
+        soundfile.write(path, spoken("Angry", 1.0, seed), RATE_HZ)
+        answers += cached.predict([Recording("same", path, "yes")])
+    assert not np.allclose(*posteriors_of(answers), atol=1e-6)
+
+
+def test_disagreement_against_scipy():
+    generator = np.random.default_rng(0)
+    pairs = generator.dirichlet(np.ones(4), size=(50, 2))
+    wanted = jensenshannon(pairs[:, 0], pairs[:, 1], axis=1, base=2) ** 2
+    np.testing.assert_allclose(disagreement(pairs), wanted, atol=1e-12)
+
+
+def test_an_encoder_that_is_another_one_is_refused(finished, checkpoint, tmp_path):
+    folder = finished.bundle(tmp_path / "bare", stacker="neural", include_encoders=False).folder
+    with pytest.raises(BundleError, match=r"--encoder deep=FOLDER"):
+        Bundle.load(folder, device="cpu")
+    elsewhere = str(shutil.copytree(finished.wavlm, tmp_path / "elsewhere" / finished.wavlm.name))
+    named = {"deep": elsewhere, "layers": elsewhere}
+    assert Bundle.load(folder, device="cpu", encoders=named).classes == CLASSES
+    with pytest.raises(BundleError, match=r"'deep'.*is not the encoder.*encoder is hubert, not wavlm"):
+        Bundle.load(folder, device="cpu", encoders=named | {"deep": str(checkpoint("hubert"))})
