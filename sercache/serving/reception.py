@@ -1,6 +1,7 @@
 """One request's way: a place in the house, the upload, the checks, the line, the answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,10 @@ from sercache.serving.worker import Job, Predictor, Worker
 _TRUE = ("1", "true", "on", "yes")
 _FALSE = ("0", "false", "off", "no", "")
 _DRAIN_SECONDS = 2.0
+_LOOK_SECONDS = 0.25
+"""How often those who wait look whether the server is being stopped: what runs may go on for long."""
+
+_SHORTER = "try again, or a shorter clip"
 _RESTART_SECONDS = "10"
 
 
@@ -72,7 +77,7 @@ class Reception:
     def _place(self) -> Iterator[None]:
         """Hold one of the places, which are few: what waits takes disk, what is decoded takes memory."""
         if not self._worker.is_alive:
-            raise Refused(503, "the server is being stopped", {"retry-after": _RESTART_SECONDS})
+            raise _stopping()
         if self.requests >= self._limits.queue:
             seconds = str(self._worker.seconds_until_free(self.requests))
             raise Refused(
@@ -126,15 +131,19 @@ class Reception:
         self._worker.submit(job)
         answer = asyncio.wrap_future(job.answer)
         gone = asyncio.ensure_future(_disconnected(request))
+        deadline = time.monotonic() + self._limits.timeout_seconds
         try:
-            await asyncio.wait(
-                (answer, gone),
-                timeout=self._limits.timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            while not (answer.done() or gone.done()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Refused(504, f"no answer within {self._limits.timeout_seconds:g} s; {_SHORTER}")
+                if not self._worker.is_alive:
+                    raise _stopping()
+                await asyncio.wait(
+                    (answer, gone), timeout=min(left, _LOOK_SECONDS), return_when=asyncio.FIRST_COMPLETED
+                )
             if not answer.done():
-                seconds = f"{self._limits.timeout_seconds:g} s"
-                raise Refused(504, f"no answer within {seconds}; try again, or a shorter clip")
+                raise Refused(400, "the request was broken off")
             error = answer.exception()
             if error is None:
                 return answer.result()
@@ -182,6 +191,10 @@ async def _disconnected(request: Request) -> None:
     """Return when the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _stopping() -> Refused:
+    return Refused(503, "the server is being stopped", {"retry-after": _RESTART_SECONDS})
 
 
 def _without_path(line: str, path: Path, name: str) -> str:

@@ -411,7 +411,8 @@ def test_a_client_that_goes_away_leaves_nothing(temporary):
             assert app.state.reception.requests == 0
             assert uploads(temporary) == []
 
-    asyncio.run(asyncio.wait_for(go_away(), 20))
+    with ThreadPoolExecutor(1) as pool:  # a browser that is open in this thread has a loop of its own
+        pool.submit(asyncio.run, go_away()).result(20)
 
 
 def test_the_uploads_folder_is_private(temporary):

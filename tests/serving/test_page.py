@@ -155,7 +155,7 @@ def test_an_oversized_file_is_refused_by_the_page_and_by_the_server(browser, add
 def test_a_server_that_is_gone_is_told(browser, start, clips):
     with start() as (process, address), open_page(browser, address, expected=["ERR_CONNECTION"]) as page:
         page.locator("#hint").filter(has_text="up to").wait_for()
-        process.terminate()
+        process.kill()
         process.wait(20)
         upload(page, clips / "louder.wav")
         page.locator("#error").wait_for()
