@@ -38,8 +38,6 @@ def serve(
 
     Example: sercache serve demo-bundle --port 8080
     """
-    from sercache.bundle import Bundle
-    from sercache.bundle.hub import find_bundle
     from sercache.interrupts import stop_flag
     from sercache.serving import server
     from sercache.serving.limits import Limits
@@ -52,6 +50,9 @@ def serve(
         max_bytes=round(max_mb * 1e6), max_seconds=max_seconds, timeout_seconds=timeout, queue=queue
     )
     with server.listen(host, port) as listening, stop_flag():
+        from sercache.bundle import Bundle
+        from sercache.bundle.hub import find_bundle
+
         with progress_listener() as listener:
             opened = Bundle.load(
                 find_bundle(bundle),

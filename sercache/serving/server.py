@@ -5,10 +5,13 @@ import ipaddress
 import socket
 from collections.abc import Callable, Collection
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from sercache.errors import ServingError
 from sercache.serving.limits import Limits
-from sercache.serving.worker import Predictor
+
+if TYPE_CHECKING:
+    from sercache.serving.worker import Predictor
 
 _GRACE_SECONDS = 5
 _BACKLOG = 512
@@ -68,7 +71,7 @@ def address_of(listening: socket.socket, host: str) -> str:
 
 
 def serve(
-    predictor: Predictor, listening: socket.socket, limits: Limits, hosts: Collection[str] = ()
+    predictor: "Predictor", listening: socket.socket, limits: Limits, hosts: Collection[str] = ()
 ) -> None:
     """Answer requests until SIGINT or SIGTERM comes; then what waits is refused and what runs is interrupted.
 

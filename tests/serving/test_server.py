@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,11 +124,3 @@ def test_ctrl_c_ends_it_cleanly_though_work_is_in_flight(start):
         assert process.returncode == 0
         assert output.endswith("ended\n")
         assert errors == ""
-
-
-def test_a_taken_port_is_one_line(real, bundle_folder):
-    port = real[1].rsplit(":", 1)[1]
-    command = [sys.executable, COMMAND, "serve", bundle_folder, "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == f"sercache: port {port} of 127.0.0.1 is taken: choose another with --port\n"

@@ -8,7 +8,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}\u00a0%`;
+/** A share in per cent; near the ends with a decimal, so that what is not certain does not look so. */
+export const percent = (share) => {
+  const isNearEnd = share < 0.0995 || (share >= 0.995 && share < 0.9995);
+  return `${(100 * share).toFixed(isNearEnd ? 1 : 0)}\u00a0%`;
+};
 
 /** The colour of a class, the same everywhere; beyond eight, hatched. */
 export function paint(target, bundle, label) {
