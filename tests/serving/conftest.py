@@ -1,9 +1,11 @@
 """Lets tests import ``fake_bundle`` and ``tones``; servers in processes of their own, and a browser."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,9 +32,16 @@ CHROMIUM_OPTIONS = (
 @contextmanager
 def running(command):
     """Run a server until the block ends; yields its process and the first address that it prints."""
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as folder,  # a server that is killed leaves its own behind
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": folder},
+        ) as process,
+    ):
         try:
             line = process.stdout.readline()
             assert "http://" in line, line + process.stderr.read()
