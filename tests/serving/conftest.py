@@ -1,18 +1,14 @@
-"""Lets tests import ``fake_bundle`` and ``tones``; servers in processes of their own, and a browser."""
+"""Lets tests import what lies beside them; a server and a browser."""
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from served import HERE, running
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_OPTIONS = (
@@ -27,32 +23,6 @@ CHROMIUM_OPTIONS = (
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 )
-
-
-@contextmanager
-def running(command):
-    """Run a server until the block ends; yields its process and the first address that it prints."""
-    with (
-        tempfile.TemporaryDirectory() as folder,  # a server that is killed leaves its own behind
-        subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TMPDIR": folder},
-        ) as process,
-    ):
-        try:
-            line = process.stdout.readline()
-            assert "http://" in line, line + process.stderr.read()
-            yield process, "http://" + line.split("http://")[1].split()[0]
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import HERE, running
+from served import HERE, running
 
 from sercache.bundle import Bundle
 from sercache.bundle.clips import Recording, Windows
 
 sys.path.insert(0, str(HERE.parent / "bundle"))
 
+from browsing import open_page, picture, show_result
 from bundle_runs import finish_run
-from test_page import open_page, picture, show_result
 from tones import wav_bytes
 
 COMMAND = HERE / "sercache_command.py"
