@@ -22,6 +22,13 @@ def bundle(
             help="Whether the encoders' weights go in; else those that only lie in a local folder.",
         ),
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="One model per member that learns from all folds, instead of its fold models."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Of the refit: auto, cpu, cuda, ...")] = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there.")] = False,
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub, too.")
@@ -36,18 +43,22 @@ def bundle(
     """
     from sercache.bundle.export import export_bundle
     from sercache.bundle.hub import push_bundle
+    from sercache.interrupts import stop_flag
     from sercache.run import Run
 
     from .console import console, progress_listener
 
-    with progress_listener() as listener:
+    with stop_flag() as should_stop, progress_listener() as listener:
         report = export_bundle(
             Run(run),
             output,
             stacker=stacker,
             include_encoders=include_encoders,
+            refit=refit,
+            device=device,
             replace=replace,
             listener=listener,
+            should_stop=should_stop,
         )
         address = push_bundle(report.folder, push, private=private) if push is not None else None
     _show(report, output)

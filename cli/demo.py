@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+_PREDICTED = "f01_00.ogg"
+
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the sample, its cache and its run go.")] = Path(
@@ -12,7 +14,7 @@ def demo(
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
-    """Run the whole way on the bundled synthetic sample: corpus, extract, train-ensemble, stack.
+    """Run the whole way on the bundled synthetic sample: corpus, extract, train-ensemble, stack, predict.
 
     Offline, with the two embedded encoders. Interrupt it as you like: the same command goes on.
 
@@ -23,7 +25,7 @@ def demo(
     from sercache.recipe import load_recipe
     from sercache.sample import lay_out_sample
 
-    from . import corpus, extract, stack, train_ensemble
+    from . import bundle, corpus, extract, predict, stack, train_ensemble
     from .console import console
 
     started = time.monotonic()
@@ -41,6 +43,12 @@ def demo(
     train_ensemble.train_ensemble(recipe_path, device=device)
     announce(f"stack {recipe.output}")
     stack.stack([recipe.output])
+    bundle_folder = folder / "bundle"
+    announce(f"bundle {recipe.output} -o {bundle_folder}")
+    bundle.bundle(recipe.output, bundle_folder, replace=True)
+    recording = recipe.corpus.parent / "audio" / _PREDICTED
+    announce(f"predict {bundle_folder} {recording}")
+    predict.predict(str(bundle_folder), [recording], form=predict.Form.table)
 
     console.print(f"\n[bold]Done in {time.monotonic() - started:.0f} s.[/] What lies where:", highlight=False)
     for path, what in (
@@ -49,6 +57,7 @@ def demo(
         (recipe.cache, "features, plain HDF5"),
         (recipe.output / "members", "fold models and their out-of-fold posteriors"),
         (recipe.output / "comparison.csv", "the table above"),
+        (bundle_folder, "all that predicts a new recording"),
     ):
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
     console.print("\nThe sample is synthetic speech: its figures say nothing about real emotion.")

@@ -74,15 +74,15 @@ def predict(
     import sys
     import tempfile
 
-    from sercache.bundle import Bundle
     from sercache.bundle.clips import FailedClip, Windows
     from sercache.bundle.hub import find_bundle
     from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import BundleError
+    from sercache.events import ignore
     from sercache.interrupts import stop_flag
 
-    from .console import progress_listener
+    from .console import console, progress_listener
 
     if bool(paths) == (corpus is not None):
         raise BundleError("name recordings or folders (or - for a pipe), or else a manifest with --corpus")
@@ -95,6 +95,8 @@ def predict(
             recordings = recordings_from_pipe(sys.stdin.buffer, folder, text)
         else:
             recordings = recordings_at(paths or [], text)
+        from sercache.bundle.predictor import Bundle  # torch, only once it is needed
+
         should_stop = stack.enter_context(stop_flag())
         listener = stack.enter_context(progress_listener())
         opened = Bundle.load(
@@ -111,7 +113,9 @@ def predict(
 
         def answers() -> "Iterator[Answer]":
             nonlocal failed
-            for answer in opened.predict(recordings, windows=cut, listener=listener, should_stop=should_stop):
+            # Where answers appear on the terminal, they are the progress.
+            told = listener if output is not None or not console.is_terminal else ignore
+            for answer in opened.predict(recordings, windows=cut, listener=told, should_stop=should_stop):
                 failed += isinstance(answer, FailedClip)
                 yield answer
 
@@ -188,7 +192,8 @@ def _show(answer: "Answer") -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
     if isinstance(answer, FailedClip):
-        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(answer.error)}[/]\n")
+        reason = answer.error.removeprefix(f"{answer.id}: ")
+        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(reason)}[/]\n")
         return
     seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
     say(f"[bold]{escape(answer.id)}[/]  [bold cyan]{escape(answer.label)}[/]{seconds}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sercache._version import __version__
 
 if TYPE_CHECKING:
-    from sercache.bundle import Bundle
+    from sercache.bundle.predictor import Bundle
 
 __all__ = ["Bundle", "__version__"]
 
@@ -16,7 +16,7 @@ __all__ = ["Bundle", "__version__"]
 def __getattr__(name: str) -> Any:
     """Load :class:`~sercache.bundle.predictor.Bundle`, and torch with it, when it is first asked for."""
     if name == "Bundle":
-        from sercache.bundle import Bundle
+        from sercache.bundle.predictor import Bundle
 
         return Bundle
     raise AttributeError(f"module 'sercache' has no attribute '{name}'")

@@ -10,7 +10,7 @@ from sercache.files import read_json, write_json
 from sercache.recipe import MemberRecipe
 from sercache.run import Run
 
-Kind = Literal["finetuned", "distilled"]
+Kind = Literal["finetuned", "distilled", "control"]
 
 _FORMAT = 1
 
@@ -22,6 +22,7 @@ class DerivedMember:
     Attributes:
         kind: ``finetuned``: a member whose encoders were trained further; it is stacked with the others.
             ``distilled``: a small head that learnt what a stacker says; it stands in for the ensemble.
+            ``control``: the head of a distilled one, trained on the votes alone to compare.
         of: the member, or the stacker, that it comes from.
         member: its head, feature sets and seed, under its own name.
         settings: what it was made with, as JSON knows it.

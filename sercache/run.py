@@ -6,6 +6,7 @@ from typing import Any
 
 from sercache.errors import RecipeError
 from sercache.files import read_json, write_atomically, write_json
+from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import Recipe, dump_recipe, load_recipe
 
 
@@ -46,12 +47,12 @@ class Run:
         return self.root / "metrics.json"
 
     def fold_folder(self, member: str, fold: int) -> Path:
-        """Where one member x fold keeps its weights, resume state and history."""
-        return self.root / "members" / member / f"fold-{fold}"
+        """Where one member x fold, or its refit, keeps its weights, resume state and history."""
+        return self.root / "members" / member / fold_name(fold)
 
     def tensorboard_folder(self, member: str, fold: int) -> Path:
         """Where the event files of one member x fold lie."""
-        return self.root / "tensorboard" / member / f"fold-{fold}"
+        return self.root / "tensorboard" / member / fold_name(fold)
 
     def posteriors_path(self, member: str) -> Path:
         """A member's posteriors over all rows."""
@@ -60,6 +61,14 @@ class Run:
     def derived_path(self, member: str) -> Path:
         """What describes a member that is not the recipe's (:mod:`sercache.derived`)."""
         return self.root / "members" / member / "member.json"
+
+    def teacher_path(self, member: str) -> Path:
+        """What a distilled member learns from besides the votes: its teacher's posteriors."""
+        return self.root / "members" / member / "teacher.parquet"
+
+    def distillation_path(self, member: str) -> Path:
+        """How a distilled member did beside its teacher."""
+        return self.root / "members" / member / "distillation.json"
 
     def stacker_folder(self, stacker: str) -> Path:
         """Where a fitted stacker lies."""
@@ -98,6 +107,11 @@ class Run:
         )
         write_atomically(self.recipe_path, dump_recipe(absolute))
         write_json(self.description_path, wanted)
+
+
+def fold_name(fold: int) -> str:
+    """Return how a fold is called: ``fold-3``, or ``refit`` of a model that learns from all folds."""
+    return "refit" if fold == ALL_FOLDS else f"fold-{fold}"
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What is installed without the repository: every package, and nothing by the name of cli."""
 
 import tomllib
+from pathlib import Path
 
-from conftest import REPOSITORY
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_every_package_is_installed():

@@ -57,16 +57,17 @@ def _body(description: BundleDescription) -> Iterator[str]:
     data = description.training_data
     yield f"# {description.name}"
     yield ""
+    count = len(description.members)
     yield (
         f"Hears {len(description.classes)} emotions ({', '.join(description.classes)})"
         + (f" and {', '.join(one.name for one in description.attributes)}" if description.attributes else "")
-        + f" in speech: {len(description.members)} members under the stacker '{description.stacker}', "
+        + f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
         "made with sercache."
     )
     yield from _usage(description)
     yield from _use()
     if description.evaluation is not None:
-        yield from _results(description.evaluation)
+        yield from _results(description, description.evaluation)
     yield from ["", "## Training data", ""]
     hours = f", {data.hours:g} hours" if data.hours is not None else ""
     yield f"{data.corpus}: {data.utterances:,} utterances of {data.speakers:,} speakers{hours}."
@@ -107,13 +108,19 @@ def _use() -> Iterator[str]:
     )
 
 
-def _results(evaluation: Evaluation) -> Iterator[str]:
+def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator[str]:
     yield from ["", "## How well it does", ""]
     where = "the test split" if evaluation.judged_on == "held-out" else "folds in turn"
     yield (
         f"On {evaluation.rows:,} utterances of {evaluation.speakers:,} speakers that nothing in it has heard "
         f"({where}); 95 % intervals over speakers."
     )
+    if description.models == "refit":
+        yield ""
+        yield (
+            "These are the scores of the fold models' mean. This bundle has one model per member instead, "
+            "which learnt from all folds and was not judged out of fold."
+        )
     yield from ["", "| score | value | interval |", "|---|---|---|"]
     for name, score in evaluation.scores.items():
         shown = _SCORE_NAMES.get(name, name.replace("f1:", "F1 of ").replace("ccc:", "CCC of "))

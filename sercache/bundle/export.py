@@ -26,16 +26,20 @@ from sercache.bundle.description import (
 from sercache.bundle.encoders import describe_feature
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus
+from sercache.devices import resolve_device
 from sercache.errors import BundleError
 from sercache.events import Event, Listener, ignore
 from sercache.files import read_json, write_atomically
+from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.run import Run
+from sercache.run import Run, fold_name
 from sercache.stacking.calibrating import CALIBRATION_NAME as FITTED_CALIBRATION_NAME
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.saved import SavedStacker, Signature
-from sercache.training.context import read_run_corpus, split_ids
+from sercache.training.context import open_run, read_run_corpus, split_ids
 from sercache.training.member import WEIGHTS_NAME
+from sercache.training.members import refit_members
 from sercache.training.rows import LabelledRows
 from sercache.versions import library_versions
 
@@ -58,8 +62,11 @@ def export_bundle(
     *,
     stacker: str | None = None,
     include_encoders: bool | None = None,
+    refit: bool = False,
+    device: str = "auto",
     replace: bool = False,
     listener: Listener = ignore,
+    should_stop: ShouldStop = never,
 ) -> BundleReport:
     """Put everything that predicts a new recording into one folder, which appears whole or not at all.
 
@@ -70,12 +77,18 @@ def export_bundle(
         output: the bundle's folder.
         stacker: which one; None for the one that the comparison recommends.
         include_encoders: whether the encoders' weights go in; None for those that no hub has.
+        refit: whether each member is one model that learns from all folds, which is trained now if it is not
+            there yet, instead of the mean of its fold models.
+        device: of that training.
         replace: whether an earlier bundle there makes room.
         listener: told of the parts.
+        should_stop: looked at in that training.
 
     Raises:
         BundleError: the run is not finished, its comparison is leaky, or the folder is taken.
         CacheError, EncoderError: a feature set or an encoder is gone, or is another one now.
+        TrainingError: a member cannot be refitted.
+        Interrupted: ``should_stop`` said so; the same call goes on from there.
         OSError: the disk is full or the folder not writable.
     """
     output = output.resolve()
@@ -86,10 +99,16 @@ def export_bundle(
     saved = SavedStacker.read(run.stacker_folder(chosen))
     read = _read_members(run, chosen)
     members = _members(recipe, read)
+    if refit:
+        context = open_run(run.root.resolve())
+        refit_members(
+            context, members, device=resolve_device(device), listener=listener, should_stop=should_stop
+        )
+    folds = [ALL_FOLDS] if refit else list(range(recipe.folds.count))
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
         building.mkdir(parents=True)
-        bundled = [_copy_models(run, recipe, member, building) for member in members]
+        bundled = [_copy_models(run, member, folds, building) for member in members]
         saved.write(building / STACKER_FOLDER)
         calibration = run.stacker_folder(chosen) / FITTED_CALIBRATION_NAME
         is_calibrated = chosen == metrics["choice"] and calibration.is_file()
@@ -110,7 +129,7 @@ def export_bundle(
             features=features,
             members=tuple(bundled),
             unread_members=tuple(name for name in saved.signature.members if name not in read),
-            models="folds",
+            models="refit" if refit else "folds",
             stacker=chosen,
             extras=saved.signature.extras,
             is_calibrated=is_calibrated,
@@ -181,11 +200,11 @@ def _members(recipe: Recipe, names: Sequence[str]) -> list[MemberRecipe]:
     return [by_name[name] for name in names]
 
 
-def _copy_models(run: Run, recipe: Recipe, member: MemberRecipe, building: Path) -> BundledMember:
+def _copy_models(run: Run, member: MemberRecipe, folds: Sequence[int], building: Path) -> BundledMember:
     models = []
-    for fold in range(recipe.folds.count):
+    for fold in folds:
         source = run.fold_folder(member.name, fold) / WEIGHTS_NAME
-        target = f"heads/{member.name}/fold-{fold}.safetensors"
+        target = f"heads/{member.name}/{fold_name(fold)}.safetensors"
         try:
             write_atomically(building / target, source.read_bytes())
         except FileNotFoundError:
@@ -216,15 +235,13 @@ def _evaluation(metrics: Mapping[str, Any], stacker: str) -> Evaluation | None:
     row = metrics["rows"].get(stacker)
     if row is None:
         raise BundleError(f"the comparison has no stacker '{stacker}' (it has: {', '.join(metrics['rows'])})")
+    found = row["scores"]
+    names = [*_SCORES, *(name for kind in ("ccc:", "f1:") for name in found if name.startswith(kind))]
     return Evaluation(
         judged_on=metrics["judged_on"],
         rows=metrics["judged_rows"],
         speakers=metrics["speakers"],
-        scores={
-            name: BundledScore(**score)
-            for name, score in row["scores"].items()
-            if (name in _SCORES or name.startswith(("ccc:", "f1:"))) and score["value"] is not None
-        },
+        scores={name: BundledScore(**found[name]) for name in names if found[name]["value"] is not None},
         verdict=tuple(metrics["verdict"]) if stacker == metrics["choice"] else (),
     )
 

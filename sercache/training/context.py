@@ -12,15 +12,18 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Split
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
+from sercache.derived import DerivedMember, derived_members
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
 from sercache.events import Event, Listener
 from sercache.heads.protocol import Head
 from sercache.heads.registry import build_head
+from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe, TargetsRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
+from sercache.training.guide import Guide
 from sercache.training.rows import LabelledRows
 from sercache.training.standardize import InputStatistics, input_statistics
 
@@ -29,7 +32,8 @@ from sercache.training.standardize import InputStatistics, input_statistics
 class RunContext:
     """The recipe, corpus, targets, folds and feature sets of a run.
 
-    ``rows`` has the recipe's targets; what one member learns from is :meth:`rows_of`.
+    ``rows`` has the recipe's targets; what one member learns from is :meth:`rows_of`. ``derived`` has the
+    members that are not the recipe's, by name.
     """
 
     run: Run
@@ -38,27 +42,57 @@ class RunContext:
     rows: LabelledRows
     folds: FoldMap
     feature_sets: Mapping[str, FeatureSet]
+    derived: Mapping[str, DerivedMember] = field(default_factory=dict)
     _rows: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
-    _frames: dict[str, FrameSource] = field(default_factory=dict, repr=False)
+    _guided: dict[str, LabelledRows] = field(default_factory=dict, repr=False)
+    _frames: dict[tuple[str, tuple[str, ...]], FrameSource] = field(default_factory=dict, repr=False)
     _statistics: dict[tuple[str, tuple[str, ...]], InputStatistics] = field(default_factory=dict, repr=False)
+
+    def member(self, name: str) -> MemberRecipe:
+        """Return a member by name: one of the recipe's, or a derived one."""
+        for member in self.recipe.members:
+            if member.name == name:
+                return member
+        return self.derived[name].member
 
     def sets_of(self, member: MemberRecipe) -> list[FeatureSet]:
         """Return the feature sets that a member reads, in its order."""
         return [self.feature_sets[name] for name in member.features]
 
-    def rows_of(self, member: MemberRecipe) -> LabelledRows:
-        """Return the targets of the whole corpus as a member sees them."""
+    def judged_rows_of(self, member: MemberRecipe) -> LabelledRows:
+        """Return the truth of the whole corpus as a member's targets see it: what stops and judges it."""
         targets = self.recipe.targets_of(member)
         if targets not in self._rows:
             self._rows[targets] = LabelledRows.of(self.corpus, targets)
         return self._rows[targets]
 
-    def frames(self, device: str) -> FrameSource:
-        """Return the source of all frames of the run, from which every head selects its own."""
-        if device not in self._frames:
-            sets = list(self.feature_sets.values())
-            self._frames[device] = FrameSource(sets, sorted(self.corpus.ids), torch.device(device))
-        return self._frames[device]
+    def rows_of(self, member: MemberRecipe) -> LabelledRows:
+        """Return what a member learns from: the truth, of a distilled one mixed with its teacher's word.
+
+        Raises:
+            StackingError: what the teacher said is gone or damaged.
+        """
+        rows, derived = self.judged_rows_of(member), self.derived.get(member.name)
+        if derived is None or derived.kind != "distilled":
+            return rows
+        if member.name not in self._guided:
+            teacher = Posteriors.load(self.run.teacher_path(member.name))
+            guide = Guide.of(teacher, self.corpus, float(derived.settings["votes_share"]))
+            self._guided[member.name] = rows.guided(guide)
+        return self._guided[member.name]
+
+    def frames(self, device: str, members: Sequence[MemberRecipe] = ()) -> FrameSource:
+        """Return the source of frames from which every head selects its own.
+
+        It has all that the recipe's members read, and what ``members`` read beside: batches are sorted by the
+        frames in all of it, so the recipe's members train alike whether or not there are derived ones.
+        """
+        wanted = {name for one in (*self.recipe.members, *members) for name in one.features}
+        key = (device, tuple(sorted(wanted)))
+        if key not in self._frames:
+            sets = [self.feature_sets[name] for name in key[1]]
+            self._frames[key] = FrameSource(sets, sorted(self.corpus.ids), torch.device(device))
+        return self._frames[key]
 
     def statistics(self, name: str, fit: tuple[str, ...]) -> InputStatistics:
         """Return mean and deviation of a feature set over the training rows of a fold, measured once."""
@@ -101,7 +135,9 @@ def open_run(root: Path) -> RunContext:
     recipe = run.recipe()
     corpus = read_run_corpus(recipe)
     rows = LabelledRows.of(corpus, recipe.targets)
-    return RunContext(run, recipe, corpus, rows, FoldMap.load(run.folds_path), open_feature_sets(recipe))
+    derived = {one.name: one for one in derived_members(run)}
+    feature_sets = open_feature_sets(recipe, [one.member for one in derived.values()])
+    return RunContext(run, recipe, corpus, rows, FoldMap.load(run.folds_path), feature_sets, derived)
 
 
 def read_run_corpus(recipe: Recipe) -> Corpus:
@@ -121,14 +157,14 @@ def read_run_corpus(recipe: Recipe) -> Corpus:
     return corpus if recipe.classes is None else corpus.with_classes(recipe.classes)
 
 
-def open_feature_sets(recipe: Recipe) -> dict[str, FeatureSet]:
-    """Return the feature sets that the recipe's members read, by the recipe's name.
+def open_feature_sets(recipe: Recipe, derived: Sequence[MemberRecipe] = ()) -> dict[str, FeatureSet]:
+    """Return the feature sets that the recipe's members and ``derived`` ones read, by the recipe's name.
 
     Raises:
         CacheError: one is not in the cache.
     """
     opened = {}
-    for name in sorted({feature for member in recipe.members for feature in member.features}):
+    for name in sorted({feature for one in (*recipe.members, *derived) for feature in one.features}):
         try:
             opened[name] = Cache(recipe.cache).find(recipe.features[name])
         except CacheError as error:

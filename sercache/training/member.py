@@ -14,9 +14,9 @@ from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
 from sercache.heads.protocol import Head
 from sercache.interrupts import ShouldStop, never
-from sercache.posteriors import Origin, Posteriors
+from sercache.posteriors import ALL_FOLDS, Origin, Posteriors
 from sercache.recipe import MemberRecipe
-from sercache.run import Run
+from sercache.run import Run, fold_name
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
 from sercache.training.context import RunContext, open_run, split_ids
@@ -34,7 +34,7 @@ HISTORY_NAME = "history.csv"
 
 @dataclass(frozen=True, slots=True)
 class FoldJob:
-    """Which member and fold of which run, and where it computes."""
+    """Which member and fold of which run, and where it computes; ``ALL_FOLDS`` leaves no fold out."""
 
     run_root: Path
     member: str
@@ -44,7 +44,7 @@ class FoldJob:
     @property
     def name(self) -> str:
         """How events call it."""
-        return f"{self.member}/fold-{self.fold}"
+        return f"{self.member}/{fold_name(self.fold)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +90,18 @@ def train_fold(
     if is_finished(context.run, job):
         return
     folder = context.run.fold_folder(job.member, job.fold)
-    member = next(one for one in context.recipe.members if one.name == job.member)
+    member = context.member(job.member)
     settings = context.recipe.training_of(member)
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
-    targets = context.rows_of(member)
+    learned, judged = context.rows_of(member), context.judged_rows_of(member)
     feature_sets = context.sets_of(member)
-    frames = context.frames(job.device)
+    frames = context.frames(job.device, [member])
     log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
     training = HeadTraining(
         _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
-        (frames.select(rows.fit, feature_sets), targets.select(rows.fit)),
-        (frames.select(rows.stop, feature_sets), targets.select(rows.stop)),
+        (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
+        (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
         settings,
         seed=seed,
         stream_seed=derive_seed(context.recipe.seed, "stream"),
@@ -166,8 +166,9 @@ def _fresh_head(
 def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
     """Return which utterances a fold model learns from, stops on, and predicts.
 
-    It stops on the development split where there is one, else on an inner slice of its training rows; in
-    both cases on speakers that it does not learn from.
+    A refit (``ALL_FOLDS``) learns from all folds and predicts only the splits that no fold has. A model stops
+    on the development split where there is one, else on an inner slice of its training rows; in both cases on
+    speakers that it does not learn from.
 
     Raises:
         TrainingError: a speaker would be on both sides, or a side would be empty.
@@ -180,10 +181,10 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
     folds = context.folds.of(train)
     own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
     others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)
-    if not own or not others:
+    if not others or (not own and fold != ALL_FOLDS):
         side = "in" if not own else "outside"
         raise TrainingError(
-            f"{member.name}/fold-{fold}: no row {side} the fold has frames in {member.features}"
+            f"{member.name}/{fold_name(fold)}: no row {side} the fold has frames in {member.features}"
         )
     if development:
         fit, stop = others, development

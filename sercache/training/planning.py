@@ -69,28 +69,31 @@ class Plan:
         return f"{jobs} trainings, {how}, in {where}"
 
 
-def plan_training(context: RunContext, jobs: Sequence[FoldJob], workers: int | None) -> Plan:
+def plan_training(
+    context: RunContext, members: Sequence[MemberRecipe], jobs: Sequence[FoldJob], workers: int | None
+) -> Plan:
     """Measure each member on a few rows, and return the layout that should end first.
 
     Args:
         context: the run.
-        jobs: what is left to train.
+        members: all that are asked for.
+        jobs: what is left to train of them.
         workers: processes; None is one per core, and 1 on a GPU.
     """
     if not jobs:
         return Plan((), 1, 0, 0.0)
-    all_jobs = len(context.recipe.members) * context.recipe.folds.count
+    all_jobs = len(members) * context.recipe.folds.count
     on_cpu = jobs[0].device == "cpu"
     if workers is None:
         workers = min(usable_cores(), all_jobs) if on_cpu else 1
-    # Threads follow from the recipe and not from what is left: a resumed run must give the same bits.
+    # Threads follow from what is asked for and not from what is left: a resumed run must give the same bits.
     threads = max(1, usable_cores() // workers) if workers > 1 else 0
-    members = {member.name: member for member in context.recipe.members}
+    by_name = {member.name: member for member in members}
     if len(jobs) == 1:
         return Plan((tuple(jobs),), workers, threads, 0.0)
-    left = [members[name] for name in dict.fromkeys(job.member for job in jobs)]
+    left = [by_name[name] for name in dict.fromkeys(job.member for job in jobs)]
     costs = _measured(context, left, jobs[0].device)
-    return choose(jobs, members, costs, lambda member: _row_visits(context, member), workers, threads)
+    return choose(jobs, by_name, costs, lambda member: _row_visits(context, member), workers, threads)
 
 
 def choose(
@@ -162,7 +165,7 @@ def _row_visits(context: RunContext, member: MemberRecipe) -> float:
 
 
 def _measured(context: RunContext, members: Sequence[MemberRecipe], device: str) -> dict[str, RowCost]:
-    source = context.frames(device)
+    source = context.frames(device, members)
     train = split_ids(context.corpus, "train")
     lengths = source.select(train).lengths
     middle = np.argsort(lengths, kind="stable")[len(train) // 2 :][: 2 * _MEASURED_ROWS]

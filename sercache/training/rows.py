@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sercache.corpus import Corpus
 from sercache.corpus.targets import TargetPolicy, Votes, plurality, soft_targets, targets_of
 from sercache.recipe import TargetsRecipe
+from sercache.training.guide import Guide
 from sercache.training.objective import Targets
 
 
@@ -24,6 +25,7 @@ class LabelledRows:
         attributes: ``(N, A)`` float64, NaN where nobody rated.
         votes: that ``soft`` comes from.
         policy: how.
+        guide: a teacher whose word is mixed into ``soft`` and ``attributes``.
     """
 
     ids: tuple[str, ...]
@@ -32,6 +34,7 @@ class LabelledRows:
     attributes: NDArray[np.float64]
     votes: Votes
     policy: TargetPolicy
+    guide: Guide | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,6 +47,11 @@ class LabelledRows:
         soft = soft_targets(corpus, policy)
         return cls(corpus.ids, soft, plurality(votes), corpus.attribute_values, votes, policy)
 
+    def guided(self, guide: Guide) -> "LabelledRows":
+        """Return the same rows with a teacher's word mixed into what is learned; the consensus stays."""
+        soft, attributes = guide.mixed(self.soft, self.attributes)
+        return replace(self, soft=soft, attributes=attributes, guide=guide)
+
     def select(self, ids: Sequence[str]) -> "LabelledRows":
         """Return the rows of ``ids``, in that order."""
         places = {utterance_id: place for place, utterance_id in enumerate(self.ids)}
@@ -55,6 +63,7 @@ class LabelledRows:
             self.attributes[order],
             self.votes.take(order),
             self.policy,
+            None if self.guide is None else self.guide.take(order),
         )
 
     def without_some_raters(self, share: float, generator: np.random.Generator) -> "LabelledRows":
@@ -63,8 +72,9 @@ class LabelledRows:
         Each rater is left out with probability ``share``. A row that nobody is left for keeps all of its
         raters; one without a target stays without.
         """
-        soft = targets_of(self.votes.thinned(share, generator), self.policy)
-        return replace(self, soft=np.where(np.isnan(soft) | np.isnan(self.soft), self.soft, soft))
+        thinned = targets_of(self.votes.thinned(share, generator), self.policy)
+        soft = thinned if self.guide is None else self.guide.mixed(thinned, self.attributes)[0]
+        return replace(self, soft=np.where(np.isnan(thinned) | np.isnan(self.soft), self.soft, soft))
 
     @property
     def has_target(self) -> NDArray[np.bool_]:

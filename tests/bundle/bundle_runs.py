@@ -44,7 +44,8 @@ class Finished:
         return export_bundle(self.run, output, **options)
 
 
-def finish_run(folder, wavlm):
+def make_corpus(folder):
+    """Every speaker says every class twice; the last two speakers are the test split."""
     utterances = []
     for speaker in range(8):
         for number in range(6):
@@ -65,7 +66,12 @@ def finish_run(folder, wavlm):
                     attributes=(1.0 + 2 * (number % 3),),
                 )
             )
-    corpus = Corpus(CLASSES, (Attribute("arousal", 1, 7),), tuple(utterances), folder)
+    return Corpus(CLASSES, (Attribute("arousal", 1, 7),), tuple(utterances), folder)
+
+
+def finish_run(folder, wavlm, corpus=None):
+    """Extract, train and stack a corpus: that of :func:`make_corpus`, or one with texts and a test split."""
+    corpus = corpus or make_corpus(folder)
     write_corpus(corpus, folder / "corpus.csv")
     small = {"width": 8, "feedforward": 16}
     recipe = {

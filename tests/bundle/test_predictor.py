@@ -1,20 +1,22 @@
 """The way through the bundle and the way through the cache are one."""
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
-from bundle_runs import CLASSES, RATE_HZ, spoken
+from bundle_runs import CLASSES, RATE_HZ, finish_run, spoken
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from sercache.bundle import Bundle
+from sercache import Bundle
 from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.bundle.models import disagreement
 from sercache.bundle.recordings import recordings_of
+from sercache.corpus.readers.registry import READERS
 from sercache.errors import BundleError
 from sercache.posteriors import Posteriors
 
@@ -42,6 +44,23 @@ def test_held_out_rows_get_the_posteriors_that_stack_gave_them(finished, stacker
     np.testing.assert_allclose(posteriors_of(answers), wanted.class_probabilities, atol=1e-4)
     arousal = [answer.attributes["arousal"] for answer in answers]
     np.testing.assert_allclose(arousal, wanted.attribute_values[:, 0], atol=1e-4)
+
+
+def test_so_do_real_recordings(shared_data, checkpoint, tmp_path):
+    """EmoDB, of six speakers; two of them are held out."""
+    corpus = READERS["emodb"](shared_data / "emodb", {})
+    speakers = sorted({row.speaker for row in corpus.utterances})[:6]
+    rows = [row for row in corpus.utterances if row.speaker in speakers][::3]
+    split = {speaker: "test" if speaker in speakers[4:] else "train" for speaker in speakers}
+    corpus = replace(corpus, utterances=tuple(replace(row, split=split[row.speaker]) for row in rows))
+    finished = finish_run(tmp_path, checkpoint("wavlm+layer"), corpus)
+    bundle = Bundle.load(finished.bundle(tmp_path / "b", stacker="soup").folder, device="cpu")
+    held_out = recordings_of(corpus, "test")
+    stacked = Posteriors.load(finished.run.stacker_folder("soup") / "posteriors.parquet")
+    wanted = stacked.take([recording.id for recording in held_out]).class_probabilities
+    said = [list(answer.posteriors.values()) for answer in bundle.predict(held_out)]
+    assert len(said) >= 20
+    np.testing.assert_allclose(said, wanted, atol=1e-4)
 
 
 def test_members_are_the_mean_of_their_fold_models(finished, bundle):

@@ -22,7 +22,8 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, load_recipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.training.ensemble import EnsembleReport, MemberReport
+from sercache.training.ensemble import EnsembleReport
+from sercache.training.members import MemberReport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from run_builder import make_corpus, make_run, write_features, write_recipe

@@ -90,7 +90,7 @@ def test_a_real_plan_measures_every_member_and_leaves_the_generators_alone(tmp_p
         FoldJob(context.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
     ]
     before = torch.random.get_rng_state()
-    plan = plan_training(context, left, 1)
+    plan = plan_training(context, recipe.members, left, 1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert plan.seconds > 0
     assert sum(map(len, plan.groups)) == 6
@@ -111,8 +111,8 @@ def test_a_member_that_does_not_fit_the_device_is_planned_and_does_not_end_the_o
 
     monkeypatch.setattr(planning, "_gather_seconds", lambda *_: 0.0)
     monkeypatch.setattr(planning, "_seconds_of", no_room)
-    assert sum(map(len, plan_training(context, jobs, 1).groups)) == len(jobs)
+    assert sum(map(len, plan_training(context, recipe.members, jobs, 1).groups)) == len(jobs)
 
 
 def test_nothing_left_is_nothing_planned(tmp_path):
-    assert plan_training(None, [], None).groups == ()
+    assert plan_training(None, [], [], None).groups == ()

@@ -17,7 +17,7 @@ from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
-from sercache.training import ensemble
+from sercache.training import members
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob, is_finished
 from sercache.training.planning import Plan
@@ -44,7 +44,7 @@ WILD = {
 def together(groups_of):
     """Plan the jobs in these groups, whatever was measured."""
 
-    def plan(context, jobs, workers):
+    def plan(context, members, jobs, workers):
         groups = groups_of(jobs) if jobs else []
         return Plan(tuple(map(tuple, groups)), 1, 0, 0.0)
 
@@ -62,14 +62,14 @@ LAYOUTS = {
 def alone(tmp_path_factory):
     recipe = make_run(tmp_path_factory.mktemp("alone"), members=MEMBERS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensemble, "plan_training", together(LAYOUTS["one by one"]))
+        patch.setattr(members, "plan_training", together(LAYOUTS["one by one"]))
         train_ensemble(recipe, workers=1)
     return outcome(recipe)
 
 
 @pytest.mark.parametrize("layout", ["by fold", "all at once"])
 def test_taking_turns_changes_no_bit(tmp_path, monkeypatch, alone, layout):
-    monkeypatch.setattr(ensemble, "plan_training", together(LAYOUTS[layout]))
+    monkeypatch.setattr(members, "plan_training", together(LAYOUTS[layout]))
     recipe = make_run(tmp_path, members=MEMBERS)
     train_ensemble(recipe, workers=1)
     assert outcome(recipe) == alone
@@ -79,7 +79,7 @@ def test_taking_turns_changes_no_bit(tmp_path, monkeypatch, alone, layout):
 def test_turns_interrupted_in_either_stage_end_as_if_nothing_had_happened(
     tmp_path, monkeypatch, alone, stop_after
 ):
-    monkeypatch.setattr(ensemble, "plan_training", together(LAYOUTS["all at once"]))
+    monkeypatch.setattr(members, "plan_training", together(LAYOUTS["all at once"]))
     recipe = make_run(tmp_path, members=MEMBERS)
     epochs = []
     stages = set()
@@ -111,7 +111,7 @@ def test_heads_of_one_fold_gather_every_batch_once(tmp_path, monkeypatch):
     gathered = {}
     for layout in ("one by one", "by fold"):
         calls.clear()
-        monkeypatch.setattr(ensemble, "plan_training", together(LAYOUTS[layout]))
+        monkeypatch.setattr(members, "plan_training", together(LAYOUTS[layout]))
         folder = tmp_path / layout
         folder.mkdir()
         same = [{"name": f"m{n}", "head": "mean-linear", "features": ["speech"], "seed": n} for n in range(3)]
@@ -128,7 +128,7 @@ def test_heads_of_one_fold_gather_every_batch_once(tmp_path, monkeypatch):
 
 
 def test_a_member_whose_loss_diverges_is_stopped_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble, "plan_training", together(LAYOUTS["all at once"]))
+    monkeypatch.setattr(members, "plan_training", together(LAYOUTS["all at once"]))
     recipe = make_run(tmp_path, members=[MEMBERS[0], WILD])
     warnings = []
     report = train_ensemble(

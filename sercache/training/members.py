@@ -1,0 +1,273 @@
+"""Any members of a run, trained on every fold: those of its recipe, and those that came later."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sercache.cache.store import FeatureSet
+from sercache.engines.protocol import Task
+from sercache.engines.registry import ENGINES
+from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
+from sercache.evaluation.metrics import macro_f1, uar
+from sercache.events import Event, Listener, ignore
+from sercache.heads.registry import build_head, parameter_count
+from sercache.interrupts import ShouldStop, never
+from sercache.options import check_options
+from sercache.posteriors import ALL_FOLDS, Posteriors
+from sercache.recipe import MemberRecipe, Recipe
+from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
+from sercache.training.context import RunContext, split_ids
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
+from sercache.training.planning import Plan, plan_training
+from sercache.training.turns import FoldsFailed, train_folds
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """How one member did, on the out-of-fold rows that have a consensus class.
+
+    ``error`` says why the member is not part of the ensemble, and is empty otherwise.
+    """
+
+    name: str
+    head: str
+    features: tuple[str, ...]
+    parameters: int
+    rows: int
+    macro_f1: float
+    uar: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What became of some members; ``plan`` says in words how they were trained."""
+
+    members: tuple[MemberReport, ...]
+    plan: str
+
+
+def train_members(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    *,
+    device: str,
+    workers: int | None = None,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> Trained:
+    """Train members on every fold, and write their posteriors.
+
+    A row of the training split is predicted by the fold model that never saw its speaker; a row of another
+    split by the mean of all fold models. What is finished is not done again; a member that cannot be trained
+    does not end the others.
+
+    Args:
+        context: the run.
+        members: of its recipe, or derived ones that were entered into it.
+        device: as torch names it.
+        workers: processes; None is one per core, and 1 on a GPU.
+        listener: told of every epoch.
+        should_stop: looked at after every batch.
+
+    Raises:
+        TrainingError: no member could be trained.
+        CacheError, ProcessDied: nor was any, because features are damaged or processes were killed.
+        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+    """
+    jobs = [
+        FoldJob(context.run.root, member.name, fold, device)
+        for fold in range(context.recipe.folds.count)
+        for member in members
+    ]
+    plan, errors = _train(context, members, jobs, workers, listener, should_stop)
+    reports = [_gather(context, member, errors) for member in members]
+    if all(report.error for report in reports):
+        for error in errors.values():
+            if isinstance(error, CacheError | ProcessDied):
+                raise error  # not the settings' fault: the same command may well succeed later
+        raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
+    return Trained(tuple(reports), plan.description)
+
+
+def refit_members(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    *,
+    device: str,
+    workers: int | None = None,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> None:
+    """Train one more model of each member, from the rows of all folds: one predicts for the cost of one.
+
+    It learns from more rows than a fold model does, and nobody has judged it out of fold. It stops as they
+    do, on the development split or an inner slice of other speakers.
+
+    Args:
+        context: the run.
+        members: of its recipe, or derived ones that were entered into it.
+        device: as torch names it.
+        workers: processes; None is one per core, and 1 on a GPU.
+        listener: told of every epoch.
+        should_stop: looked at after every batch.
+
+    Raises:
+        TrainingError, CacheError, ProcessDied: a member cannot be trained.
+        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+    """
+    jobs = [FoldJob(context.run.root, member.name, ALL_FOLDS, device) for member in members]
+    _, errors = _train(context, members, jobs, workers, listener, should_stop)
+    for error in errors.values():
+        raise error
+
+
+def check_member(
+    recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
+) -> None:
+    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given."""
+    dims = [feature_sets[name].dim for name in member.features]
+    layers = [len(feature_sets[name].layers) for name in member.features]
+    build_head(member.head, dims, num_classes, [], member.options, 0, layers)
+    settings = recipe.training_of(member)
+    try:
+        for registry, name, options in (
+            (CLASS_LOSSES, settings.class_loss, settings.class_loss_options),
+            (ATTRIBUTE_LOSSES, settings.attribute_loss, {}),
+            (CLASS_WEIGHTINGS, settings.class_weighting, settings.class_weighting_options),
+        ):
+            check_options(f"{registry.kind} '{name}'", registry[name], options)
+        class_weights(np.eye(2), 1.0, settings.class_weighting, **settings.class_weighting_options)
+        CLASS_LOSSES[settings.class_loss](
+            torch.zeros(1, 2), torch.eye(2)[:1], None, **settings.class_loss_options
+        )
+    except RecipeError as error:
+        raise RecipeError(f"member '{member.name}': {error}") from None
+
+
+def _train(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    jobs: Sequence[FoldJob],
+    workers: int | None,
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> tuple[Plan, dict[str, SercacheError]]:
+    """Train what is not finished; return how, and why jobs failed, by their names."""
+    left = []
+    for job in jobs:
+        if is_finished(context.run, job):
+            listener(Event("finish", job.name))
+        else:
+            left.append(job)
+    plan = plan_training(context, members, left, workers)
+    if left:
+        listener(Event("note", "plan", message=plan.description))
+    tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
+    engine = ENGINES["processes" if plan.threads else "in-process"](plan.workers, plan.threads)
+    work = [Task(name, train_folds, (group,)) for name, group in tasks.items()]
+    try:
+        failed = engine.run(work, listener, should_stop)
+    except Interrupted:
+        done = sum(is_finished(context.run, job) for job in jobs)
+        raise Interrupted(
+            f"stopped with {done} of {len(jobs)} folds finished; "
+            "the same command goes on after the last finished epoch"
+        ) from None
+    errors: dict[str, SercacheError] = {}
+    for name, error in failed.items():
+        if isinstance(error, FoldsFailed):
+            errors |= error.errors
+        else:
+            errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
+    return plan, errors
+
+
+def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
+    """Join the fold models' predictions into the member's posteriors, and score the out-of-fold rows."""
+    corpus = context.corpus
+    head = context.build_head(member, 0)
+    described = (member.name, member.head, tuple(member.features), parameter_count(head))
+    failed = [str(error) for name, error in errors.items() if name.rpartition("/")[0] == member.name]
+    if failed:
+        return MemberReport(*described, rows=0, macro_f1=np.nan, uar=np.nan, error=failed[0])
+    parts = [
+        Posteriors.load(context.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
+        for fold in range(context.recipe.folds.count)
+    ]
+    _refuse_foreign_rows(context, member, parts)
+    posteriors = join_folds(parts)
+    posteriors.save(context.run.posteriors_path(member.name))
+    own = posteriors.origins == "out-of-fold"
+    labels = context.rows.select(posteriors.ids).consensus[own]
+    predicted = posteriors.class_probabilities[own].argmax(axis=1)[labels >= 0]
+    labels = labels[labels >= 0]
+    num_classes = len(corpus.classes)
+    return MemberReport(
+        *described,
+        rows=len(labels),
+        macro_f1=macro_f1(labels, predicted, num_classes),
+        uar=uar(labels, predicted, num_classes),
+    )
+
+
+def _refuse_foreign_rows(context: RunContext, member: MemberRecipe, parts: list[Posteriors]) -> None:
+    """Raise unless each training row was predicted once, by the model of the fold that holds its speaker."""
+    train = set(context.usable(member, split_ids(context.corpus, "train")))
+    for fold, part in enumerate(parts):
+        own = [
+            utterance_id
+            for utterance_id, origin in zip(part.ids, part.origins, strict=True)
+            if origin == "out-of-fold"
+        ]
+        folds = set(part.folds.tolist()) | set(context.folds.of(own).tolist())
+        if part.fold_map_digest != context.folds.digest or folds != {fold}:
+            raise TrainingError(
+                f"{context.run.fold_folder(member.name, fold)}: predictions of other folds than this run's; "
+                "remove that folder, and the same command trains it again"
+            )
+        train -= set(own)
+    if train:
+        raise TrainingError(
+            f"{member.name}: no fold predicted {len(train)} training rows, first '{min(train)}'"
+        )
+
+
+def join_folds(parts: list[Posteriors]) -> Posteriors:
+    """Return a member's posteriors: each fold's own rows, and the mean of all folds on every other row."""
+    own = [part.origins == "out-of-fold" for part in parts]
+    shared_ids = [
+        utterance_id for utterance_id, is_own in zip(parts[0].ids, own[0], strict=True) if not is_own
+    ]
+    shared = [part.take(shared_ids) for part in parts]
+    return Posteriors(
+        member=parts[0].member,
+        ids=tuple(
+            utterance_id
+            for part, rows in zip(parts, own, strict=True)
+            for utterance_id, is_own in zip(part.ids, rows, strict=True)
+            if is_own
+        )
+        + tuple(shared_ids),
+        classes=parts[0].classes,
+        attributes=parts[0].attributes,
+        class_probabilities=np.concatenate(
+            [part.class_probabilities[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.mean([part.class_probabilities for part in shared], axis=0)]
+        ),
+        attribute_values=np.concatenate(
+            [part.attribute_values[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.mean([part.attribute_values for part in shared], axis=0)]
+        ),
+        folds=np.concatenate(
+            [part.folds[rows] for part, rows in zip(parts, own, strict=True)]
+            + [np.full(len(shared_ids), ALL_FOLDS)]
+        ),
+        origins=np.concatenate(
+            [part.origins[rows] for part, rows in zip(parts, own, strict=True)] + [shared[0].origins]
+        ),
+        fold_map_digest=parts[0].fold_map_digest,
+    )
