@@ -50,8 +50,8 @@ def serve(
         max_bytes=round(max_mb * 1e6), max_seconds=max_seconds, timeout_seconds=timeout, queue=queue
     )
     with server.listen(host, port) as listening, stop_flag():
-        from sercache.bundle import Bundle
         from sercache.bundle.hub import find_bundle
+        from sercache.bundle.predictor import Bundle
 
         with progress_listener() as listener:
             opened = Bundle.load(

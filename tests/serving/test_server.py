@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from served import HERE, running
 
-from sercache.bundle import Bundle
 from sercache.bundle.clips import Recording, Windows
+from sercache.bundle.predictor import Bundle
 
 sys.path.insert(0, str(HERE.parent / "bundle"))
 
