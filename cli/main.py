@@ -17,6 +17,7 @@ from . import (
     cache,
     corpus,
     demo,
+    distill,
     doctor,
     extract,
     probe,
@@ -40,6 +41,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("distill")(distill.distill)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
