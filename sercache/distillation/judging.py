@@ -79,7 +79,7 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
 def _differences(
     bootstrap: SpeakerBootstrap, f1: Mapping[Role, SumMetric]
 ) -> tuple[Difference, Difference | None, Difference | None, Estimate | None]:
-    """Return student - teacher, student - control (corrected for each other), teacher - control, and share kept."""
+    """Return student - teacher and - control (corrected for each other), teacher - control, share kept."""
     to_teacher = bootstrap.difference(f1["student"], f1["teacher"])
     if "control" not in f1:
         return to_teacher, None, None, None

@@ -74,7 +74,7 @@ class DistillationReport:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """Sentences: what was lost, what learning from the teacher brought, what it saves, what to beware of."""
+        """Sentences: what was lost, what the teacher was worth, what it saves, what to beware of."""
         teacher, student, control = self.of("teacher"), self.of("student"), self.of("control")
         assert teacher is not None
         assert student is not None
@@ -101,8 +101,8 @@ class DistillationReport:
                 "teacher may have been chosen by looking at them.)"
             )
         return (
-            "Judged on folds in turn: no student heard a speaker that it is judged on, but the teacher's word "
-            "on its training rows comes of models that learned from that speaker's labels too. This can "
+            "Judged on folds in turn: no student heard a speaker that it is judged on, but what its teacher "
+            "says of its training rows comes of models that learned from that speaker's labels too. This can "
             "flatter the student; only a test split is free of it."
         )
 

@@ -189,4 +189,4 @@ def _pooled(frames: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
     share = F.avg_pool1d(valid, count, ceil_mode=True, count_include_pad=False)
     sums = F.avg_pool1d(flat, count, ceil_mode=True, count_include_pad=False)
     means = sums / share.clamp_min(1e-6)
-    return means.transpose(1, 2).unflatten(2, (planes, dim)), share[:, 0] > 0
+    return means.transpose(1, 2).reshape(1, -1, planes, dim), share[:, 0] > 0

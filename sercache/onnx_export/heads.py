@@ -31,7 +31,7 @@ class FoldMean(nn.Module):
         """Return class probabilities ``(B, C)`` and attributes ``(B, A)``.
 
         Args:
-            tensors: frames ``(B, T, D)`` or ``(B, T, L, D)`` and mask ``(B, T)`` of each feature set, by turns.
+            tensors: of each feature set, frames ``(B, T, D)`` or ``(B, T, L, D)``, then mask ``(B, T)``.
         """
         inputs = [HeadInput(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True)]
         outputs = [head(inputs) for head in self.heads]
@@ -75,7 +75,7 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
         _Outputs(module, len(kept)),
         example,
         dynamic,
-        dict.fromkeys(kept, {0: "batch"}),
+        {name: {0: "batch"} for name in kept},
         {"kind": "heads", "folds": len(heads), **stated},
         what,
     )
