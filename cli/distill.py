@@ -98,7 +98,8 @@ def distill(
             report = run_distillation(
                 plan, device=device, workers=workers, listener=listener, should_stop=should_stop
             )
-    written = [(report.path, "this table, for programs"), (report.path.parent, "the student's fold models")]
+    path = run.distillation_path(plan.student.name)
+    written = [(path, "this table, for programs"), (path.parent, "the student's fold models")]
     with progress_listener() as listener:
         if onnx is not None:
             export_student(plan.context, plan.student, onnx, listener)
