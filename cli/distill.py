@@ -98,6 +98,10 @@ def distill(
             report = run_distillation(
                 plan, device=device, workers=workers, listener=listener, should_stop=should_stop
             )
+    if as_json:
+        console.print_json(data=report_as_json(report))
+    else:
+        _show(report)
     path = run.distillation_path(plan.student.name)
     written = [(path, "this table, for programs"), (path.parent, "the student's fold models")]
     with progress_listener() as listener:
@@ -107,13 +111,12 @@ def distill(
         if onnx_encoder is not None:
             export_encoder_of(plan.context, plan.student, onnx_encoder, listener)
             written.append((onnx_encoder, "its encoder, compared with torch"))
-    if as_json:
-        console.print_json(data=report_as_json(report))
-        return
-    _show(report, written)
+    if not as_json:
+        for place, what in written:
+            console.print(f"  {place}  [dim]{what}[/]", highlight=False, soft_wrap=True)
 
 
-def _show(report: "DistillationReport", written: list[tuple[Path, str]]) -> None:
+def _show(report: "DistillationReport") -> None:
     from .console import console
 
     console.print(_table(report))
@@ -126,10 +129,11 @@ def _show(report: "DistillationReport", written: list[tuple[Path, str]]) -> None
         style="dim",
         highlight=False,
     )
-    for sentence in ("", *report.verdict, ""):
-        console.print(sentence, markup=False, highlight=False)
-    for path, what in written:
-        console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+    console.print()
+    for sentence in report.verdict:
+        is_warning = report.is_leaky and sentence == report.verdict[0]
+        console.print(sentence, style="yellow" if is_warning else None, markup=False, highlight=False)
+    console.print()
 
 
 def _table(report: "DistillationReport") -> "Table":

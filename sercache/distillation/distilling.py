@@ -25,10 +25,12 @@ def run_distillation(
     cross-fitted word; rows that nobody rated are learned from as well. It never learns from a row of the
     development or test split, nor of a speaker that it is judged on; what stops its training is the truth.
 
-    With a test split everybody is judged there. Without one each row is judged by the student that never
-    heard its speaker. There remains a dependence of second order: the teacher's word on the rows that this
-    student learned from comes of members and stackers that were fitted on other folds, the judged one among
-    them. The report says which case it is.
+    With a test split everybody is judged there, and nothing leaks. Without one the student of a fold predicts
+    that fold, whose speakers it never heard; but the teacher's word on its training rows comes of members
+    that were trained on the other folds, the judged one among them. Copying what they say copies what they
+    learned there: on EmoDB a linear student "beat" both its teacher (by 0.10 macro-F1) and the same head on
+    votes (by 0.13). So without a test split the report draws no conclusion, and out-of-fold posteriors of a
+    student must never be stacked.
 
     Args:
         plan: made by :func:`~sercache.distillation.plan.plan_distillation`.

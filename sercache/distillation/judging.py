@@ -65,7 +65,7 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
         to_teacher=to_teacher,
         to_control=to_control,
         teacher_to_control=of_teacher,
-        kept=kept,
+        kept=kept if teacher.judged_on == "held-out" else None,
         judged_on=teacher.judged_on,
         judged_rows=len(judged),
         speakers=bootstrap.cluster_count,

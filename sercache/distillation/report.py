@@ -10,6 +10,17 @@ from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.files import without_nan
 from sercache.stacking.verdict import oppose
 
+_CLEAN = (
+    "Judged on the test split: neither teacher nor student learned from any of its rows. (The teacher may "
+    "have been chosen by looking at them.)"
+)
+_LEAK = (
+    "No conclusion about the student's scores: there is no test split, and what the teacher says of a "
+    "student's training rows comes of models that learned the labels the student is judged on. A student "
+    "that copies them well copies those labels too, so its scores here are too high, perhaps by far. A "
+    "corpus with a test split tells; the student itself is as good as any."
+)
+
 Role = Literal["teacher", "student", "control", "best-single"]
 
 
@@ -45,7 +56,8 @@ class DistillationReport:
         to_teacher: macro-F1 of the student minus the teacher's.
         to_control: minus the control's.
         teacher_to_control: of the teacher minus the control's: what there was to learn.
-        kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero.
+        kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero, and
+            where there is no test split.
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
         judged_rows: that all of them predicted.
         speakers: of these rows; a row without speaker counts as one.
@@ -68,6 +80,11 @@ class DistillationReport:
     device: str
     path: Path
 
+    @property
+    def is_leaky(self) -> bool:
+        """Whether the student's scores say nothing about new speakers."""
+        return self.judged_on == "folds"
+
     def of(self, role: Role) -> Contestant | None:
         """Return the contestant of a role."""
         return next((one for one in self.contestants if one.role == role), None)
@@ -78,14 +95,15 @@ class DistillationReport:
         teacher, student, control = self.of("teacher"), self.of("student"), self.of("control")
         assert teacher is not None
         assert student is not None
+        if self.is_leaky:
+            return (_LEAK, _saving(student, teacher))
         comparisons = 1 if self.to_control is None else 2
         sentences = [oppose(student.name, teacher.name, self.to_teacher, comparisons)]
         if self.to_control is not None and control is not None:
             sentences.append(
                 f"{oppose(student.name, control.name, self.to_control, comparisons)} {self._kept_in_words()}"
             )
-        sentences.append(_saving(student, teacher))
-        sentences.append(self._caveat())
+        sentences += [_saving(student, teacher), _CLEAN]
         return tuple(sentences)
 
     def _kept_in_words(self) -> str:
@@ -94,22 +112,10 @@ class DistillationReport:
         interval = "" if math.isnan(self.kept.low) else f" [{self.kept.low:.0%}, {self.kept.high:.0%}]"
         return f"It keeps {self.kept.value:.0%}{interval} of what the teacher gains over votes alone."
 
-    def _caveat(self) -> str:
-        if self.judged_on == "held-out":
-            return (
-                "Judged on the test split: neither teacher nor student learned from any of its rows. (The "
-                "teacher may have been chosen by looking at them.)"
-            )
-        return (
-            "Judged on folds in turn: no student heard a speaker that it is judged on, but what its teacher "
-            "says of its training rows comes of models that learned from that speaker's labels too. This can "
-            "flatter the student; only a test split is free of it."
-        )
-
 
 def as_json(report: DistillationReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    content = asdict(report) | {"verdict": report.verdict}
+    content = asdict(report) | {"verdict": report.verdict, "is_leaky": report.is_leaky}
     del content["path"]
     return dict(without_nan(content))
 
