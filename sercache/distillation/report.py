@@ -56,8 +56,8 @@ class DistillationReport:
         to_teacher: macro-F1 of the student minus the teacher's.
         to_control: minus the control's.
         teacher_to_control: of the teacher minus the control's: what there was to learn.
-        kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero, and
-            where there is no test split.
+        kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero,
+            and where there is no test split.
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
         judged_rows: that all of them predicted.
         speakers: of these rows; a row without speaker counts as one.
