@@ -29,8 +29,8 @@ def run_distillation(
     that fold, whose speakers it never heard; but the teacher's word on its training rows comes of members
     that were trained on the other folds, the judged one among them. Copying what they say copies what they
     learned there: on EmoDB a linear student "beat" both its teacher (by 0.10 macro-F1) and the same head on
-    votes (by 0.13), and with a test split it was below both (by 0.10 and 0.04). So without a test split the report draws no conclusion, and out-of-fold posteriors of a
-    student must never be stacked.
+    votes (by 0.13); with a test split it was below both (by 0.10 and 0.04). So without a test split the
+    report draws no conclusion, and out-of-fold posteriors of a student must never be stacked.
 
     Args:
         plan: made by :func:`~sercache.distillation.plan.plan_distillation`.
