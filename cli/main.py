@@ -18,6 +18,7 @@ from . import (
     cache,
     corpus,
     demo,
+    distill,
     doctor,
     extract,
     predict,
@@ -46,6 +47,7 @@ app.command("stack")(stack.stack)
 app.command("bundle")(bundle.bundle)
 app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
+app.command("distill")(distill.distill)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
