@@ -18,10 +18,12 @@ from . import (
     cache,
     corpus,
     demo,
+    distill,
     doctor,
     extract,
     predict,
     probe,
+    serve,
     stack,
     train_ensemble,
     transcribe,
@@ -44,6 +46,8 @@ app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
 app.command("bundle")(bundle.bundle)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
+app.command("distill")(distill.distill)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)

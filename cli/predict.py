@@ -102,7 +102,7 @@ def predict(
         opened = Bundle.load(
             find_bundle(bundle),
             device=device,
-            encoders=_named(encoder or []),
+            encoders=named_encoders(encoder or []),
             transcriber=transcriber,
             cache=cache,
             trust_remote_code=trust_remote_code,
@@ -126,7 +126,8 @@ def predict(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _named(encoders: list[str]) -> dict[str, str]:
+def named_encoders(encoders: list[str]) -> dict[str, str]:
+    """Return where encoders lie, by feature set, from lines such as ``wavlm=FOLDER``."""
     from sercache.errors import BundleError
 
     named = {}

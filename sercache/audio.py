@@ -3,6 +3,7 @@
 import math
 import stat
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,14 +63,37 @@ def load_audio(
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class AudioHeader:
+    """What a recording's header promises: ``frames`` samples in each channel."""
+
+    frames: int
+    channels: int
+    sample_rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.frames / self.sample_rate_hz
+
+
+def audio_header(path: Path) -> AudioHeader:
+    """Read a recording's header; nothing is decoded.
+
+    Raises:
+        AudioError: the file is missing, not a regular file, empty, not audio, or truncated.
+    """
+    with _open(path) as recording:
+        return AudioHeader(recording.frames, recording.channels, recording.samplerate)
+
+
 def audio_seconds(path: Path) -> float:
     """Return how long a recording is, from its header; nothing is decoded.
 
     Raises:
         AudioError: the file is missing, not a regular file, empty, not audio, or truncated.
     """
-    with _open(path) as recording:
-        return float(recording.frames / recording.samplerate)
+    return audio_header(path).seconds
 
 
 def _open(path: Path) -> soundfile.SoundFile:

@@ -53,6 +53,14 @@ class BundleError(SercacheError):
     """A bundle is damaged or of a format that this version does not read."""
 
 
+class ServingError(SercacheError):
+    """A bundle cannot be served, or a request cannot be answered now."""
+
+
+class ExportError(SercacheError):
+    """A network cannot be written for other programs, or what was written does not agree with it."""
+
+
 class ProcessDied(SercacheError):
     """A worker process was killed or ran out of memory; the same command tries its task again."""
 

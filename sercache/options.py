@@ -1,8 +1,11 @@
 """Options that a recipe gives to something in a registry: checked before anything is built."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
+
+import yaml
 
 from sercache.errors import RecipeError, did_you_mean
 
@@ -40,6 +43,43 @@ def check_options(
         wanted = known[option]
         if wanted in _WANTED and not _is_a(value, wanted):
             raise RecipeError(f"{owner}: option '{option}' must be {_WANTED[wanted]}, not {value!r}")
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return what pairs like ``stage1.epochs=20`` set, as a recipe would have it; a dot goes one level down.
+
+    >>> settings_of(["stage1.epochs=20", "stage1.learning_rate=1e-3", "standardize=false"])
+    {'stage1': {'epochs': 20, 'learning_rate': 0.001}, 'standardize': False}
+
+    Raises:
+        RecipeError: one is no such pair.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        *sections, last = (part.strip() for part in key.split("."))
+        if not equals or not last or not all(sections):
+            raise RecipeError(f"'{pair}': expected KEY=VALUE, such as stage1.epochs=20")
+        place = settings
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"'{pair}': '{section}' was given a value before")
+        place[last] = _value_of(text)
+    return settings
+
+
+def _value_of(text: str) -> Any:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if not isinstance(found, str):
+        return found
+    try:
+        return float(found)  # YAML takes 1e-3 for a word
+    except ValueError:
+        return found
 
 
 def _is_a(value: object, wanted: type) -> bool:

@@ -30,6 +30,7 @@ class FrozenNetwork:
         precision: ``bfloat16`` runs the forward pass under autocast.
 
     Attributes:
+        model: on its device.
         parameter_count: how many numbers the model has learnt.
     """
 
@@ -43,7 +44,7 @@ class FrozenNetwork:
         prepare_for_inference(model, precision)
         try:
             self._device = torch.device(device)
-            self._model = model.to(self._device)
+            self.model: Any = model.to(self._device)
             is_cuda = self._device.type == "cuda"
             self._copies: Any = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
         except (RuntimeError, AssertionError) as error:
@@ -69,7 +70,7 @@ class FrozenNetwork:
         Returns:
             what fetches ``(L, B, T, D)`` float32 planes, from any thread.
         """
-        planes = self._planes({key: self._moved(tensor) for key, tensor in inputs.items()})
+        planes = self.planes({key: self._moved(tensor) for key, tensor in inputs.items()})
         if self._copies is None:
             planes = planes.cpu()
             return lambda: planes
@@ -91,10 +92,11 @@ class FrozenNetwork:
             return tensor.to(self._device)
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
-    def _planes(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def planes(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the kept layers of a batch that is on the device, ``(L, B, T, D)`` float32."""
         autocast = torch.autocast(self._device.type, torch.bfloat16)
         with autocast if self._precision == "bfloat16" else nullcontext():
-            output = self._model(**inputs, output_hidden_states=self._selection.needs_hidden_states)
+            output = self.model(**inputs, output_hidden_states=self._selection.needs_hidden_states)
         hidden_states: Any = output.hidden_states if self._selection.needs_hidden_states else None
         top = self._selection.num_layers
         if hidden_states is not None and len(hidden_states) != top + 1:

@@ -35,6 +35,7 @@ class SpeechEncoder:
 
     Attributes:
         batch_limit: most samples in one batch, padding included.
+        network: the frozen model.
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class SpeechEncoder:
         self._extractor = checkpoint.load_feature_extractor()
         self.can_be_padded = _is_exact_when_masked(checkpoint.config)
         self._front_norm = replace_front_group_norm(model) if self.can_be_padded else None
-        self._network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
-        seconds_per_batch = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        self.network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
+        seconds_per_batch = 0.0 if self.network.is_on_cpu else _SECONDS_PER_BATCH
         self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
         self.spec = FeatureSpec(
             encoder=checkpoint.name,
@@ -81,7 +82,7 @@ class SpeechEncoder:
     @property
     def parameter_count(self) -> int:
         """Return how many numbers the network has learnt."""
-        return self._network.parameter_count
+        return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
         """Return the samples of these clips in one padded batch."""
@@ -90,7 +91,7 @@ class SpeechEncoder:
     def prepare(self, waveform: Waveform | str) -> Tensor:
         """Return the model's input for one clip, without padding: ``(S,)`` samples or ``(F, bins)``."""
         if isinstance(waveform, str):
-            raise EncoderError(f"encoder '{self._network.name}' reads audio, not text")
+            raise EncoderError(f"encoder '{self.network.name}' reads audio, not text")
         try:
             features = self._extractor(
                 waveform, sampling_rate=self._extractor.sampling_rate, return_tensors="np"
@@ -133,7 +134,7 @@ class SpeechEncoder:
             self._front_norm.lengths = (
                 [self._first_front_length(length) for length in lengths] if is_padded else None
             )
-        return self._network.begin(inputs)
+        return self.network.begin(inputs)
 
     def _first_front_length(self, samples: int) -> int:
         """Return how many positions a clip has behind the first convolution, where the group norm sits."""
@@ -161,7 +162,7 @@ class SpeechEncoder:
         return float(counts[1] - counts[0]) / 4
 
     def _too_short(self, samples: int) -> str:
-        return f"encoder '{self._network.name}': a clip of {samples} samples is shorter than one frame"
+        return f"encoder '{self.network.name}': a clip of {samples} samples is shorter than one frame"
 
 
 def _is_exact_when_masked(config: Any) -> bool:

@@ -40,6 +40,7 @@ class TextEncoder:
 
     Attributes:
         batch_limit: most tokens in one batch, padding included.
+        network: the frozen model.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class TextEncoder:
         precision: Precision,
     ) -> None:
         self._tokenizer = checkpoint.load_tokenizer()
-        self._network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
+        self.network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
         self._longest = int(min(self._tokenizer.model_max_length, _positions(checkpoint.config, model)))
-        self.batch_limit = float(_TOKENS_PER_BATCH_CPU if self._network.is_on_cpu else _TOKENS_PER_BATCH)
+        self.batch_limit = float(_TOKENS_PER_BATCH_CPU if self.network.is_on_cpu else _TOKENS_PER_BATCH)
         self.can_be_padded = True
         self._tokenizer_lock = Lock()  # a tokenizer that truncates must not be called by two threads
         self.spec = FeatureSpec(
@@ -82,7 +83,7 @@ class TextEncoder:
     @property
     def parameter_count(self) -> int:
         """Return how many numbers the network has learnt."""
-        return self._network.parameter_count
+        return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
         """Return the tokens of these texts in one padded batch."""
@@ -92,7 +93,7 @@ class TextEncoder:
     def prepare(self, text: Waveform | str) -> list[_Piece]:
         """Return a text's tokens in pieces that fit into the model."""
         if not isinstance(text, str):
-            raise EncoderError(f"encoder '{self._network.name}' reads text, not audio")
+            raise EncoderError(f"encoder '{self.network.name}' reads text, not audio")
         with self._tokenizer_lock:
             encoding = self._tokenizer(
                 [text.strip()],
@@ -127,12 +128,12 @@ class TextEncoder:
         for window, special in enumerate(encoding["special_tokens_mask"]):
             is_word = ~torch.tensor(special, dtype=torch.bool)
             if not is_word.any():
-                raise EncoderError(f"encoder '{self._network.name}': the text has no token to encode")
+                raise EncoderError(f"encoder '{self.network.name}': the text has no token to encode")
             yield _Piece({name: torch.tensor(encoding[name][window]) for name in names}, is_word)
 
     def _begin_batch(self, pieces: Sequence[_Piece]) -> Fetch:
         padding = {"input_ids": self._tokenizer.pad_token_id or 0}
-        return self._network.begin(
+        return self.network.begin(
             {
                 name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
                 for name in pieces[0].inputs

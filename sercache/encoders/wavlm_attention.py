@@ -32,6 +32,10 @@ class RelativePositionBias(nn.Module):
     def forward(self, length: int) -> Tensor:
         """Return ``(H, T, T)`` float32 for T = ``length``."""
         bias, device = self._remembered, self.embedding.weight.device
+        if torch.compiler.is_compiling():  # a graph is for every length: no window of one, and no memory
+            places = torch.arange(length, device=device)
+            by_places: Tensor = self.embedding(self._bucket(places - places.unsqueeze(1)))
+            return by_places.float().permute(2, 0, 1)
         if bias is None or bias.shape[-1] != length or bias.device != device:
             distances = torch.arange(1 - length, length, device=device)
             by_distance = self.embedding(self._bucket(distances)).float().t()

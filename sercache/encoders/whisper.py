@@ -26,6 +26,7 @@ class WhisperEncoder:
 
     Attributes:
         batch_limit: most samples in one batch, padding included.
+        network: the frozen model.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class WhisperEncoder:
         precision: Precision,
     ) -> None:
         self._extractor = checkpoint.load_feature_extractor()
-        self._network = FrozenNetwork(checkpoint.name, model.get_encoder(), selection, device, precision)
+        self.network = FrozenNetwork(checkpoint.name, model.get_encoder(), selection, device, precision)
         self._samples_per_frame = 2 * self._extractor.hop_length  # the second convolution has stride 2
-        seconds_per_batch = 0.0 if self._network.is_on_cpu else _SECONDS_PER_BATCH
+        seconds_per_batch = 0.0 if self.network.is_on_cpu else _SECONDS_PER_BATCH
         self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
         self.can_be_padded = True
         self.spec = FeatureSpec(
@@ -68,7 +69,7 @@ class WhisperEncoder:
     @property
     def parameter_count(self) -> int:
         """Return how many numbers the network has learnt."""
-        return self._network.parameter_count
+        return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
         """Return the samples of these clips in one batch, each padded to 30 s."""
@@ -77,10 +78,10 @@ class WhisperEncoder:
     def prepare(self, waveform: Waveform | str) -> tuple[Tensor, int]:
         """Return ``(mel bands, 3000)`` log-mel frames of the clip and silence up to 30 s; and its samples."""
         if isinstance(waveform, str):
-            raise EncoderError(f"encoder '{self._network.name}' reads audio, not text")
+            raise EncoderError(f"encoder '{self.network.name}' reads audio, not text")
         if not 0 < len(waveform) <= self._extractor.n_samples:
             raise EncoderError(
-                f"encoder '{self._network.name}' reads up to {self._extractor.chunk_length} s at once, not "
+                f"encoder '{self.network.name}' reads up to {self._extractor.chunk_length} s at once, not "
                 f"{len(waveform) / self._extractor.sampling_rate:.2f} s; longer audio goes in windows"
             )
         features = self._extractor(waveform, sampling_rate=self._extractor.sampling_rate, return_tensors="pt")
@@ -90,7 +91,7 @@ class WhisperEncoder:
         """Begin to encode clips that :meth:`prepare` returned."""
         batches = batches_by_length([self._extractor.n_samples] * len(prepared), self.batch_limit)
         begun = [
-            self._network.begin({"input_features": torch.stack([prepared[index][0] for index in batch])})
+            self.network.begin({"input_features": torch.stack([prepared[index][0] for index in batch])})
             for batch in batches
         ]
 

@@ -59,7 +59,7 @@ def arrange(frames: Tensor, mask: Tensor) -> Sequences:
         frames: ``(B, T, d)``.
         mask: ``(B, T)`` bool, True where valid.
     """
-    if frames.device.type == "cpu":
+    if frames.device.type == "cpu" and not torch.compiler.is_compiling():
         return Packed(frames[mask], Lengths(tuple(mask.sum(dim=1).tolist())))
     return Padded(frames, mask)
 

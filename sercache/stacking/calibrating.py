@@ -16,6 +16,8 @@ from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 
 CALIBRATION_NAME = "calibration.json"
+CROSS_FITTED_NAME = "cross-fitted"
+"""The folder, in a stacker's, of what is said of the fitting rows."""
 
 
 def calibrate(
@@ -55,8 +57,9 @@ def calibrate(
     if plan.held_out is None:
         crossed = result.predictions[0].class_probabilities
     else:
-        where = folder / "cross-fitted"
-        crossed = _cross_fitted(plan, result.name, settings, seed, where, listener, should_stop)
+        where = folder / CROSS_FITTED_NAME
+        in_turn = cross_fitted(plan, result.name, settings, seed, where, listener, should_stop)
+        crossed = in_turn.predictions[0].class_probabilities
     fitting = _predicted(plan.fitting, crossed)
     if plan.held_out is None:
         rounds = [
@@ -88,7 +91,7 @@ def calibrate(
     )
 
 
-def _cross_fitted(
+def cross_fitted(
     plan: Plan,
     name: str,
     settings: StackingRecipe,
@@ -96,14 +99,18 @@ def _cross_fitted(
     folder: Path,
     listener: Listener,
     should_stop: ShouldStop,
-) -> Floats:
-    """Return what stackers fitted on the other folds say of each fitting row, ``(N, C)``; it is kept."""
+) -> StackerResult:
+    """Return what stackers fitted on the other folds say of each fitting row; it is kept in ``folder``.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
     in_turn = Plan(plan.fitting, None, plan.assignments[:1])
     digest = input_digest(name, in_turn.digest(), settings, seed)
     result = earlier_result(name, digest, folder, 1)
     if result is None:
         result = run_stacker(name, in_turn, settings, seed, digest, folder, listener, should_stop)
-    return result.predictions[0].class_probabilities
+    return result
 
 
 def _predicted(rows: StackingRows, probabilities: Floats) -> Predicted:

@@ -1,12 +1,12 @@
 """What members cost to run on a new recording: which encoders, and how long those take."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
 from sercache.errors import CacheError
-from sercache.recipe import Recipe
+from sercache.recipe import MemberRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,17 @@ class MemberCosts:
         return Cost(tuple(needed), sum(known) if len(known) == len(each) else None)
 
 
-def member_costs(recipe: Recipe) -> MemberCosts | None:
-    """Return the costs of a recipe's members, as extraction measured them; None if the cache is gone.
+def member_costs(recipe: Recipe, derived: Sequence[MemberRecipe] = ()) -> MemberCosts | None:
+    """Return the costs of a recipe's members and ``derived`` ones; None if the cache is gone.
 
-    Feature sets of one encoder that differ in layers or pooling come of one forward pass: the dearest counts.
+    They are what extraction measured. Feature sets of one encoder that differ in layers or pooling come of
+    one forward pass: the dearest counts.
     """
+    members = [*recipe.members, *derived]
     try:
         sets = {
             name: Cache(recipe.cache).find(recipe.features[name])
-            for name in sorted({feature for member in recipe.members for feature in member.features})
+            for name in sorted({feature for member in members for feature in member.features})
         }
     except CacheError:
         return None
@@ -68,7 +70,7 @@ def member_costs(recipe: Recipe) -> MemberCosts | None:
         seconds[encoder] = None if mine is None or before is None else max(mine, before)
     encoders = {
         member.name: frozenset(_encoder_of(sets[feature]) for feature in member.features)
-        for member in recipe.members
+        for member in members
     }
     return MemberCosts(encoders, seconds, device)
 

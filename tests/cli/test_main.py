@@ -34,6 +34,7 @@ COMMANDS = (
     "cache ls",
     "cache info",
     "cache verify",
+    "serve",
     "demo",
     "doctor",
 )

@@ -1,0 +1,1 @@
+"""One small head that learns what a whole ensemble and its stacker say."""

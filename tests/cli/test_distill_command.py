@@ -1,0 +1,96 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sercache.errors import ExportError, RecipeError
+from sercache.run import Run
+from sercache.stacking.comparison import compare
+from sercache.training.ensemble import train_ensemble
+from tests.training.run_builder import make_run
+
+
+def sercache(*arguments):
+    command = [sys.executable, "-c", "from sercache.cli.main import main; main()"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    recipe = make_run(
+        tmp_path_factory.mktemp("run"),
+        members=[
+            {"name": "linear", "head": "mean-linear", "features": ["speech"]},
+            {"name": "words", "head": "mean-linear", "features": ["words"]},
+        ],
+        stacking={"stackers": ["soft-vote"], "bootstrap_samples": 200, "repeats": 1},
+    )
+    run = train_ensemble(recipe, workers=1).run
+    compare(run)
+    return run
+
+
+def test_a_student_is_trained_shown_and_exported(run, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "student.onnx"
+    done = sercache(
+        "distill", run.root, "--features", "speech", "--option", "width=4", "--option", "bottleneck=4",
+        "--training", "stage1.epochs=2", "--training", "stage2.epochs=1", "--teacher", "soft-vote",
+        "--workers", 1, "--onnx", path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "torchvision" not in done.stderr
+    lines = done.stdout.splitlines()
+    table = lines[: next(index for index, line in enumerate(lines) if line.startswith("72 rows"))]
+    assert all(len(line.rstrip()) <= 100 for line in table)
+    shown = done.stdout
+    for word in ("teacher", "student", "votes alone", "best single", "72 rows of 8 speakers", str(path)):
+        assert word in shown
+    session = onnxruntime.InferenceSession(path)
+    inputs = {
+        "frames_speech": np.zeros((2, 5, 6), np.float32),
+        "mask_speech": np.ones((2, 5), dtype=bool),
+    }
+    probabilities, attributes = session.run(["probabilities", "attributes"], inputs)
+    assert (probabilities.shape, attributes.shape) == ((2, 3), (2, 1))
+    again = sercache(
+        "distill", run.root, "-f", "speech", "--option", "width=4", "--option", "bottleneck=4",
+        "--training", "stage1.epochs=2", "--training", "stage2.epochs=1", "--teacher", "soft-vote",
+        "--json",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["judged_rows"] == 72
+
+
+def test_bad_input_is_one_line(run):
+    done = sercache("distill", run.root, "--features", "speach")
+    assert done.returncode == 2
+    assert "no feature set 'speach'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"option": ["width"]}, RecipeError, "expected KEY=VALUE"),
+        ({"features": ["speech,words"], "onnx_encoder": Path("e.onnx")}, ExportError, "exports one encoder"),
+        ({"onnx": Path("e.onnx"), "onnx_encoder": Path("e.onnx")}, ExportError, "want a file each"),
+        ({"onnx": Path()}, ExportError, "is a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(run, changes, error, message):
+    from sercache.cli.distill import distill
+
+    with pytest.raises(error, match=message):
+        distill(run.root, **{"features": ["speech"], **changes})
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path):
+    from sercache.cli.distill import distill
+
+    with pytest.raises(RecipeError, match="is not a run"):
+        distill(tmp_path, features=["speech"])
