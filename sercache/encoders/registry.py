@@ -43,6 +43,7 @@ def load_encoder(
     device: str = "cpu",
     precision: Precision = "float32",
     trust_remote_code: bool = False,
+    trainable: bool = False,
 ) -> Encoder:
     """Load an encoder, ready to encode.
 
@@ -53,10 +54,13 @@ def load_encoder(
         device: where a transformers model computes, as torch names it (``cpu``, ``cuda:1``).
         precision: how a transformers model computes; frames are float32 in any case.
         trust_remote_code: let Python code that comes with a checkpoint run.
+        trainable: keep the weights in float32 and in modules that pass gradients on; the frames are the same.
 
     Raises:
         EncoderError: there is no such encoder or layer, or it cannot be loaded; one line says why.
     """
+    from sercache.encoders.inference import prepare_for_inference, prepare_for_training
+
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
@@ -71,6 +75,10 @@ def load_encoder(
         )
     else:
         family = FAMILIES[model.main_input_name]
+    if trainable:
+        prepare_for_training(model)
+    else:
+        prepare_for_inference(model, precision)
     return family(checkpoint, model, selection, device, precision)
 
 
