@@ -19,6 +19,7 @@ from . import (
     demo,
     doctor,
     extract,
+    finetune,
     probe,
     stack,
     train_ensemble,
@@ -40,6 +41,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("finetune")(finetune.finetune)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
@@ -100,3 +102,7 @@ def _fail(message: str, code: int) -> None:
     typer.secho("sercache: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(message, err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":  # torchrun and accelerate launch start modules
+    main()

@@ -128,8 +128,9 @@ class TextEncoder:
         return self._words(self._network.planes(self._inputs(pieces)), pieces)
 
     def _words(self, planes: Tensor, pieces: Sequence[_Piece]) -> list[Tensor]:
-        masks = [piece.is_word for piece in pieces]
-        return [planes[:, row, : len(mask)][:, mask.to(planes.device)] for row, mask in enumerate(masks)]
+        # Places, not masks: how many there are is then known without waiting for a GPU.
+        places = [piece.is_word.nonzero().squeeze(1) for piece in pieces]
+        return [planes[:, row].index_select(1, its.to(planes.device)) for row, its in enumerate(places)]
 
     def _pieces(self, encoding: Any) -> Iterator[_Piece]:
         names = [name for name in self._tokenizer.model_input_names if name in encoding]

@@ -1,10 +1,11 @@
 """What members cost to run on a new recording: which encoders, and how long those take."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
+from sercache.derived import DerivedMember
 from sercache.errors import CacheError
 from sercache.recipe import Recipe
 
@@ -44,10 +45,15 @@ class MemberCosts:
         return Cost(tuple(needed), sum(known) if len(known) == len(each) else None)
 
 
-def member_costs(recipe: Recipe) -> MemberCosts | None:
+def member_costs(recipe: Recipe, finetuned: Sequence[DerivedMember] = ()) -> MemberCosts | None:
     """Return the costs of a recipe's members, as extraction measured them; None if the cache is gone.
 
     Feature sets of one encoder that differ in layers or pooling come of one forward pass: the dearest counts.
+    A fine-tuned encoder is one of its own, and takes a pass for each fold's weights.
+
+    Args:
+        recipe: of the run.
+        finetuned: members of the run whose encoders were trained further.
     """
     try:
         sets = {
@@ -70,6 +76,16 @@ def member_costs(recipe: Recipe) -> MemberCosts | None:
         member.name: frozenset(_encoder_of(sets[feature]) for feature in member.features)
         for member in recipe.members
     }
+    for derived in finetuned:
+        own = set()
+        for feature in derived.member.features:
+            encoder = _encoder_of(sets[feature])
+            if feature in derived.settings["features"]:
+                once = seconds[encoder]
+                encoder = f"{encoder} ({derived.name})"
+                seconds[encoder] = None if once is None else once * recipe.folds.count
+            own.add(encoder)
+        encoders[derived.name] = frozenset(own)
     return MemberCosts(encoders, seconds, device)
 
 
