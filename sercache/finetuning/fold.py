@@ -84,7 +84,7 @@ class FoldFinetuning:
         head, description = load_head(run.fold_folder(self.member.name, fold) / WEIGHTS_NAME)
         for live in self.live.values():
             live.trained.reset()
-        seed = derive_seed(context.recipe.seed, "finetune", self.derived.name, self.member.seed, "fold", fold)
+        seed = derive_seed(context.recipe.seed, "finetune", self.member.name, self.member.seed, "fold", fold)
         rows = fold_rows(context, self.member, fold)
         targets = context.rows_of(self.member)
         clips = self._clips(rows)
