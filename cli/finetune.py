@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from sercache.finetuning.finetune import FinetuningReport
 
+_EXIT_INTERRUPTED = 130
+
 
 def finetune(
     run_path: Annotated[
@@ -62,6 +64,7 @@ def finetune(
 
     Example: sercache finetune runs/demo --member fusion --features wavlm --layers 4
     """
+    from sercache.errors import Interrupted
     from sercache.finetuning.finetune import finetune_member
     from sercache.finetuning.processes import Processes
     from sercache.interrupts import stop_flag
@@ -93,6 +96,10 @@ def finetune(
                 listener=listener,
                 should_stop=should_stop,
             )
+    except Interrupted:
+        if processes.is_first:
+            raise
+        raise typer.Exit(_EXIT_INTERRUPTED) from None  # the first process says it for all
     finally:
         processes.leave()
     if processes.is_first:

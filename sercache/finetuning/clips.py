@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,21 @@ class Clips:
         """Return some of the utterances."""
         return Clips(self.source.select(ids), self.live, self.max_seconds, self.limit_seconds)
 
-    def lengths(self, *, whole: bool = False) -> NDArray[np.int64]:
-        """Return how long the longest live feature set of each utterance is, ``(N,)``, in milliseconds."""
-        counts, limit = self.source.frame_counts, np.inf if whole else self.max_seconds
-        seconds = [one.seconds(counts[:, place], limit) for place, one in self.live.items()]
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """How much of a batch each utterance takes in training, ``(N,)``, in milliseconds."""
+        return self._lengths(whole=False)
+
+    def _lengths(self, *, whole: bool) -> NDArray[np.int64]:
+        """Return how long the longest live feature set of each utterance is, ``(N,)``."""
+        limit = np.inf if whole else self.max_seconds
+        seconds = [one.seconds(self.frame_counts[:, place], limit) for place, one in self.live.items()]
         milliseconds: NDArray[np.int64] = np.ceil(1000 * np.max(seconds, axis=0)).astype(np.int64)
         return milliseconds
 
     def batches(self, rows: NDArray[np.int64], *, whole: bool = False) -> list[NDArray[np.int64]]:
         """Cut rows into batches of similar length that fit into memory; the longest come first."""
-        lengths = np.maximum(self.lengths(whole=whole)[rows], 1)
+        lengths = np.maximum((self._lengths(whole=True) if whole else self.lengths)[rows], 1)
         limit = 1000 * self.limit_seconds
         return [rows[batch] for batch in batches_by_length(lengths.tolist(), limit)]
 
@@ -113,7 +119,7 @@ class Clips:
             return [
                 [
                     prepare_row(live.encoder, live.spec, self._read(live, int(row))) if has else None
-                    for row, has in zip(rows, self.source.frame_counts[rows, place] > 0, strict=True)
+                    for row, has in zip(rows, self.frame_counts[rows, place] > 0, strict=True)
                 ]
                 for place, live in self.live.items()
             ]
@@ -134,6 +140,12 @@ class Clips:
                     inputs[place] = head_input(frames, live.spec, self.source.device)
                 yield [inputs[place] for place in sorted(inputs)]
 
+    @cached_property
+    def frame_counts(self) -> NDArray[np.int64]:
+        """Frames of each utterance in each feature set, as they were extracted, ``(N, M)``."""
+        return self.source.frame_counts
+
+    @cached_property
     def cached_source(self) -> FrameSource | None:
         """Return the utterances in those feature sets that come from the cache; None if there are none."""
         sets = [self.source.feature_sets[place] for place in self._cached_places]
@@ -144,7 +156,7 @@ class Clips:
         return [place for place in range(len(self.source.feature_sets)) if place not in self.live]
 
     def _cached(self, rows: NDArray[np.int64], max_frames: int | None, seed: int) -> dict[int, HeadInput]:
-        source = self.cached_source()
+        source = self.cached_source
         inputs = [] if source is None else next(source.batches([rows], max_frames, seed))
         return dict(zip(self._cached_places, inputs, strict=True))
 
@@ -154,7 +166,7 @@ class Clips:
         decoded: dict[int | None, EncoderInput] = {}
         clip: list[Any] = []
         for place, live in self.live.items():
-            if not self.source.frame_counts[row, place]:
+            if not self.frame_counts[row, place]:
                 clip.append(None)
                 continue
             spec = live.spec

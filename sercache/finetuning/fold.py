@@ -107,6 +107,11 @@ class FoldFinetuning:
         self.listener(Event("start", job.name))
         try:
             best = training.run().best
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{job.name}: {self.processes.device} is out of memory; turn gradient_checkpointing on, or lower "
+                "micro_batch_seconds (the result stays about the same) or max_seconds"
+            ) from error
         finally:
             log.close()
         predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]

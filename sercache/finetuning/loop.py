@@ -271,7 +271,7 @@ class Finetuning:
         ranks = self.fit_clips.source.ranks(stream_seed)
         drawn = rows_of_epoch(self.fit_rows, ranks, stage, self.member)
         order = np.random.default_rng(stream_seed)
-        lengths = self.fit_clips.lengths()[drawn]
+        lengths = self.fit_clips.lengths[drawn]
         return [drawn[rows] for rows in epoch_batches(lengths, ranks[drawn], self.settings.batch_size, order)]
 
     def _micro_batches(self, step: int, rows: NDArray[np.int64]) -> list[_MicroBatch]:
@@ -295,7 +295,7 @@ class Finetuning:
         with self._random_numbers(seed), self._autocast():
             inputs = self.fit_clips.inputs_to_learn(rows, prepared, self.member.max_frames, seed)
             if self.member.modality_dropout and len(inputs) > 1:
-                present = self.fit_clips.source.frame_counts[rows] > 0
+                present = self.fit_clips.frame_counts[rows] > 0
                 inputs = mask_modalities(
                     inputs, draw_modalities(present, self.member.modality_dropout, generator)
                 )
@@ -342,7 +342,7 @@ class Finetuning:
 
     def _finite(self, loss: float, name: str) -> None:
         if not math.isfinite(loss):
-            cached = self.fit_clips.cached_source()
+            cached = self.fit_clips.cached_source
             reason = why_not_finite(cached, self.fit_rows) if cached is not None else ""
             raise TrainingError(
                 f"{self.task}: the {name} became {loss} in epoch {len(self.progress.history)}; "

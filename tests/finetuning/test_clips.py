@@ -42,7 +42,7 @@ def test_batches_hold_every_row_once_and_stay_within_the_limit(clips):
     rows = np.arange(len(clips.ids))[::2]
     batches = clips.batches(rows)
     assert sorted(np.concatenate(batches).tolist()) == rows.tolist()
-    lengths = clips.lengths()
+    lengths = clips.lengths
     assert lengths.max() == 400
     for batch in batches:
         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 1300

@@ -205,7 +205,9 @@ def test_two_processes_make_the_updates_of_one(run, alone, tmp_path):
         assert one.keys() == two.keys()
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-        assert max((value - start[name]).abs().amax() for name, value in one.items() if len(value)) > 1e-3
+        assert one["gradients"].norm() > 0.01
+        del one["gradients"]
+        assert max((value - start[name]).abs().amax() for name, value in one.items() if len(value)) > 1e-4
 
 
 def test_micro_batches_make_the_gradient_of_the_whole_step(run, alone):

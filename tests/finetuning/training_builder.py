@@ -49,13 +49,19 @@ def make_training(root, processes, member="fusion", features=("wavlm",), changes
 
 
 def train_and_keep(root, processes, output):
-    """Train two epochs and keep the weights after each, whichever is the best."""
-    training = make_training(root, processes, changes={"stage2": {"epochs": 1}})
+    """Train two epochs and keep the weights and the last step's gradients of each, whichever is the best.
+
+    Slowly: Adam makes whole steps of what rounding leaves of gradients that are 0, such as those of keys'
+    biases.
+    """
+    rates = {"epochs": 1, "encoder_learning_rate": 1e-4, "head_learning_rate": 1e-4}
+    training = make_training(root, processes, changes={"stage1": rates, "stage2": rates})
     judge = training._judge_epoch
 
     def keep(train_loss):
         if processes.is_first:
-            save_tensors(output / f"{len(training.progress.history)}.safetensors", training._tensors(), {})
+            tensors = training._tensors() | {"gradients": training._gradients._values}
+            save_tensors(output / f"{len(training.progress.history)}.safetensors", tensors, {})
         judge(train_loss)
 
     training._judge_epoch = keep
