@@ -109,8 +109,8 @@ class FoldFinetuning:
             best = training.run().best
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"{job.name}: {self.processes.device} is out of memory; turn gradient_checkpointing on, or lower "
-                "micro_batch_seconds (the result stays about the same) or max_seconds"
+                f"{job.name}: {self.processes.device} is out of memory: turn gradient_checkpointing on, or "
+                "lower micro_batch_seconds or max_seconds"
             ) from error
         finally:
             log.close()
