@@ -21,6 +21,7 @@ from . import (
     distill,
     doctor,
     extract,
+    finetune,
     predict,
     probe,
     serve,
@@ -48,6 +49,7 @@ app.command("bundle")(bundle.bundle)
 app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
 app.command("distill")(distill.distill)
+app.command("finetune")(finetune.finetune)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)
@@ -108,3 +110,7 @@ def _fail(message: str, code: int) -> None:
     typer.secho("sercache: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(message, err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":  # torchrun and accelerate launch start modules
+    main()

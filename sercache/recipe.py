@@ -197,6 +197,62 @@ class StackingRecipe(_Strict):
     bootstrap_samples: int = Field(2000, ge=100)
 
 
+class FinetuningStageRecipe(_Strict):
+    """One stage of fine-tuning; None: what suits the stage, and more of it for LoRA."""
+
+    epochs: int = Field(3, ge=0)
+    encoder_learning_rate: float | None = Field(None, gt=0)
+    """Of the topmost trained layer. None: 2e-5 in stage 1, 5e-6 in stage 2; ten times as much for LoRA."""
+    head_learning_rate: float | None = Field(None, gt=0)
+    """None: 1e-4 in stage 1, 2e-5 in stage 2."""
+
+
+class FinetuningRecipe(_Strict):
+    """How encoders are trained further, together with a head that was trained from the cache.
+
+    Objective, class balance, MixUp, weight decay and gradient clipping are the member's own.
+    """
+
+    layers: int | None = Field(None, ge=1)
+    """How many of an encoder's top layers are trained. None: 4, or with LoRA all."""
+    lora: int = Field(0, ge=0)
+    """Rank of low-rank updates (LoRA) of the layers' linear maps; 0: the layers' own weights are trained."""
+    lora_alpha: float | None = Field(None, gt=0)
+    """Updates are scaled by lora_alpha / lora. None: twice the rank."""
+    stage1: FinetuningStageRecipe = FinetuningStageRecipe()
+    stage2: FinetuningStageRecipe = FinetuningStageRecipe()
+    patience: int = Field(2, ge=1)
+    layer_decay: float = Field(0.9, gt=0, le=1)
+    """Each layer learns at so much of the rate of the one above it."""
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    """Of each stage's steps: learning rates rise over them from 0."""
+    batch_size: int = Field(32, ge=1)
+    """Rows of one step of the optimiser, over all processes."""
+    micro_batch_seconds: float = Field(60.0, gt=0)
+    """Most audio that goes through the encoders at once, padding included; a longer clip goes alone."""
+    max_seconds: float = Field(12.0, gt=0)
+    """In training a longer clip is cut to a random stretch, another one every epoch; judged is all of it."""
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of products (autocast); weights stay in float32. auto: bfloat16 on a GPU that has it."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """How often the state to resume from is written within an epoch."""
+
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> "FinetuningRecipe":
+        if self.stage1.epochs + self.stage2.epochs == 0:
+            raise ValueError("stage1.epochs and stage2.epochs are both 0")
+        return self
+
+    def learning_rates(self, stage: int) -> tuple[float, float]:
+        """Return the rates of the topmost trained layer and of the head in stage 1 or 2."""
+        its = self.stage1 if stage == 1 else self.stage2
+        encoder, head = (2e-5, 1e-4) if stage == 1 else (5e-6, 2e-5)
+        if self.lora:
+            encoder *= 10
+        return its.encoder_learning_rate or encoder, its.head_learning_rate or head
+
+
 class Recipe(_Strict):
     """A whole run. Paths are relative to the folder of the recipe file."""
 
@@ -212,6 +268,7 @@ class Recipe(_Strict):
     training: TrainingRecipe = TrainingRecipe()
     members: list[MemberRecipe] = Field(..., min_length=1)
     stacking: StackingRecipe = StackingRecipe()
+    finetuning: FinetuningRecipe = FinetuningRecipe()
 
     @field_validator("members")
     @classmethod
@@ -243,6 +300,17 @@ class Recipe(_Strict):
     def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
         """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
         return _with_own(self.targets, member.targets, f"member '{member.name}', targets")
+
+    def finetuning_with(self, own: dict[str, Any]) -> FinetuningRecipe:
+        """Return the settings of fine-tuning, with others over them.
+
+        Raises:
+            RecipeError: a key or a value is not one; the message names it.
+        """
+        try:
+            return _with_own(self.finetuning, own, "finetuning")
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
 
 
 def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:

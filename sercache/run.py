@@ -115,8 +115,9 @@ def fold_name(fold: int) -> str:
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for a run to be resumed; where things lie and the meta-level may change."""
-    return recipe.model_dump(mode="json", exclude={"corpus", "cache", "output", "stacking"})
+    """What must be equal for a run to be resumed; where things lie and what comes after may change."""
+    excluded = {"corpus", "cache", "output", "stacking", "finetuning"}
+    return recipe.model_dump(mode="json", exclude=excluded)
 
 
 def _difference(earlier: Any, wanted: Any) -> str:

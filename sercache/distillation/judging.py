@@ -44,7 +44,7 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
     )
     scores = {role: scores_of(judged, _prediction(table, judged)) for role, _, table, _ in said}
     names = score_names(tuple(attribute.name for attribute in judged.inputs.attributes))
-    costs = member_costs(context.recipe, [one.member for one in context.derived.values()])
+    costs = member_costs(context.recipe, list(context.derived.values()))
 
     def contestant(role: Role, name: str, members: tuple[str, ...]) -> Contestant:
         cost = None if costs is None else costs.of(members)

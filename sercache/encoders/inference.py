@@ -1,4 +1,4 @@
-"""Making a loaded transformers model cheaper to run without changing what it computes."""
+"""Making a loaded transformers model cheaper to run, or fit to be trained; it computes the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,16 +28,29 @@ def prepare_for_inference(model: Any, precision: Precision) -> None:
         model: a transformers model in evaluation mode.
         precision: how it will be run; ``bfloat16`` needs autocast around it.
     """
-    from sercache.encoders.wavlm_attention import replace_wavlm_attention
+    from sercache.encoders.wavlm_attention import GatedBiasAttention, replace_wavlm_attention
 
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name)
     if model.config.model_type == "wavlm":
-        replace_wavlm_attention(model)
+        replace_wavlm_attention(model, GatedBiasAttention)
     if precision == "bfloat16":
         _lower_precision(model)
+
+
+def prepare_for_training(model: Any) -> None:
+    """Change a frozen model in place so that parts of it can be trained, every weight under its name.
+
+    WavLM's attention in transformers reads the weights of its projections and never calls them, so that LoRA
+    around them would do nothing;
+    :class:`~sercache.encoders.wavlm_attention.TrainableGatedBiasAttention` calls them.
+    """
+    from sercache.encoders.wavlm_attention import TrainableGatedBiasAttention, replace_wavlm_attention
+
+    if model.config.model_type == "wavlm":
+        replace_wavlm_attention(model, TrainableGatedBiasAttention)
 
 
 class InFloat32(nn.Module):

@@ -1,4 +1,4 @@
-"""What the transformers encoders share: a frozen forward pass, and batches of bounded size."""
+"""What the transformers encoders share: the forward pass, and batches of bounded size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sercache.cache.layers import LayerSelection
-from sercache.encoders.inference import prepare_for_inference
 from sercache.encoders.protocol import Precision
 from sercache.errors import EncoderError
 
@@ -16,22 +15,23 @@ Fetch = Callable[[], Tensor]
 """Waits for a batch and returns its planes in main memory: ``(L, B, T, D)`` float32."""
 
 
-class FrozenNetwork:
+class EncoderNetwork:
     """A model on its device that turns input tensors into the kept layers.
 
     On a GPU nothing here waits: inputs go over from pinned memory, planes come back into pinned memory on a
     stream of their own, and only the fetch waits for them. So the next batch computes meanwhile.
+    :meth:`planes` stays on the device and gives gradients to what is not frozen.
 
     Args:
         name: the encoder's name, for messages.
-        model: a transformers encoder in evaluation mode; it is changed in place.
+        model: a transformers encoder in evaluation mode.
         selection: which layers to keep; those of a group are summed on the device, in float32.
         device: where to compute, as torch names it.
         precision: ``bfloat16`` runs the forward pass under autocast.
 
     Attributes:
-        model: on its device.
-        parameter_count: how many numbers the model has learnt.
+        model: the model, on the device.
+        parameter_count: how many numbers it has learnt.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class FrozenNetwork:
         self._selection = selection
         self._precision = precision
         self.parameter_count: int = sum(parameter.numel() for parameter in model.parameters())
-        prepare_for_inference(model, precision)
         try:
             self._device = torch.device(device)
             self.model: Any = model.to(self._device)
@@ -70,7 +69,7 @@ class FrozenNetwork:
         Returns:
             what fetches ``(L, B, T, D)`` float32 planes, from any thread.
         """
-        planes = self.planes({key: self._moved(tensor) for key, tensor in inputs.items()})
+        planes = self.planes(inputs)
         if self._copies is None:
             planes = planes.cpu()
             return lambda: planes
@@ -93,7 +92,12 @@ class FrozenNetwork:
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def planes(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the kept layers of a batch that is on the device, ``(L, B, T, D)`` float32."""
+        """Return a batch's ``(L, B, T, D)`` float32 planes on the device, with gradients where wanted.
+
+        Args:
+            inputs: as for :meth:`begin`.
+        """
+        inputs = {key: self._moved(tensor) for key, tensor in inputs.items()}
         autocast = torch.autocast(self._device.type, torch.bfloat16)
         with autocast if self._precision == "bfloat16" else nullcontext():
             output = self.model(**inputs, output_hidden_states=self._selection.needs_hidden_states)

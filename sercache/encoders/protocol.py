@@ -1,7 +1,7 @@
 """What every encoder is."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from sercache.audio import Waveform
 from sercache.cache.fingerprint import FeatureSpec
 
-__all__ = ["Encoder", "Frames", "Pending", "Precision", "StagedEncoder", "Waveform"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Encoder", "Frames", "Pending", "Precision", "StagedEncoder", "TransformersEncoder", "Waveform"]
 
 Precision = Literal["float32", "bfloat16"]
 """How a transformers encoder computes; ``bfloat16`` is autocast."""
@@ -80,4 +83,27 @@ class StagedEncoder(Encoder, Protocol):
 
     def begin(self, prepared: Sequence[Any]) -> Pending:
         """Begin to encode prepared inputs; on a GPU this does not wait for them."""
+        ...
+
+
+@runtime_checkable
+class TransformersEncoder(StagedEncoder, Protocol):
+    """An encoder around a model of transformers, whose weights can be changed or trained further.
+
+    Attributes:
+        model: the module that makes the frames, in evaluation mode; for Whisper the encoder half.
+        fixed_seconds: how much audio every clip is padded to, whatever its length; None: it is not.
+    """
+
+    model: Any
+    fixed_seconds: float | None
+
+    def frames(self, prepared: "Sequence[Any]") -> "list[Tensor]":
+        """Run inputs that :meth:`prepare` returned as one padded batch, with gradients where they are wanted.
+
+        Inputs of an encoder that cannot pad go one by one. A text must be of one piece.
+
+        Returns:
+            ``(L, T_i, D)`` float32 each, in order, on the device.
+        """
         ...

@@ -44,6 +44,7 @@ def load_encoder(
     precision: Precision = "float32",
     trust_remote_code: bool = False,
     revision: str | None = None,
+    trainable: bool = False,
 ) -> Encoder:
     """Load an encoder, ready to encode.
 
@@ -55,10 +56,13 @@ def load_encoder(
         precision: how a transformers model computes; frames are float32 in any case.
         trust_remote_code: let Python code that comes with a checkpoint run.
         revision: of the hub: a commit, branch or tag; None is what the hub gives today.
+        trainable: keep the weights in float32 and in modules that pass gradients on; the frames are the same.
 
     Raises:
         EncoderError: there is no such encoder or layer, or it cannot be loaded; one line says why.
     """
+    from sercache.encoders.inference import prepare_for_inference, prepare_for_training
+
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
@@ -73,6 +77,10 @@ def load_encoder(
         )
     else:
         family = FAMILIES[model.main_input_name]
+    if trainable:
+        prepare_for_training(model)
+    else:
+        prepare_for_inference(model, precision)
     return family(checkpoint, model, selection, device, precision)
 
 

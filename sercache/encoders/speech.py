@@ -13,7 +13,7 @@ from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
 from sercache.encoders.inference import replace_front_group_norm
-from sercache.encoders.network import Fetch, FrozenNetwork, batches_by_length
+from sercache.encoders.network import EncoderNetwork, Fetch, batches_by_length
 from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.errors import EncoderError
 
@@ -35,7 +35,6 @@ class SpeechEncoder:
 
     Attributes:
         batch_limit: most samples in one batch, padding included.
-        network: the frozen model.
     """
 
     def __init__(
@@ -49,11 +48,12 @@ class SpeechEncoder:
         if getattr(model, "adapter", None) is not None:
             model.adapter = model.intermediate_ffn = None
             model.config.add_adapter = False
-        self._model = model
+        self.model = model
+        self.fixed_seconds: float | None = None
         self._extractor = checkpoint.load_feature_extractor()
         self.can_be_padded = _is_exact_when_masked(checkpoint.config)
         self._front_norm = replace_front_group_norm(model) if self.can_be_padded else None
-        self.network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
+        self.network = EncoderNetwork(checkpoint.name, model, selection, device, precision)
         seconds_per_batch = 0.0 if self.network.is_on_cpu else _SECONDS_PER_BATCH
         self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
         self.spec = FeatureSpec(
@@ -115,15 +115,31 @@ class SpeechEncoder:
         def fetch() -> list[Frames]:
             frames: dict[int, Frames] = {}
             for batch, fetch_planes in zip(batches, begun, strict=True):
-                planes = fetch_planes().numpy()
-                for row, index in enumerate(batch):
-                    count = min(self._frame_count(lengths[index]), planes.shape[2])
-                    frames[index] = np.ascontiguousarray(planes[:, row, :count])
+                own = self._without_padding(fetch_planes(), [prepared[index] for index in batch])
+                for index, planes in zip(batch, own, strict=True):
+                    frames[index] = np.ascontiguousarray(planes.numpy())
             return [frames[index] for index in range(len(lengths))]
 
         return fetch
 
+    def frames(self, prepared: Sequence[Tensor]) -> list[Tensor]:
+        """Return ``(L, T_i, D)`` of clips that :meth:`prepare` returned, with gradients, on the device."""
+        batches = [list(prepared)] if self.can_be_padded else [[clip] for clip in prepared]
+        return [
+            own
+            for batch in batches
+            for own in self._without_padding(self.network.planes(self._inputs(batch)), batch)
+        ]
+
     def _begin_batch(self, clips: Sequence[Tensor]) -> Fetch:
+        return self.network.begin(self._inputs(clips))
+
+    def _without_padding(self, planes: Tensor, clips: Sequence[Tensor]) -> list[Tensor]:
+        counts = [min(self._frame_count(len(clip)), planes.shape[2]) for clip in clips]
+        return [planes[:, row, :count] for row, count in enumerate(counts)]
+
+    def _inputs(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return what the model reads of one padded batch, and tell its front how long the clips are."""
         lengths = [len(clip) for clip in clips]
         is_padded = min(lengths) < max(lengths)
         inputs = {self._input_name: pad_sequence(list(clips), batch_first=True)}
@@ -134,20 +150,20 @@ class SpeechEncoder:
             self._front_norm.lengths = (
                 [self._first_front_length(length) for length in lengths] if is_padded else None
             )
-        return self.network.begin(inputs)
+        return inputs
 
     def _first_front_length(self, samples: int) -> int:
         """Return how many positions a clip has behind the first convolution, where the group norm sits."""
-        config = self._model.config
+        config = self.model.config
         return int((samples - config.conv_kernel[0]) // config.conv_stride[0] + 1)
 
     @property
     def _input_name(self) -> str:
-        return str(self._model.main_input_name)
+        return str(self.model.main_input_name)
 
     def _frame_count(self, length: int) -> int:
         """Return how many frames belong to an input of ``length`` samples or filter-bank frames."""
-        count_of = getattr(self._model, "_get_feat_extract_output_lengths", None)
+        count_of = getattr(self.model, "_get_feat_extract_output_lengths", None)
         if count_of is None or self._input_name != "input_values":
             return length
         return int(count_of(torch.tensor(length)))

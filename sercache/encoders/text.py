@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.network import Fetch, FrozenNetwork, batches_by_length
+from sercache.encoders.network import EncoderNetwork, Fetch, batches_by_length
 from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.encoders.windows import cross_fade
 from sercache.errors import EncoderError
@@ -40,7 +40,6 @@ class TextEncoder:
 
     Attributes:
         batch_limit: most tokens in one batch, padding included.
-        network: the frozen model.
     """
 
     def __init__(
@@ -52,7 +51,9 @@ class TextEncoder:
         precision: Precision,
     ) -> None:
         self._tokenizer = checkpoint.load_tokenizer()
-        self.network = FrozenNetwork(checkpoint.name, model, selection, device, precision)
+        self.model = model
+        self.fixed_seconds: float | None = None
+        self.network = EncoderNetwork(checkpoint.name, model, selection, device, precision)
         self._longest = int(min(self._tokenizer.model_max_length, _positions(checkpoint.config, model)))
         self.batch_limit = float(_TOKENS_PER_BATCH_CPU if self.network.is_on_cpu else _TOKENS_PER_BATCH)
         self.can_be_padded = True
@@ -114,14 +115,22 @@ class TextEncoder:
         def fetch() -> list[Frames]:
             encoded: dict[int, Frames] = {}
             for batch, fetch_planes in zip(batches, begun, strict=True):
-                planes = fetch_planes()
-                for row, index in enumerate(batch):
-                    is_word = pieces[index].is_word
-                    encoded[index] = planes[:, row, : len(is_word)][:, is_word].numpy()
+                own = self._words(fetch_planes(), [pieces[index] for index in batch])
+                encoded |= {index: words.numpy() for index, words in zip(batch, own, strict=True)}
             in_order = (encoded[index] for index in range(len(pieces)))
             return [self._join(list(islice(in_order, len(text)))) for text in prepared]
 
         return fetch
+
+    def frames(self, prepared: Sequence[list[_Piece]]) -> list[Tensor]:
+        """Return ``(L, T_i, D)`` of texts of one piece each, with gradients, on the device."""
+        pieces = [piece for [piece] in prepared]
+        return self._words(self.network.planes(self._inputs(pieces)), pieces)
+
+    def _words(self, planes: Tensor, pieces: Sequence[_Piece]) -> list[Tensor]:
+        # Places, not masks: how many there are is then known without waiting for a GPU.
+        places = [piece.is_word.nonzero().squeeze(1) for piece in pieces]
+        return [planes[:, row].index_select(1, its.to(planes.device)) for row, its in enumerate(places)]
 
     def _pieces(self, encoding: Any) -> Iterator[_Piece]:
         names = [name for name in self._tokenizer.model_input_names if name in encoding]
@@ -132,13 +141,14 @@ class TextEncoder:
             yield _Piece({name: torch.tensor(encoding[name][window]) for name in names}, is_word)
 
     def _begin_batch(self, pieces: Sequence[_Piece]) -> Fetch:
+        return self.network.begin(self._inputs(pieces))
+
+    def _inputs(self, pieces: Sequence[_Piece]) -> dict[str, Tensor]:
         padding = {"input_ids": self._tokenizer.pad_token_id or 0}
-        return self.network.begin(
-            {
-                name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
-                for name in pieces[0].inputs
-            }
-        )
+        return {
+            name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
+            for name in pieces[0].inputs
+        }
 
     def _join(self, windows: list[Frames]) -> Frames:
         if len(windows) == 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.network import FrozenNetwork, batches_by_length
+from sercache.encoders.network import EncoderNetwork, batches_by_length
 from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.errors import EncoderError
 
@@ -26,7 +26,6 @@ class WhisperEncoder:
 
     Attributes:
         batch_limit: most samples in one batch, padding included.
-        network: the frozen model.
     """
 
     def __init__(
@@ -38,7 +37,9 @@ class WhisperEncoder:
         precision: Precision,
     ) -> None:
         self._extractor = checkpoint.load_feature_extractor()
-        self.network = FrozenNetwork(checkpoint.name, model.get_encoder(), selection, device, precision)
+        self.model = model.get_encoder()
+        self.fixed_seconds: float | None = float(self._extractor.chunk_length)
+        self.network = EncoderNetwork(checkpoint.name, self.model, selection, device, precision)
         self._samples_per_frame = 2 * self._extractor.hop_length  # the second convolution has stride 2
         seconds_per_batch = 0.0 if self.network.is_on_cpu else _SECONDS_PER_BATCH
         self.batch_limit = seconds_per_batch * self._extractor.sampling_rate
@@ -90,18 +91,24 @@ class WhisperEncoder:
     def begin(self, prepared: Sequence[tuple[Tensor, int]]) -> Pending:
         """Begin to encode clips that :meth:`prepare` returned."""
         batches = batches_by_length([self._extractor.n_samples] * len(prepared), self.batch_limit)
-        begun = [
-            self.network.begin({"input_features": torch.stack([prepared[index][0] for index in batch])})
-            for batch in batches
-        ]
+        begun = [self.network.begin(self._inputs([prepared[index] for index in batch])) for batch in batches]
 
         def fetch() -> list[Frames]:
             frames: list[Frames] = []
             for batch, fetch_planes in zip(batches, begun, strict=True):
-                planes = fetch_planes().numpy()
-                for row, index in enumerate(batch):
-                    count = -(-prepared[index][1] // self._samples_per_frame)
-                    frames.append(np.ascontiguousarray(planes[:, row, :count]))
+                for own in self._without_silence(fetch_planes(), [prepared[index] for index in batch]):
+                    frames.append(np.ascontiguousarray(own.numpy()))
             return frames
 
         return fetch
+
+    def frames(self, prepared: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+        """Return ``(L, T_i, D)`` of clips that :meth:`prepare` returned, with gradients, on the device."""
+        return self._without_silence(self.network.planes(self._inputs(prepared)), prepared)
+
+    def _inputs(self, clips: Sequence[tuple[Tensor, int]]) -> dict[str, Tensor]:
+        return {"input_features": torch.stack([mel for mel, _ in clips])}
+
+    def _without_silence(self, planes: Tensor, clips: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+        counts = [-(-samples // self._samples_per_frame) for _, samples in clips]
+        return [planes[:, row, :count] for row, count in enumerate(counts)]

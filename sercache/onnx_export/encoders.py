@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.encoders.checkpoint import quiet_transformers
-from sercache.encoders.network import FrozenNetwork
+from sercache.encoders.network import EncoderNetwork
 from sercache.encoders.protocol import Encoder
 from sercache.encoders.registry import ENCODERS, load_encoder
 from sercache.encoders.speech import SpeechEncoder
@@ -46,7 +46,7 @@ class EncoderGraph(nn.Module):
 
     def __init__(
         self,
-        network: FrozenNetwork,
+        network: EncoderNetwork,
         inputs: tuple[str, ...],
         *,
         time_pool: int = 1,

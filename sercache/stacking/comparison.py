@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from sercache.calibration.registry import CALIBRATORS
+from sercache.derived import derived_members
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
@@ -17,6 +18,7 @@ from sercache.stacking.calibrating import calibrate
 from sercache.stacking.costs import MemberCosts, member_costs
 from sercache.stacking.curves import Curves, ensemble_curves
 from sercache.stacking.curves import as_csv as curves_as_csv
+from sercache.stacking.finetuned import worth_of_finetuning
 from sercache.stacking.joining import load_rows
 from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS
@@ -51,7 +53,7 @@ def compare(
         recipe.stacking,
         recipe.seed,
         run,
-        costs=member_costs(recipe),
+        costs=member_costs(recipe, derived_members(run, "finetuned")),
         listener=listener,
         should_stop=should_stop,
     )
@@ -160,6 +162,8 @@ def judge(
     opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
     is_leaky = bool((judged.origins == "in-sample").any())
     choice, verdict = _verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky)
+    if not is_leaky:
+        verdict += tuple(worth_of_finetuning(judged, derived_members(run, "finetuned"), bootstrap))
     return Comparison(
         rows=table,
         opposed=opposed,

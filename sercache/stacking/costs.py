@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
+from sercache.derived import DerivedMember
 from sercache.errors import CacheError
-from sercache.recipe import MemberRecipe, Recipe
+from sercache.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class MemberCosts:
         return Cost(tuple(needed), sum(known) if len(known) == len(each) else None)
 
 
-def member_costs(recipe: Recipe, derived: Sequence[MemberRecipe] = ()) -> MemberCosts | None:
-    """Return the costs of a recipe's members and ``derived`` ones; None if the cache is gone.
+def member_costs(recipe: Recipe, derived: Sequence[DerivedMember] = ()) -> MemberCosts | None:
+    """Return the costs of a run's members, as extraction measured them; None if the cache is gone.
 
-    They are what extraction measured. Feature sets of one encoder that differ in layers or pooling come of
-    one forward pass: the dearest counts.
+    Feature sets of one encoder that differ in layers or pooling come of one forward pass: the dearest counts.
+    A fine-tuned encoder is one of its own, and takes a pass for each fold's weights.
+
+    Args:
+        recipe: of the run.
+        derived: members that the run has beside.
     """
-    members = [*recipe.members, *derived]
+    members = [*recipe.members, *(one.member for one in derived)]
     try:
         sets = {
             name: Cache(recipe.cache).find(recipe.features[name])
@@ -72,6 +77,18 @@ def member_costs(recipe: Recipe, derived: Sequence[MemberRecipe] = ()) -> Member
         member.name: frozenset(_encoder_of(sets[feature]) for feature in member.features)
         for member in members
     }
+    for one in derived:
+        if one.kind != "finetuned":
+            continue
+        own = set()
+        for feature in one.member.features:
+            encoder = _encoder_of(sets[feature])
+            if feature in one.settings["features"]:
+                once = seconds[encoder]
+                encoder = f"{encoder} ({one.name})"
+                seconds[encoder] = None if once is None else once * recipe.folds.count
+            own.add(encoder)
+        encoders[one.name] = frozenset(own)
     return MemberCosts(encoders, seconds, device)
 
 

@@ -9,33 +9,38 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sercache.errors import Interrupted, TrainingError
-from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
 from sercache.heads.protocol import Head
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TrainingRecipe
 from sercache.seeds import derive_seed
-from sercache.training.balance import class_weights
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import (
     load_optimizer_tensors,
     load_tensors,
     optimizer_tensors,
     save_tensors,
+    with_prefix,
 )
 from sercache.training.diagnosis import why_not_finite
+from sercache.training.epoch import (
+    objective_of_stage,
+    rank_of_epoch,
+    rows_of_epoch,
+    scores_of_epoch,
+    targets_of_epoch,
+)
 from sercache.training.epoch_log import History
 from sercache.training.mixup import draw_mix, mix_targets
 from sercache.training.modalities import draw_modalities, mask_modalities
-from sercache.training.objective import Objective, Targets, objective_of
+from sercache.training.objective import Targets
 from sercache.training.precision import precision_of
 from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
-from sercache.training.sampling import balanced_draw, epoch_batches
+from sercache.training.sampling import epoch_batches
 
 
 @dataclass
@@ -166,13 +171,14 @@ class HeadTraining:
         epoch_seed = derive_seed(self.seed, "epoch", epoch)
         stream_seed = derive_seed(self.stream_seed, "epoch", epoch)
         generator = np.random.default_rng(epoch_seed)
-        drawn, ranks = self._draw(self.fit_source.ranks(stream_seed))
+        ranks = self.fit_source.ranks(stream_seed)
+        drawn = rows_of_epoch(self.fit_rows, ranks, self.progress.stage, settings)
         order = np.random.default_rng(stream_seed)
         lengths = self.fit_source.lengths[drawn]
-        batches = [drawn[rows] for rows in epoch_batches(lengths, ranks, settings.batch_size, order)]
+        batches = [drawn[rows] for rows in epoch_batches(lengths, ranks[drawn], settings.batch_size, order)]
         inputs_of = self.fit_source.batches(batches, settings.max_frames, stream_seed)
-        epoch_targets = self._targets(generator)
-        objective = self._objective()
+        epoch_targets = targets_of_epoch(self.fit_rows, settings, generator, device)
+        objective = objective_of_stage(self.fit_rows, self.progress.stage, settings, device)
         parameters = list(self.head.parameters())
         total_loss = torch.zeros((), device=device)
         for first in range(0, len(batches), settings.accumulate):
@@ -216,11 +222,6 @@ class HeadTraining:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _targets(self, generator: np.random.Generator) -> Targets:
-        """Return this epoch's targets of all rows, on the device."""
-        rows, share = self.fit_rows, self.settings.annotator_dropout
-        return (rows.without_some_raters(share, generator) if share else rows).targets(self.device)
-
     def _finite(self, loss: float, name: str) -> float:
         if not math.isfinite(loss):
             reason = why_not_finite(self.fit_source, self.fit_rows) or why_not_finite(
@@ -232,52 +233,23 @@ class HeadTraining:
             )
         return loss
 
-    def _draw(self, ranks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of this epoch and their ranks."""
-        drawn = np.flatnonzero(self.fit_rows.has_target)
-        if self.progress.stage == 2:
-            consensus = self.fit_rows.consensus[drawn]
-            num_classes = self.fit_rows.soft.shape[1]
-            share = self.settings.no_agreement_share
-            drawn = drawn[balanced_draw(consensus, ranks[drawn], num_classes, share)]
-        return drawn, ranks[drawn]
-
-    def _objective(self) -> Objective:
-        """Return what this stage minimises: with class weights in stage 1, without them in stage 2."""
-        settings, weights = self.settings, None
-        if self.progress.stage == 1 and settings.balance_exponent:
-            balanced = class_weights(
-                self.fit_rows.soft,
-                settings.balance_exponent,
-                settings.class_weighting,
-                **settings.class_weighting_options,
-            )
-            weights = torch.from_numpy(balanced).to(self.device, torch.float32)
-        return objective_of(settings, weights)
-
     def _judge_epoch(self, train_loss: float, seconds: float) -> None:
         """Score the stop rows all at once, note the epoch, and keep its weights if it is the best so far."""
         progress = self.progress
         output = predict(self.head, self.stop_source, self.settings.batch_size)
-        labelled = self.stop_rows.consensus >= 0
-        labels = self.stop_rows.consensus[labelled]
-        predicted = output.logits.argmax(dim=1).numpy()[labelled]
-        num_classes = output.logits.shape[1]
-        unweighted = objective_of(self.settings)
-        stop_loss = unweighted(output, self.stop_rows.targets(torch.device("cpu"))).item()
+        scores = scores_of_epoch(output, self.stop_rows, self.settings)
+        self._finite(scores["stop_loss"], "loss on the stop rows")
         stage = self.settings.stage1 if progress.stage == 1 else self.settings.stage2
         row = {
             "epoch": len(progress.history) + 1,
             "stage": progress.stage,
             "learning_rate": stage.learning_rate,
             "train_loss": train_loss,
-            "stop_loss": self._finite(stop_loss, "loss on the stop rows"),
-            "macro_f1": macro_f1(labels, predicted, num_classes),
-            "uar": uar(labels, predicted, num_classes),
+            **scores,
         }
         progress.history.append({**row, "seconds": seconds})
         progress.stage_epochs += 1
-        if not progress.best or _rank(row) > _rank(progress.best):
+        if not progress.best or rank_of_epoch(row) > rank_of_epoch(progress.best):
             progress.best, progress.stale_epochs = dict(row), 0
             self.best_weights = {
                 name: value.detach().clone() for name, value in self.head.state_dict().items()
@@ -300,16 +272,8 @@ class HeadTraining:
         self.progress = Progress(**description["progress"])
         optimizer = self._begin_stage()
         load_optimizer_tensors(optimizer, tensors, "optimizer.")
-        self.head.load_state_dict(_with_prefix(tensors, "head."))
+        self.head.load_state_dict(with_prefix(tensors, "head."))
         self.best_weights = {
-            name: value.to(self.device) for name, value in _with_prefix(tensors, "best.").items()
+            name: value.to(self.device) for name, value in with_prefix(tensors, "best.").items()
         }
         return optimizer
-
-
-def _rank(row: dict[str, float]) -> tuple[float, float]:
-    return (row["macro_f1"], -row["stop_loss"])
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

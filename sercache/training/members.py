@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,14 @@ class MemberReport:
     macro_f1: float
     uar: float
     error: str = ""
+
+
+class OutOfFoldScore(NamedTuple):
+    """How a member did on so many out-of-fold rows that have a consensus class."""
+
+    rows: int
+    macro_f1: float
+    uar: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +197,22 @@ def _train(
 
 def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
     """Join the fold models' predictions into the member's posteriors, and score the out-of-fold rows."""
-    corpus = context.corpus
     head = context.build_head(member, 0)
     described = (member.name, member.head, tuple(member.features), parameter_count(head))
     failed = [str(error) for name, error in errors.items() if name.rpartition("/")[0] == member.name]
     if failed:
         return MemberReport(*described, rows=0, macro_f1=np.nan, uar=np.nan, error=failed[0])
+    score = score_out_of_fold(context, gather_posteriors(context, member))
+    return MemberReport(*described, rows=score.rows, macro_f1=score.macro_f1, uar=score.uar)
+
+
+def gather_posteriors(context: RunContext, member: MemberRecipe) -> Posteriors:
+    """Join what the fold models of a member predicted, and write it into the run.
+
+    Raises:
+        TrainingError: some fold predicted other rows than its own.
+        StackingError: a fold's predictions are missing or damaged.
+    """
     parts = [
         Posteriors.load(context.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
         for fold in range(context.recipe.folds.count)
@@ -201,16 +220,18 @@ def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, Serc
     _refuse_foreign_rows(context, member, parts)
     posteriors = join_folds(parts)
     posteriors.save(context.run.posteriors_path(member.name))
+    return posteriors
+
+
+def score_out_of_fold(context: RunContext, posteriors: Posteriors) -> OutOfFoldScore:
+    """Score the out-of-fold rows that have a consensus class."""
     own = posteriors.origins == "out-of-fold"
     labels = context.rows.select(posteriors.ids).consensus[own]
     predicted = posteriors.class_probabilities[own].argmax(axis=1)[labels >= 0]
     labels = labels[labels >= 0]
-    num_classes = len(corpus.classes)
-    return MemberReport(
-        *described,
-        rows=len(labels),
-        macro_f1=macro_f1(labels, predicted, num_classes),
-        uar=uar(labels, predicted, num_classes),
+    num_classes = len(context.corpus.classes)
+    return OutOfFoldScore(
+        len(labels), macro_f1(labels, predicted, num_classes), uar(labels, predicted, num_classes)
     )
 
 

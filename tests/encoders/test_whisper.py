@@ -74,4 +74,4 @@ def test_longer_audio_goes_in_windows(encoder: Encoder) -> None:
 
 
 def test_decoder_is_not_kept(encoder: Encoder) -> None:
-    assert not any("decoder" in name for name, _ in encoder._network._model.named_parameters())
+    assert not any("decoder" in name for name, _ in encoder.model.named_parameters())

@@ -7,6 +7,8 @@ import pytest
 
 from sercache.cache.speed import EncodingSpeed, add_speed, read_speeds
 from sercache.cache.store import Cache
+from sercache.derived import DerivedMember
+from sercache.recipe import MemberRecipe
 from sercache.stacking.costs import MemberCosts, member_costs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -41,6 +43,19 @@ def test_a_recipes_costs_are_those_that_its_cache_has_measured(tmp_path):
     assert costs.of(["linear"]).seconds_per_minute == pytest.approx(3.0)
     assert costs.of(["linear", "fusion"]).seconds_per_minute == pytest.approx(4.0)
     assert len(costs.of(["linear", "fusion"]).encoders) == 2
+
+
+def test_a_fine_tuned_encoder_is_one_of_its_own_and_runs_once_per_fold(tmp_path):
+    recipe = make_run(tmp_path)
+    for name, seconds in (("speech", 4.0), ("words", 1.0)):
+        feature_set = Cache(recipe.cache).find(recipe.features[name])
+        add_speed(feature_set.folder, "cpu", EncodingSpeed(60.0, seconds))
+    member = MemberRecipe(name="fusion-finetuned", features=["speech", "words"])
+    finetuned = DerivedMember("finetuned", "fusion", member, {"features": ["speech"]})
+    costs = member_costs(recipe, [finetuned])
+    assert costs.of(["fusion-finetuned"]).encoders == ("speech (fusion-finetuned)", "words")
+    assert costs.of(["fusion-finetuned"]).seconds_per_minute == pytest.approx(3 * 4.0 + 1.0)
+    assert costs.of(["fusion", "fusion-finetuned"]).seconds_per_minute == pytest.approx(4.0 + 1.0 + 12.0)
 
 
 def test_a_cache_that_is_gone_has_no_costs(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, write_recipe
 
+import sercache.training.epoch as epoch
 import sercache.training.loop as loop
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache
@@ -94,7 +95,7 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
 def test_a_feature_that_names_the_speaker_teaches_nothing_about_other_speakers(tmp_path, monkeypatch):
     """Every speaker says one class only, and has a dimension of their own: a leak would score near 1."""
     epochs = itertools.count(1)
-    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: next(epochs) / 100)  # keep the last epoch
+    monkeypatch.setattr(epoch, "macro_f1", lambda *arguments: next(epochs) / 100)  # keep the last epoch
     corpus = make_corpus(tmp_path)
     utterances = tuple(
         replace(row, votes=tuple(3.0 * np.eye(3)[int(row.speaker[1:]) % 3]), other_votes=0.0)
@@ -145,14 +146,14 @@ def test_other_splits_are_predicted_by_the_mean_of_the_fold_models(tmp_path):
 def test_stage_2_starts_with_one_optimiser_and_draws_anew(tmp_path, monkeypatch):
     recipe = make_run(tmp_path, members=[{"name": "linear", "head": "mean-linear", "features": ["speech"]}])
     optimisers, draws = [], []
-    adamw, draw = torch.optim.AdamW, loop.balanced_draw
+    adamw, draw = torch.optim.AdamW, epoch.balanced_draw
     monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: optimisers.append(k["lr"]) or adamw(*a, **k))
 
     def record(*arguments):
         draws.append(draw(*arguments))
         return draws[-1]
 
-    monkeypatch.setattr(loop, "balanced_draw", record)
+    monkeypatch.setattr(epoch, "balanced_draw", record)
     train_ensemble(recipe, workers=1)
     assert Counter(optimisers)[0.01] == 3  # one per fold and stage, not one per epoch
     assert Counter(optimisers)[0.003] == 3

@@ -12,7 +12,7 @@ from sercache.errors import TrainingError
 from sercache.evaluation.metrics import macro_f1
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
-from sercache.training import loop
+from sercache.training import epoch
 from sercache.training.balance import class_weights
 from sercache.training.batches import FrameSource
 from sercache.training.context import open_run
@@ -96,7 +96,7 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(training, monk
 def test_class_weights_come_from_the_rows_that_are_learned_from(training, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        loop, "class_weights", lambda soft, *rest: seen.append(soft) or class_weights(soft, *rest)
+        epoch, "class_weights", lambda soft, *rest: seen.append(soft) or class_weights(soft, *rest)
     )
     one = training()
     one.run()
@@ -191,7 +191,7 @@ BOTH_STAGES = SETTINGS.model_dump() | {
 
 def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1(training, monkeypatch):
     scores = iter([0.5, 0.6, 0.4, 0.4, 0.3, 0.3])
-    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: next(scores))
+    monkeypatch.setattr(epoch, "macro_f1", lambda *arguments: next(scores))
     started_from = []
     begin = HeadTraining._begin_stage
 
@@ -210,7 +210,7 @@ def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1
 
 
 def test_of_equal_macro_f1_the_lower_stop_loss_wins(training, monkeypatch):
-    monkeypatch.setattr(loop, "macro_f1", lambda *arguments: 0.5)
+    monkeypatch.setattr(epoch, "macro_f1", lambda *arguments: 0.5)
     settings = SETTINGS.model_dump() | {"stage1": {"epochs": 8, "learning_rate": 0.3}}
     progress = training(TrainingRecipe(**settings)).run()
     losses = [row["stop_loss"] for row in progress.history]
@@ -224,7 +224,7 @@ def test_stage_2_has_no_class_weights(training, monkeypatch):
         seen.append(weights is not None)
         return objective_of(settings, weights)
 
-    monkeypatch.setattr(loop, "objective_of", record)
+    monkeypatch.setattr(epoch, "objective_of", record)
     stages = {"stage1": {"epochs": 1}, "stage2": {"epochs": 1}}
     training(TrainingRecipe(**(SETTINGS.model_dump() | stages))).run()
     assert seen == [True, False, False, False]  # training and stop rows of each stage

@@ -1,0 +1,70 @@
+"""The gradients of one step, added up over processes; and what a step has to say, without waiting for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sercache.finetuning.processes import Processes
+
+
+class Gradients:
+    """The gradients of all that is trained, in one flat buffer: one sum over all processes, one norm.
+
+    Args:
+        parameters: float32, on one device; their ``grad`` becomes a view of the buffer, and must stay so.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        sizes = [parameter.numel() for parameter in parameters]
+        # What processes tell each other beside gradients comes last, so that one sum does for both.
+        self._flat = torch.zeros(sum(sizes) + 2, device=parameters[0].device)
+        self._values = self._flat[:-2]
+        for parameter, own in zip(parameters, torch.split(self._values, sizes), strict=True):
+            parameter.grad = own.view_as(parameter)
+
+    def clear(self) -> None:
+        """Begin a step."""
+        self._flat.zero_()
+
+    def add_up(self, processes: Processes, told: Tensor) -> Tensor:
+        """Sum the gradients over all processes, and with them ``told`` ``(2,)``, whose sum is returned."""
+        self._flat[-2:] = told
+        if processes.count > 1:
+            self._flat.copy_(processes.add(self._flat))
+        return self._flat[-2:].clone()
+
+    def clip(self, most: float | None) -> None:
+        """Scale all gradients down so that their norm is at most ``most``; without waiting for the device."""
+        if most is not None:
+            self._values.mul_((most / (self._values.norm() + 1e-6)).clamp(max=1.0))
+
+
+class StepNews:
+    """Loss and wish to stop of each step, read one step late: then a GPU need not be waited for."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[Tensor, Any, int] | None = None
+
+    def exchange(self, told: Tensor, rows: int) -> list[tuple[float, float, int]]:
+        """Begin to read what a step of so many rows told, ``(2,)``; return what the step before it did."""
+        before = self.rest()
+        copied = None
+        if told.device.type == "cuda":
+            told = told.to("cpu", non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+        self._waiting = (told, copied, rows)
+        return before
+
+    def rest(self) -> list[tuple[float, float, int]]:
+        """Return ``(loss, wish to stop, rows)`` of the step that was not read yet, if there is one."""
+        if self._waiting is None:
+            return []
+        told, copied, rows = self._waiting
+        self._waiting = None
+        if copied is not None:
+            copied.synchronize()
+        loss, wants_stop = told.tolist()
+        return [(loss, wants_stop, rows)]

@@ -1,0 +1,70 @@
+"""One epoch of either stage: which rows it takes, what it minimises, and how it is scored."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sercache.evaluation.metrics import macro_f1, uar
+from sercache.heads.protocol import HeadOutput
+from sercache.recipe import TrainingRecipe
+from sercache.training.balance import class_weights
+from sercache.training.objective import Objective, Targets, objective_of
+from sercache.training.rows import LabelledRows
+from sercache.training.sampling import balanced_draw
+
+
+def rows_of_epoch(
+    rows: LabelledRows, ranks: NDArray[np.int64], stage: int, settings: TrainingRecipe
+) -> NDArray[np.int64]:
+    """Return the rows that have a target; in stage 2 a class-balanced draw of them, by their ranks.
+
+    Args:
+        rows: N to learn from.
+        ranks: ``(N,)`` each row's place in this epoch's random order.
+        stage: 1 or 2.
+        settings: of the member.
+    """
+    drawn = np.flatnonzero(rows.has_target)
+    if stage == 2:
+        consensus, num_classes = rows.consensus[drawn], rows.soft.shape[1]
+        drawn = drawn[balanced_draw(consensus, ranks[drawn], num_classes, settings.no_agreement_share)]
+    return drawn
+
+
+def objective_of_stage(
+    rows: LabelledRows, stage: int, settings: TrainingRecipe, device: torch.device
+) -> Objective:
+    """Return what a stage minimises: with class weights in stage 1, without them in stage 2."""
+    weights = None
+    if stage == 1 and settings.balance_exponent:
+        balanced = class_weights(
+            rows.soft, settings.balance_exponent, settings.class_weighting, **settings.class_weighting_options
+        )
+        weights = torch.from_numpy(balanced).to(device, torch.float32)
+    return objective_of(settings, weights)
+
+
+def targets_of_epoch(
+    rows: LabelledRows, settings: TrainingRecipe, generator: np.random.Generator, device: torch.device
+) -> Targets:
+    """Return an epoch's targets of all rows, on the device; with annotator dropout where it is set."""
+    share = settings.annotator_dropout
+    return (rows.without_some_raters(share, generator) if share else rows).targets(device)
+
+
+def scores_of_epoch(output: HeadOutput, rows: LabelledRows, settings: TrainingRecipe) -> dict[str, float]:
+    """Return ``stop_loss``, ``macro_f1`` and ``uar`` of an output, on the CPU, on the stop rows."""
+    labelled = rows.consensus >= 0
+    labels = rows.consensus[labelled]
+    predicted = output.logits.argmax(dim=1).numpy()[labelled]
+    num_classes = output.logits.shape[1]
+    return {
+        "stop_loss": objective_of(settings)(output, rows.targets(torch.device("cpu"))).item(),
+        "macro_f1": macro_f1(labels, predicted, num_classes),
+        "uar": uar(labels, predicted, num_classes),
+    }
+
+
+def rank_of_epoch(row: dict[str, float]) -> tuple[float, float]:
+    """Return what is highest of the best epoch: macro-F1, then the loss on the stop rows, turned round."""
+    return (row["macro_f1"], -row["stop_loss"])

@@ -1,0 +1,74 @@
+"""One fold's fine-tuning, for tests that look into it; also a script, which several processes can run."""
+
+import sys
+from pathlib import Path
+
+from sercache.events import ignore
+from sercache.finetuning import loop
+from sercache.finetuning.clips import Clips
+from sercache.finetuning.live import open_live_feature
+from sercache.finetuning.processes import Processes
+from sercache.recipe import FinetuningRecipe
+from sercache.training.batches import FrameSource
+from sercache.training.checkpoint import load_head, save_tensors
+from sercache.training.context import open_run
+from sercache.training.member import WEIGHTS_NAME, fold_rows
+
+
+def make_training(root, processes, member="fusion", features=("wavlm",), changes=None, member_changes=None,
+                  state_path=None, fold=0, **options):  # fmt: skip
+    """Return a :class:`Finetuning` of a run's member on one fold."""
+    context = open_run(root)
+    recipe = next(one for one in context.recipe.members if one.name == member)
+    settings: FinetuningRecipe = context.recipe.finetuning_with(changes or {})
+    live = {
+        recipe.features.index(name): open_live_feature(
+            name, context.recipe.features[name], context.feature_sets[name], context.corpus, settings,
+            str(processes.device), "float32", 1, ignore,
+        )
+        for name in features
+    }  # fmt: skip
+    rows = fold_rows(context, recipe, fold)
+    ids = sorted({*rows.fit, *rows.stop, *rows.predicted["out-of-fold"]})
+    source = FrameSource(context.sets_of(recipe), ids, processes.device, resident=False)
+    clips = Clips(source, live, settings.max_seconds, settings.micro_batch_seconds)
+    targets = context.rows_of(recipe)
+    head, _ = load_head(context.run.fold_folder(member, fold) / WEIGHTS_NAME)
+    return loop.Finetuning(
+        head,
+        (clips.select(rows.fit), targets.select(rows.fit)),
+        (clips.select(rows.stop), targets.select(rows.stop)),
+        settings,
+        context.recipe.training_of(recipe).model_copy(update=member_changes or {}),
+        processes,
+        seed=3,
+        stream_seed=4,
+        state_path=state_path or root / "state.safetensors",
+        **options,
+    )
+
+
+def train_and_keep(root, processes, output):
+    """Train two epochs and keep the weights and the last step's gradients of each, whichever is the best.
+
+    Slowly: Adam makes whole steps of what rounding leaves of gradients that are 0, such as those of keys'
+    biases.
+    """
+    rates = {"epochs": 1, "encoder_learning_rate": 1e-4, "head_learning_rate": 1e-4}
+    training = make_training(root, processes, changes={"stage1": rates, "stage2": rates})
+    judge = training._judge_epoch
+
+    def keep(train_loss):
+        if processes.is_first:
+            tensors = training._tensors() | {"gradients": training._gradients._values}
+            save_tensors(output / f"{len(training.progress.history)}.safetensors", tensors, {})
+        judge(train_loss)
+
+    training._judge_epoch = keep
+    training.run()
+
+
+if __name__ == "__main__":
+    together = Processes.join("cpu")
+    train_and_keep(Path(sys.argv[1]), together, Path(sys.argv[2]))
+    together.leave()
