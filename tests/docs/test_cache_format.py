@@ -118,10 +118,91 @@ def test_datasets_have_the_stated_types_and_shapes(tmp_path, layers):
         assert {name: (one.dtype.str, one.shape) for name, one in found.items()} == stated
         assert all(one.chunks is None and not one.is_virtual and not one.external for one in found.values())
         assert all(shard[name].attrs["dtype"] == b"bfloat16" for name in frames)
+        assert all(one.id.get_offset() % 64 == 0 for one in found.values())
+        assert [shard.attrs[name].dtype.kind for name in ("fingerprint", "provenance")] == ["S", "S"]
         assert shard["offsets"][:].tolist() == [0, 3, 3, 8]
         assert np.isnan(shard["spans"][0]).all()
         assert shard["spans"][1].tolist() == [0.5, 2.0]
         assert shard["source_hash"][0].tobytes().hex() == "0123456789abcdef" * 2
+
+
+def test_sercache_opens_what_was_written_by_the_specification(tmp_path):
+    described = {
+        "format_version": 1,
+        "encoder": "élan/vital",
+        "revision": "3",
+        "modality": "text",
+        "layers": ["layer-1", "last"],
+        "num_layers": 2,
+        "dim": 3,
+        "frame_rate_hz": None,
+        "sample_rate_hz": None,
+        "normalization": "none",
+        "library": "another 1.0",
+        "options": {"deep": True, "scale": 0.5},
+        "time_pool": 1,
+        "dtype": "float32",
+        "window_seconds": None,
+        "overlap_seconds": None,
+    }
+    canonical = json.dumps(described, sort_keys=True)
+    fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+    folder = tmp_path / f"lan-vital-{fingerprint[:12]}"
+    folder.mkdir()
+    stated = json.dumps(described | {"fingerprint": fingerprint})
+    (folder / "feature_set.json").write_text(stated, encoding="utf-8")
+    ids = ["one", "zwölf"]
+    frames = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("<f4")
+    offsets = [0, 2, 5]
+    path = folder / "shard-by-hand.h5"
+    with h5py.File(path, "w", userblock_size=512) as shard:
+        shard.attrs["format_version"] = 1
+        shard.attrs["fingerprint"] = np.bytes_(fingerprint)
+        shard.attrs["provenance"] = np.bytes_(canonical)
+        encoded = [one.encode() for one in ids]
+        columns = {
+            "ids": np.frombuffer(b"".join(encoded), "u1"),
+            "id_ends": np.cumsum([len(one) for one in encoded], dtype="<i8"),
+            "offsets": np.asarray(offsets, "<i8"),
+            "seconds": np.full(2, np.nan),
+            "spans": np.full((2, 2), np.nan),
+            "source_hash": np.zeros((2, 16), "u1"),
+            "source_bytes": np.asarray([4, 5], "<i8"),
+            "checksums": np.asarray(
+                [
+                    xxhash.xxh3_64_intdigest(b"".join(plane[first:last].tobytes() for plane in frames))
+                    for first, last in pairwise(offsets)
+                ],
+                "<u8",
+            ),
+        }
+        for name, column in columns.items():
+            shard[name] = column
+        for layer in described["layers"]:
+            plane = shard.create_dataset(f"frames/{layer}", (5, 3), "<f4")
+            plane.attrs["dtype"] = np.bytes_("float32")
+        shard.flush()
+        for layer, its in zip(described["layers"], frames, strict=True):
+            shard[f"frames/{layer}"][...] = its
+        position = min(shard[f"frames/{layer}"].id.get_offset() for layer in described["layers"])
+    content = bytearray(path.read_bytes())
+    covered = position - 512
+    digest = xxhash.xxh3_128_hexdigest(f"{len(content)} {covered}".encode() + content[512 : 512 + covered])
+    block = {
+        "format": "sercache shard 1",
+        "size_bytes": len(content),
+        "metadata_bytes": covered,
+        "xxh3_128": digest,
+    }
+    content[:512] = json.dumps(block).encode().ljust(511) + b"\n"
+    path.write_bytes(content)
+    opened = FeatureSet(folder)
+    assert list(opened.ids) == ids
+    for (first, last), utterance_id in zip(pairwise(offsets), ids, strict=True):
+        for layer, plane in zip(described["layers"], frames, strict=True):
+            np.testing.assert_array_equal(opened.frames(utterance_id, layer), plane[first:last])
+    opened.check(opened.places(ids))
+    assert list(read_feature_set(folder)) == ids
 
 
 def test_what_is_damaged_is_found(tmp_path):
