@@ -44,6 +44,14 @@ def test_no_page_names_a_resource_of_another_server(site):
         assert found is None, f"{path.name}: {found and found[0]}"
 
 
+@pytest.mark.parametrize(
+    "example", sorted((REPOSITORY / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem
+)
+def test_every_example_is_on_a_page(site, example):
+    docstring = example.read_text(encoding="utf-8").splitlines()[0].strip('"')
+    assert any(docstring in path.read_text(encoding="utf-8") for path in site.glob("*.html"))
+
+
 def test_the_reference_shows_docstrings_as_markdown(site):
     reference = (site / "reference.html").read_text(encoding="utf-8")
     assert 'id="sercache.cache.store.FeatureSet.frames"' in reference
