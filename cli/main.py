@@ -20,6 +20,7 @@ from . import (
     doctor,
     extract,
     probe,
+    report,
     stack,
     train_ensemble,
     transcribe,
@@ -40,6 +41,7 @@ app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
+app.command("report")(report.report)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)

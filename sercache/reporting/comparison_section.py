@@ -1,0 +1,192 @@
+"""Which meta-level is best: the forest plot and the whole table."""
+
+import math
+from typing import TYPE_CHECKING
+
+from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number, shown
+from sercache.reporting.drawing import ACCENT, INK, MUTED, Canvas
+from sercache.reporting.facts import Facts
+from sercache.reporting.wording import interval, p_value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH = 360
+_ROW_HEIGHT = 24
+
+
+def comparison_section(facts: Facts) -> Section:
+    """Show every stacker's score and its difference to the soft vote."""
+    metrics = facts.metrics
+    figures = [_forest(facts)]
+    if len(facts.stackers) > 1 and any(facts.minus_reference(name) for name in facts.stackers):
+        figures.append(_differences(facts))
+    blocks: list[Block] = [Figures(tuple(figures)), _table(facts)]
+    blocks += [Prose(sentence) for sentence in metrics["verdict"][1:]]
+    leaning = _leaning(facts)
+    if leaning:
+        blocks.append(leaning)
+    where = (
+        "held-out rows of the test split, by stackers fitted on out-of-fold rows"
+        if metrics["judged_on"] == "held-out"
+        else "every fold in turn, by stackers fitted on the other folds"
+    )
+    if metrics["repeats"] > 1:
+        where += f"; scores are means over {metrics['repeats']} assignments of speakers to folds"
+    return Section(
+        "comparison",
+        "Which meta-level",
+        f"{metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers, judged on {where}. "
+        "Intervals: 95 %, over speakers.",
+        blocks,
+    )
+
+
+def _forest(facts: Facts) -> Figure:
+    names = facts.stackers
+    scores = {name: facts.score(name) for name in (*names, *facts.baselines)}
+    best = names[0]
+    title = "Macro-F1"
+    lines = ", ".join(f"{name} at {scores[name].value:.3f}" for name in facts.baselines)
+    description = (
+        f"One point and 95 % interval per meta-level, best first: from {best} {interval(scores[best])} to "
+        f"{names[-1]} {interval(scores[names[-1]])}. Recommended: {facts.choice}."
+        + (f" Vertical lines: {lines}." if lines else "")
+    )
+    with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
+        axes = canvas.axes
+        for place, name in enumerate(names):
+            _point(axes, scores[name], place, is_chosen=name == facts.choice)
+        for name in facts.baselines:
+            axes.axvline(scores[name].value, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+            axes.annotate(
+                name,
+                (scores[name].value, -0.75),
+                xytext=(3, 0),
+                textcoords="offset points",
+                color=MUTED,
+                fontsize=9,
+                va="center",
+            )
+        _name_rows(axes, names, facts.choice)
+        axes.set_ylim(len(names) - 0.5, -1.15)
+    numbers = Table(
+        f"{title} of every meta-level",
+        ("meta-level", "macro-F1", "low", "high"),
+        tuple(
+            (Cell(name), number(one.value), number(one.low), number(one.high)) for name, one in scores.items()
+        ),
+    )
+    return Figure(canvas.svg(title, description), title, description, numbers)
+
+
+def _differences(facts: Facts) -> Figure:
+    names = [name for name in facts.stackers if facts.minus_reference(name) is not None]
+    found = {name: facts.minus_reference(name) for name in names}
+    differences = {name: one for name, one in found.items() if one is not None}
+    corrected = {name: _corrected(facts, name) for name in names}
+    above = [name for name in names if differences[name].low > 0]
+    below = [name for name in names if differences[name].high < 0]
+    title = "Macro-F1 minus the soft vote's"
+    description = (
+        "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
+        f"{', '.join(above) or 'none'}. Wholly below: {', '.join(below) or 'none'}."
+    )
+    with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
+        axes = canvas.axes
+        axes.axvline(0, color=INK, linewidth=1)
+        for place, name in enumerate(names):
+            _point(axes, differences[name], place, is_chosen=name == facts.choice)
+        _name_rows(axes, names, facts.choice)
+        axes.set_ylim(len(names) - 0.5, -1.15)
+    numbers = Table(
+        f"{title}; p is Holm-corrected",
+        ("meta-level", "difference", "low", "high", "p"),
+        tuple(
+            (
+                Cell(name),
+                number(one.value, sign="+"),
+                number(one.low, sign="+"),
+                number(one.high, sign="+"),
+                p_value(corrected[name]),
+            )
+            for name, one in differences.items()
+        ),
+    )
+    return Figure(canvas.svg(title, description), title, description, numbers)
+
+
+def _point(axes: "Axes", scored: Estimate | Difference, place: int, *, is_chosen: bool) -> None:
+    colour = ACCENT if is_chosen else INK
+    if not math.isnan(scored.low):
+        axes.plot([scored.low, scored.high], [place, place], color=colour, linewidth=1.6)
+    axes.plot([scored.value], [place], "o", color=colour, markersize=6.5 if is_chosen else 5)
+
+
+def _name_rows(axes: "Axes", names: tuple[str, ...] | list[str], choice: str) -> None:
+    axes.set_yticks(range(len(names)), [shown(name, 22) for name in names])
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    for name, text in zip(names, axes.get_yticklabels(), strict=True):
+        text.set_color(ACCENT if name == choice else INK)
+        text.set_fontweight("bold" if name == choice else 400)
+
+
+def _table(facts: Facts) -> Table:
+    decimals = {"uar": 3, "weighted_f1": 3} | {f"ccc:{name}": 3 for name in facts.attributes}
+    decimals |= {"log_loss": 3, "jsd": 3, "ece": 3, "brier": 3}
+    names = {"uar": "UAR", "weighted_f1": "weighted F1", "log_loss": "log-loss", "jsd": "JSD", "ece": "ECE"}
+    names |= {"brier": "Brier"} | {f"ccc:{name}": f"CCC {name}" for name in facts.attributes}
+    header = ("meta-level", "macro-F1", *(names[name] for name in decimals))
+    header += ("minus soft vote", "p (Holm)", "leak gap", "fit s", "predict s")
+
+    def row(name: str) -> tuple[Cell, ...]:
+        own = facts.metrics["rows"][name]
+        difference = facts.minus_reference(name)
+        score = facts.score(name)
+        tone = "strong" if name == facts.choice else "dim" if own["is_baseline"] else ""
+        return (
+            Cell(name, tone=tone),
+            Cell(interval(score), score.value, is_number=True, tone=tone),
+            *(number(facts.score(name, key).value, places) for key, places in decimals.items()),
+            Cell("", is_number=True)
+            if difference is None
+            else Cell(interval(difference, "+"), difference.value, is_number=True),
+            p_value(_corrected(facts, name)),
+            number(own["leak_gap"], 2, "+"),
+            number(own["fit_seconds"], 2),
+            number(own["predict_seconds"], 2),
+        )
+
+    return Table(
+        "All scores. Log-loss (nats) and JSD (bits) are against the votes, ECE and Brier score against the "
+        "consensus class; of these four less is better. Leak gap: macro-F1 on the rows fitted on, minus "
+        "macro-F1 here.",
+        header,
+        tuple(row(name) for name in (*facts.stackers, *facts.baselines)),
+    )
+
+
+def _leaning(facts: Facts) -> Table | None:
+    """Show on which members the stackers lean that do not treat them all alike."""
+    shares = {name: facts.metrics["rows"][name]["shares"] for name in facts.stackers}
+    shares = {name: one for name, one in shares.items() if one and len(set(one.values())) > 1}
+    if not shares:
+        return None
+    members = facts.metrics["members"]
+    return Table(
+        "How much each member counts, in per cent: its weight, or its share of the stacker's Shapley values.",
+        ("member", *shares),
+        tuple(
+            (Cell(member), *(number(100 * one.get(member, 0.0), 1) for one in shares.values()))
+            for member in members
+        ),
+    )
+
+
+def _corrected(facts: Facts, name: str) -> float:
+    found = facts.metrics["rows"][name]["p_to_soft_vote"]
+    return math.nan if found is None else float(found)
+
+
