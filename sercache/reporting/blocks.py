@@ -42,6 +42,7 @@ def number(value: float | None, decimals: int = 3, sign: str = "", *, tone: str 
     """Return a cell of a number; empty where it is not known."""
     if value is None or math.isnan(value):
         return Cell("", is_number=True)
+    value = round(value, decimals) + 0.0  # no minus before a zero
     return Cell(f"{value:{sign}.{decimals}f}", value, is_number=True, tone=tone)
 
 
@@ -226,6 +227,7 @@ class Clip:
         facts: short words about it: speaker, truth, prediction.
         text: what is said; empty where nobody knows.
         bars: of the classes.
+        is_wrong: whether the meta-level is.
         audio: where it plays from; None where the recording is not at hand.
     """
 
@@ -233,6 +235,7 @@ class Clip:
     facts: tuple[str, ...]
     text: str
     bars: tuple[Bar, ...]
+    is_wrong: bool
     audio: str | None
 
 
@@ -283,6 +286,7 @@ class Page:
         title: of the page.
         subtitle: what it is about, in a line.
         headlines: what matters, in plain words.
+        verdict: how sure that is, in a sentence or two.
         cautions: what to beware of.
         sections: the parts.
         footer: who made it.
@@ -291,6 +295,7 @@ class Page:
     title: str
     subtitle: str
     headlines: tuple[Headline, ...]
+    verdict: tuple[str, ...]
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
     footer: str

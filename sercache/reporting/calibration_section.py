@@ -29,7 +29,7 @@ def calibration_section(facts: Facts) -> Section | None:
     ece = facts.score(facts.choice, "ece")
     return Section(
         "calibration",
-        "Do probabilities mean what they say",
+        "Calibration",
         f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as it says; "
         f"below it the meta-level is too sure of itself. Bins with fewer than {_FEW} rows are pale; the bars "
         "show how many rows there are.",
@@ -76,8 +76,8 @@ def _reliability(facts: Facts, judged: Judged, stacker: str) -> Figure:
         axes.plot(mean[there], right[there], color=colour, linewidth=1.4)
         many = there[rows[there] >= _FEW]
         few = there[rows[there] < _FEW]
-        axes.plot(mean[many], right[many], "o", color=colour, markersize=4.5)
-        axes.plot(mean[few], right[few], "o", color=colour, markersize=4.5, alpha=0.3)
+        axes.plot(mean[many], right[many], "o", color=colour, markersize=4.5, clip_on=False)
+        axes.plot(mean[few], right[few], "o", color=colour, markersize=4.5, alpha=0.3, clip_on=False)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_xlabel("confidence")
         axes.set_ylabel("right")

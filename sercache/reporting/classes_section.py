@@ -41,7 +41,7 @@ def classes_section(facts: Facts) -> Section:
         if others:
             heats = Heats(tuple(confusion_heat(facts, judged, name) for name in others))
             blocks.append(Folded(f"The other {len(others)} meta-levels", (heats,)))
-    return Section("classes", "Class by class", lead, blocks)
+    return Section("classes", "Classes", lead, blocks)
 
 
 def _lead(facts: Facts) -> str:

@@ -12,11 +12,12 @@ import numpy as np
 
 from sercache.audio import load_audio
 from sercache.errors import AudioError
-from sercache.reporting.blocks import Bar, Block, Clip, Clips, Prose, Section, shown
+from sercache.reporting.blocks import Bar, Block, Clip, Clips, Folded, Prose, Section, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.subgroups_section import vote_entropy
 
 MOST_CLIPS = 20
+_SHOWN_CLIPS = 6
 _LONGEST_TEXT = 300
 _EMBEDDED_RATE_HZ = 16000
 _EMBEDDED_SECONDS = 15.0
@@ -97,7 +98,10 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
     ):
         if rows:
             clips = tuple(_clip(facts, judged, row, links.of) for row in rows)
-            blocks.append(Clips(title, clips))
+            blocks.append(Clips(title, clips[:_SHOWN_CLIPS]))
+            if len(clips) > _SHOWN_CLIPS:
+                rest = Clips("", clips[_SHOWN_CLIPS:])
+                blocks.append(Folded(f"{len(clips) - _SHOWN_CLIPS} more", (rest,)))
             if not any(clip.audio for clip in clips):
                 blocks.append(Prose("The recordings are not at hand: there is nothing to play.", is_note=True))
     if not blocks:
@@ -107,7 +111,7 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
     share = f" ({errors / count:.0%})" if count else ""
     return Section(
         "clips",
-        "Clips to listen to",
+        "Clips",
         f"{facts.choice} is wrong on {errors:,} of {count:,} rows{share}. The upper bar of a class is its "
         "share of the votes, the lower one its probability.",
         blocks,
@@ -147,5 +151,6 @@ def _clip(facts: Facts, judged: Judged, row: int, audio_of: Callable[[Judged, in
         tuple(found),
         shown(utterance.text or "", _LONGEST_TEXT),
         tuple(bars),
+        best != label >= 0,
         audio_of(judged, row),
     )

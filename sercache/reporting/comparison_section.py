@@ -36,7 +36,7 @@ def comparison_section(facts: Facts) -> Section:
         where += f"; scores are means over {metrics['repeats']} assignments of speakers to folds"
     return Section(
         "comparison",
-        "Which meta-level",
+        "Meta-levels",
         f"{metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers, judged on {where}. "
         "Intervals: 95 %, over speakers.",
         blocks,
@@ -48,29 +48,17 @@ def _forest(facts: Facts) -> Figure:
     scores = {name: facts.score(name) for name in (*names, *facts.baselines)}
     best = names[0]
     title = "Macro-F1"
-    lines = ", ".join(f"{name} at {scores[name].value:.3f}" for name in facts.baselines)
+    guessing = ", ".join(f"{name} {scores[name].value:.3f}" for name in facts.baselines)
     description = (
         f"One point and 95 % interval per meta-level, best first: from {best} {interval(scores[best])} to "
         f"{names[-1]} {interval(scores[names[-1]])}. Recommended: {facts.choice}."
-        + (f" Vertical lines: {lines}." if lines else "")
+        + (f" Guessing: {guessing}." if guessing else "")
     )
     with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
         axes = canvas.axes
         for place, name in enumerate(names):
             _point(axes, scores[name], place, is_chosen=name == facts.choice)
-        for name in facts.baselines:
-            axes.axvline(scores[name].value, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-            axes.annotate(
-                name,
-                (scores[name].value, -0.75),
-                xytext=(3, 0),
-                textcoords="offset points",
-                color=MUTED,
-                fontsize=9,
-                va="center",
-            )
         _name_rows(axes, names, facts.choice)
-        axes.set_ylim(len(names) - 0.5, -1.15)
     numbers = Table(
         f"{title} of every meta-level",
         ("meta-level", "macro-F1", "low", "high"),
@@ -78,16 +66,16 @@ def _forest(facts: Facts) -> Figure:
             (Cell(name), number(one.value), number(one.low), number(one.high)) for name, one in scores.items()
         ),
     )
-    return Figure(canvas.svg(title, description), title, description, numbers)
+    caption = f"guessing: {guessing}" if guessing else ""
+    return Figure(canvas.svg(title, description), title, description, numbers, caption)
 
 
 def _differences(facts: Facts) -> Figure:
-    names = [name for name in facts.stackers if facts.minus_reference(name) is not None]
+    names = facts.stackers
     found = {name: facts.minus_reference(name) for name in names}
     differences = {name: one for name, one in found.items() if one is not None}
-    corrected = {name: _corrected(facts, name) for name in names}
-    above = [name for name in names if differences[name].low > 0]
-    below = [name for name in names if differences[name].high < 0]
+    above = [name for name, one in differences.items() if one.low > 0]
+    below = [name for name, one in differences.items() if one.high < 0]
     title = "Macro-F1 minus the soft vote's"
     description = (
         "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
@@ -95,11 +83,11 @@ def _differences(facts: Facts) -> Figure:
     )
     with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
         axes = canvas.axes
-        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=MUTED, linewidth=1)
         for place, name in enumerate(names):
-            _point(axes, differences[name], place, is_chosen=name == facts.choice)
+            if name in differences:
+                _point(axes, differences[name], place, is_chosen=name == facts.choice)
         _name_rows(axes, names, facts.choice)
-        axes.set_ylim(len(names) - 0.5, -1.15)
     numbers = Table(
         f"{title}; p is Holm-corrected",
         ("meta-level", "difference", "low", "high", "p"),
@@ -109,7 +97,7 @@ def _differences(facts: Facts) -> Figure:
                 number(one.value, sign="+"),
                 number(one.low, sign="+"),
                 number(one.high, sign="+"),
-                p_value(corrected[name]),
+                p_value(_corrected(facts, name)),
             )
             for name, one in differences.items()
         ),
@@ -124,8 +112,9 @@ def _point(axes: "Axes", scored: Estimate | Difference, place: int, *, is_chosen
     axes.plot([scored.value], [place], "o", color=colour, markersize=6.5 if is_chosen else 5)
 
 
-def _name_rows(axes: "Axes", names: tuple[str, ...] | list[str], choice: str) -> None:
+def _name_rows(axes: "Axes", names: tuple[str, ...], choice: str) -> None:
     axes.set_yticks(range(len(names)), [shown(name, 22) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.6)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     for name, text in zip(names, axes.get_yticklabels(), strict=True):

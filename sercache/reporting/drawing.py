@@ -35,6 +35,8 @@ _REFERRED = ("path", "clipPath", "rect")
 """Elements that others refer to by their id."""
 
 _LONGEST_WORDS = 2000
+_LARGEST = 1.2
+"""How far a drawing grows where there is room: its text stays about as large as the page's."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
@@ -164,6 +166,7 @@ def _inline(drawn: str, title: str, description: str) -> str:
         "viewBox": view,
         "width": width,
         "height": height,
+        "style": f"max-width: {_LARGEST * float(width):.0f}px",
         "role": "img",
         "aria-labelledby": f"{digest}-t {digest}-d",
     }

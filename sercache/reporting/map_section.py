@@ -63,7 +63,7 @@ def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldSt
             if (own_rows := np.asarray([one == name for one in classes])).any()
         ),
     )
-    title = "Map of the utterances"
+    title = "Map"
     caption = " ".join(
         part
         for part in (

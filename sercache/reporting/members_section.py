@@ -43,7 +43,7 @@ def members_section(facts: Facts) -> Section | None:
         )
     )
     blocks: list[Block] = [heats, _table(judged, apart)]
-    return Section("members", "How different the members are", lead, blocks)
+    return Section("members", "Members", lead, blocks)
 
 
 def disagreement(judged: Judged) -> Floats:

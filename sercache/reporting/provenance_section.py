@@ -38,18 +38,18 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
     if versions:
         pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     blocks: list[Block] = [Pairs(tuple(pairs))]
-    if summary is not None:
-        blocks.append(_classes_table(facts, summary))
     if sets:
         blocks.append(_features_table(sets))
     blocks.append(_stages_table(facts, sets))
+    if summary is not None:
+        blocks.append(Folded("Judged rows by class", (_classes_table(facts, summary),)))
     if facts.recipe is not None:
-        blocks.append(_members_table(facts))
+        blocks.append(Folded("Members", (_members_table(facts),)))
         blocks.append(Folded("The resolved recipe", (Source("recipe.yaml", dump_recipe(facts.recipe)),)))
     members = len(facts.metrics["members"])
     return Section(
         "run",
-        "What was run",
+        "Run",
         f"{members} member{'s' if members > 1 else ''}, "
         + (f"{len(sets)} feature set{'s' if len(sets) != 1 else ''}, " if facts.recipe is not None else "made by other systems, ")
         + f"{len(facts.stackers)} meta-levels.",

@@ -65,17 +65,17 @@ def make_page(
     sets = feature_sets(facts)
     failures = failures_of(sets)
     makers = (
+        lambda: provenance_section(facts, sets),
         lambda: comparison_section(facts),
         lambda: classes_section(facts),
-        lambda: subgroups_section(facts, found),
         lambda: calibration_section(facts),
         lambda: attributes_section(facts),
-        lambda: clips_section(facts, links),
-        lambda: map_section(facts, listener, should_stop),
-        lambda: members_section(facts),
-        lambda: sizes_section(facts),
         lambda: training_section(facts),
-        lambda: provenance_section(facts, sets),
+        lambda: sizes_section(facts),
+        lambda: members_section(facts),
+        lambda: subgroups_section(facts, found),
+        lambda: map_section(facts, listener, should_stop),
+        lambda: clips_section(facts, links),
         lambda: troubles_section(facts, failures),
     )
     sections: list[Section] = []
@@ -91,6 +91,7 @@ def make_page(
         title=shown(run.root.resolve().name, 60),
         subtitle=_subtitle(facts),
         headlines=headlines(facts, found),
+        verdict=tuple(facts.metrics["verdict"][:1]),
         cautions=cautions(facts, found, failures),
         sections=tuple(sections),
         footer=f"Made by sercache {__version__}. One file, no network.",

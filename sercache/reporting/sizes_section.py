@@ -29,7 +29,7 @@ def sizes_section(facts: Facts) -> Section | None:
         blocks.append(_without(curves["without"]))
     verdict = curves["verdict"]
     blocks += [Prose(sentence) for sentence in verdict[1:]]
-    return Section("sizes", "How many members", verdict[0] if verdict else "", blocks)
+    return Section("sizes", "Ensemble size", verdict[0] if verdict else "", blocks)
 
 
 def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:

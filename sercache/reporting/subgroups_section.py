@@ -97,7 +97,7 @@ def subgroups_section(facts: Facts, found: Sequence[Grouping]) -> Section | None
             blocks += [_table(ends, overall, caption), Folded(f"All {len(one.groups)} speakers", (table,))]
         else:
             blocks.append(table)
-    return Section("groups", "For whom it works", lead, blocks)
+    return Section("groups", "Groups", lead, blocks)
 
 
 def _table(one: Grouping, overall: Estimate, caption: str = "") -> Table:

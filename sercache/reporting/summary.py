@@ -22,12 +22,9 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     metrics, choice = facts.metrics, facts.choice
     score = facts.score(choice)
     beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
-    beside += [f"{name} {facts.score(name).value:.3f}" for name in facts.baselines]
-    sentence, *_ = metrics["verdict"]
     answers = [
         Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice)),
-        Headline("How good", interval(score), f"macro-F1; {', '.join(beside)}"),
-        Headline("How sure", f"{metrics['speakers']:,} speakers, {metrics['judged_rows']:,} rows", sentence),
+        Headline("How good", interval(score), f"macro-F1 on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; {', '.join(beside)}."),
     ]
     classes = {name: facts.score(choice, f"f1:{name}").value for name in facts.classes}
     classes = {name: value for name, value in classes.items() if not math.isnan(value)}
@@ -40,7 +37,7 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
             Headline(
                 "Weakest at",
                 f"{shown(worst)}, F1 {classes[worst]:.3f}",
-                f"Worst groups: {'; '.join(groups)}." if groups else "",
+                f"Groups: {'; '.join(groups)}." if groups else "",
             )
         )
     cost = _cost(facts)

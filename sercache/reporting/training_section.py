@@ -77,12 +77,12 @@ def training_section(facts: Facts) -> Section | None:
     ]
     total = sum(fold.seconds for found in histories.values() for fold in found)
     lead = (
-        f"{sum(map(len, histories.values()))} trainings of {len(histories)} members, {duration(total)} in all. "
+        f"{sum(map(len, histories.values()))} trainings of {len(histories)} members, {duration(total)} of training. "
         "A line per fold: macro-F1 on the rows that stop the training; the point is the epoch that was kept."
     )
     if last:
         lead += f" {len(last)} of them were best in their last epoch: more epochs may help."
-    return Section("training", "How the members learned", lead, blocks)
+    return Section("training", "Training", lead, blocks)
 
 
 def _best(fold: FoldHistory) -> int:

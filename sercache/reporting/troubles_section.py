@@ -48,4 +48,4 @@ def troubles_section(facts: Facts, failures: Mapping[str, list[Failure]]) -> Sec
     lead = "Nothing failed, and nothing was odd."
     if every or facts.warnings:
         lead = f"{len(every):,} utterances lack features; {len(facts.warnings)} warnings."
-    return Section("troubles", "Failures and warnings", lead, blocks)
+    return Section("troubles", "Warnings", lead, blocks)

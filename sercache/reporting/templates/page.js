@@ -64,7 +64,7 @@ for (const map of document.querySelectorAll(".map")) {
     ArrowUp: (dx, dy) => dy < 0 && Math.abs(dx) <= -dy,
     ArrowDown: (dx, dy) => dy > 0 && Math.abs(dx) <= dy,
   };
-  svg.addEventListener("focus", () => { if (current < 0) choose(nearest(300, 200, () => true)[0]); });
+  svg.addEventListener("focus", () => { if (current < 0) choose(nearest(300, 240, () => true)[0]); });
   svg.addEventListener("keydown", (event) => {
     const isWanted = directions[event.key];
     if (!isWanted || current < 0) return;
