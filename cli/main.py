@@ -15,6 +15,7 @@ from . import (
     audit,
     bench,
     cache,
+    compare,
     corpus,
     demo,
     doctor,
@@ -42,6 +43,7 @@ app.command("extract")(extract.extract)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)

@@ -7,7 +7,9 @@ import typer
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that sercache stack has finished.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder that sercache stack has finished.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the page goes; else RUN/report.html.")
     ] = None,
@@ -15,7 +17,7 @@ def report(
         bool,
         typer.Option(
             "--embed-audio",
-            help="Put the listed clips' sound into the page; mind the corpus's licence before you pass it on.",
+            help="Put the listed clips' sound into the page; mind the corpus's licence when you pass it on.",
         ),
     ] = False,
 ) -> None:
@@ -42,7 +44,7 @@ def report(
 
 
 def report_after_stacking(run: Path) -> Path | None:
-    """Write a run's report; where that cannot be done, say why in a line: the run is finished all the same."""
+    """Write a run's report; where that cannot be done, say why in a line: the run is finished anyway."""
     from sercache.errors import Interrupted, SercacheError
     from sercache.interrupts import stop_flag
     from sercache.reporting.report import write_report

@@ -55,7 +55,8 @@ def stack(
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first, with 95 % intervals over speakers, and what it allows one to say.
-    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not done again.
+    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
+    done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
     class or one called Prediction. Rows of the test split are judged on, those of the development split are

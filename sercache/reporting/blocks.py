@@ -115,8 +115,8 @@ class Heat:
         corner: what rows and columns are.
         columns: names.
         names: of the rows.
-        cells: for each row and column ``(share, text, small)``: depth of the colour from 0 to 1, what the cell
-            says, and what it says below that in small print.
+        cells: for each row and column ``(share, text, small)``: depth of the colour from 0 to 1, what the
+            cell says, and what it says below that in small print.
         note: below the title.
     """
 

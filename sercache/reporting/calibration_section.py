@@ -30,15 +30,15 @@ def calibration_section(facts: Facts) -> Section | None:
     return Section(
         "calibration",
         "Calibration",
-        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as it says; "
-        f"below it the meta-level is too sure of itself. Bins with fewer than {_FEW} rows are pale; the bars "
+        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as it "
+        f"says; below it the meta-level is too sure of itself. Bins with fewer than {_FEW} rows are pale; the bars "
         "show how many rows there are.",
         blocks,
     )
 
 
 def reliability_bins(judged: Judged, stacker: str, bins: int = BINS) -> tuple[Floats, Floats, Floats]:
-    """Return mean confidence, share that is right, and rows of each bin of the confidence, ``(bins,)`` each."""
+    """Return mean confidence, share that is right, and rows of each bin of confidence, ``(bins,)`` each."""
     known = judged.known
     probabilities = judged.probabilities(stacker)[known]
     confidence = probabilities.max(axis=1)
@@ -54,12 +54,15 @@ def _reliability(facts: Facts, judged: Judged, stacker: str) -> Figure:
     mean, right, rows = reliability_bins(judged, stacker)
     ece = facts.score(stacker, "ece")
     there = np.flatnonzero(rows > 0)
-    gap = float(((mean - right) * rows)[there].sum() / rows.sum())
-    tendency = "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as right"
+    sure, correct = (float((one * rows)[there].sum() / rows.sum()) for one in (mean, right))
+    gap = sure - correct
+    tendency = (
+        "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as right"
+    )
     title = stacker
     description = (
         f"Reliability of {stacker}: ECE {interval(ece)}; on the whole it is {tendency}: mean confidence "
-        f"{(mean * rows)[there].sum() / rows.sum():.2f}, right {(right * rows)[there].sum() / rows.sum():.2f}."
+        f"{sure:.2f}, right {correct:.2f}."
     )
     colour = ACCENT if stacker == facts.choice else INK
     with Canvas(_SIDE, _SIDE) as canvas:

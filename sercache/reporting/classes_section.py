@@ -101,7 +101,10 @@ def _f1_figure(facts: Facts) -> Figure:
         tuple(
             (
                 Cell(shown(name, 60)),
-                *(Cell(interval(scores[one, name]), scores[one, name].value, is_number=True) for one in names),
+                *(
+                    Cell(interval(scores[one, name]), scores[one, name].value, is_number=True)
+                    for one in names
+                ),
             )
             for name in facts.classes
         ),
@@ -125,7 +128,9 @@ def confusion_heat(facts: Facts, judged: Judged, stacker: str) -> Heat:
         )
     )
     score = float(macro_f1_of_confusion(counts))
-    return Heat(stacker, "true \\ said", names, names, cells, f"macro-F1 {score:.3f} on {int(counts.sum()):,} rows")
+    return Heat(
+        stacker, "true \\ said", names, names, cells, f"macro-F1 {score:.3f} on {int(counts.sum()):,} rows"
+    )
 
 
 def confusion_of(judged: Judged, stacker: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -134,5 +139,3 @@ def confusion_of(judged: Judged, stacker: str) -> np.ndarray[tuple[int, ...], np
     return confusion(
         judged.rows.labels[known], judged.decisions(stacker)[known], len(judged.rows.inputs.classes)
     )
-
-

@@ -103,7 +103,9 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
                 rest = Clips("", clips[_SHOWN_CLIPS:])
                 blocks.append(Folded(f"{len(clips) - _SHOWN_CLIPS} more", (rest,)))
             if not any(clip.audio for clip in clips):
-                blocks.append(Prose("The recordings are not at hand: there is nothing to play.", is_note=True))
+                blocks.append(
+                    Prose("The recordings are not at hand: there is nothing to play.", is_note=True)
+                )
     if not blocks:
         return None
     count = len(judged.known)

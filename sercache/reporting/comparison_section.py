@@ -1,19 +1,11 @@
 """Which meta-level is best: the forest plot and the whole table."""
 
 import math
-from typing import TYPE_CHECKING
 
-from sercache.evaluation.bootstrap import Difference, Estimate
-from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number, shown
-from sercache.reporting.drawing import ACCENT, INK, MUTED, Canvas
+from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
 from sercache.reporting.facts import Facts
+from sercache.reporting.forest import forest
 from sercache.reporting.wording import interval, p_value
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_WIDTH = 360
-_ROW_HEIGHT = 24
 
 
 def comparison_section(facts: Facts) -> Section:
@@ -54,11 +46,7 @@ def _forest(facts: Facts) -> Figure:
         f"{names[-1]} {interval(scores[names[-1]])}. Recommended: {facts.choice}."
         + (f" Guessing: {guessing}." if guessing else "")
     )
-    with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
-        axes = canvas.axes
-        for place, name in enumerate(names):
-            _point(axes, scores[name], place, is_chosen=name == facts.choice)
-        _name_rows(axes, names, facts.choice)
+    svg = forest(names, scores, title, description, accented=facts.choice)
     numbers = Table(
         f"{title} of every meta-level",
         ("meta-level", "macro-F1", "low", "high"),
@@ -67,7 +55,7 @@ def _forest(facts: Facts) -> Figure:
         ),
     )
     caption = f"guessing: {guessing}" if guessing else ""
-    return Figure(canvas.svg(title, description), title, description, numbers, caption)
+    return Figure(svg, title, description, numbers, caption)
 
 
 def _differences(facts: Facts) -> Figure:
@@ -81,13 +69,7 @@ def _differences(facts: Facts) -> Figure:
         "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
         f"{', '.join(above) or 'none'}. Wholly below: {', '.join(below) or 'none'}."
     )
-    with Canvas(_WIDTH, 46 + _ROW_HEIGHT * len(names)) as canvas:
-        axes = canvas.axes
-        axes.axvline(0, color=MUTED, linewidth=1)
-        for place, name in enumerate(names):
-            if name in differences:
-                _point(axes, differences[name], place, is_chosen=name == facts.choice)
-        _name_rows(axes, names, facts.choice)
+    svg = forest(names, differences, title, description, accented=facts.choice, has_zero=True)
     numbers = Table(
         f"{title}; p is Holm-corrected",
         ("meta-level", "difference", "low", "high", "p"),
@@ -102,24 +84,7 @@ def _differences(facts: Facts) -> Figure:
             for name, one in differences.items()
         ),
     )
-    return Figure(canvas.svg(title, description), title, description, numbers)
-
-
-def _point(axes: "Axes", scored: Estimate | Difference, place: int, *, is_chosen: bool) -> None:
-    colour = ACCENT if is_chosen else INK
-    if not math.isnan(scored.low):
-        axes.plot([scored.low, scored.high], [place, place], color=colour, linewidth=1.6)
-    axes.plot([scored.value], [place], "o", color=colour, markersize=6.5 if is_chosen else 5)
-
-
-def _name_rows(axes: "Axes", names: tuple[str, ...], choice: str) -> None:
-    axes.set_yticks(range(len(names)), [shown(name, 22) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.6)
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
-    for name, text in zip(names, axes.get_yticklabels(), strict=True):
-        text.set_color(ACCENT if name == choice else INK)
-        text.set_fontweight("bold" if name == choice else 400)
+    return Figure(svg, title, description, numbers)
 
 
 def _table(facts: Facts) -> Table:
@@ -177,5 +142,3 @@ def _leaning(facts: Facts) -> Table | None:
 def _corrected(facts: Facts, name: str) -> float:
     found = facts.metrics["rows"][name]["p_to_soft_vote"]
     return math.nan if found is None else float(found)
-
-

@@ -16,7 +16,6 @@ from sercache.reporting.blocks import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 INK, MUTED, GRID, ACCENT, PAPER = (f"#0a0b0{digit}" for digit in range(1, 6))
 SERIES = tuple(f"#0a0c0{digit}" for digit in range(8))

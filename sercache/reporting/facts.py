@@ -198,7 +198,9 @@ def read_judged(
         rows = load_rows(run, allow_in_sample=True, listener=listener)
         seed, samples = recipe.seed, recipe.stacking.bootstrap_samples
     judged = make_plan(rows).judged
-    stale = f"{run.root}: corpus or members have changed since they were stacked; sercache stack does it again"
+    stale = (
+        f"{run.root}: corpus or members have changed since they were stacked; sercache stack does it again"
+    )
     if judged.inputs.classes != tuple(metrics["classes"]) or len(judged) != metrics["judged_rows"]:
         raise ReportError(stale)
     predictions = {}

@@ -43,7 +43,11 @@ def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldSt
         MapPoint(float(x), float(y), _label(judged, row, classes[place]), tuple(one[place] for one in own))
         for place, ((x, y), row) in enumerate(zip(places, chosen.tolist(), strict=True))
     )
-    drawn = f"{len(points):,} of {len(judged.rows):,} rows, drawn at random" if len(points) < len(judged.rows) else ""
+    drawn = (
+        f"{len(points):,} of {len(judged.rows):,} rows, drawn at random"
+        if len(points) < len(judged.rows)
+        else ""
+    )
     description = (
         f"{len(points):,} utterances placed by {method} of {source}; near ones are alike. "
         f"Neighbours of the same class: {_neighbours_alike(places, classes):.0%} (by chance "
@@ -154,7 +158,9 @@ def _colouring(name: str, groups: Sequence[str]) -> Colouring:
     """Return the legend: the largest groups have colours, the rest is grey."""
     sizes = Counter(groups)
     rest = {"no consensus", ""}
-    ranked = [one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if one not in rest]
+    ranked = [
+        one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if one not in rest
+    ]
     if name == "right or wrong":
         ranked = [one for one in ("right", "wrong") if one in sizes]
     named = ranked[:_COLOURS]

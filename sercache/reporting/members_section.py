@@ -31,7 +31,14 @@ def members_section(facts: Facts) -> Section | None:
     top = max(float(apart.max()), 0.01)
     heats = Heats(
         (
-            _heat("Disagreement", "Rows that two members decide differently, in per cent.", members, apart, order, top),
+            _heat(
+                "Disagreement",
+                "Rows that two members decide differently, in per cent.",
+                members,
+                apart,
+                order,
+                top,
+            ),
             _heat(
                 "Correlation",
                 "Of the probability that two members give the true class, times 100.",
@@ -108,8 +115,8 @@ def _table(judged: Judged, apart: Floats) -> Table:
         )
 
     return Table(
-        "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: rows "
-        "that only this member decides rightly.",
+        "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: "
+        "rows that only this member decides rightly.",
         ("member", "macro-F1", "disagrees %", "alone right %"),
         tuple(row(place) for place in range(len(rows.inputs.members))),
     )

@@ -30,7 +30,11 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
         pairs.append(("cache", shown(str(facts.recipe.cache), 200)))
         pairs.append(("folds", f"{facts.recipe.folds.count}, disjoint by speaker"))
         pairs.append(("seed", str(facts.recipe.seed)))
-    pairs += [(f"{name} digest", str(facts.description[name])) for name in ("corpus", "folds") if name in facts.description]
+    pairs += [
+        (f"{name} digest", str(facts.description[name]))
+        for name in ("corpus", "folds")
+        if name in facts.description
+    ]
     pairs.append(("classes", ", ".join(shown(name, 40) for name in facts.classes)))
     if facts.attributes:
         pairs.append(("attributes", ", ".join(shown(name, 40) for name in facts.attributes)))
@@ -51,7 +55,11 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
         "run",
         "Run",
         f"{members} member{'s' if members > 1 else ''}, "
-        + (f"{len(sets)} feature set{'s' if len(sets) != 1 else ''}, " if facts.recipe is not None else "made by other systems, ")
+        + (
+            f"{len(sets)} feature set{'s' if len(sets) != 1 else ''}, "
+            if facts.recipe is not None
+            else "made by other systems, "
+        )
         + f"{len(facts.stackers)} meta-levels.",
         blocks,
     )
@@ -91,7 +99,11 @@ def _classes_table(facts: Facts, summary: CorpusSummary) -> Table:
         "Judged rows by their consensus class",
         ("class", "rows", "%"),
         tuple(
-            (Cell(shown(words.get(name, name), 60)), count(rows), number(100 * rows / summary.total.utterances, 1))
+            (
+                Cell(shown(words.get(name, name), 60)),
+                count(rows),
+                number(100 * rows / summary.total.utterances, 1),
+            )
             for name, rows in classes.items()
         ),
     )
@@ -115,7 +127,17 @@ def _features_table(sets: Mapping[str, FeatureSet]) -> Table:
 
     return Table(
         "Features",
-        ("name", "encoder", "layers", "numbers", "frames / s", "stored as", "utterances", "size", "fingerprint"),
+        (
+            "name",
+            "encoder",
+            "layers",
+            "numbers",
+            "frames / s",
+            "stored as",
+            "utterances",
+            "size",
+            "fingerprint",
+        ),
         tuple(row(name, one) for name, one in sets.items()),
     )
 
@@ -143,14 +165,19 @@ def _stages_table(facts: Facts, sets: Mapping[str, FeatureSet]) -> Table:
     rows: list[tuple[Cell, ...]] = []
 
     def add(stage: str, seconds: float, words: str) -> None:
-        known = Cell(duration(seconds), seconds, is_number=True) if seconds == seconds else Cell("not noted", is_number=True)
+        known = (
+            Cell(duration(seconds), seconds, is_number=True)
+            if seconds == seconds
+            else Cell("not noted", is_number=True)
+        )
         rows.append((Cell(stage), known, Cell(words)))
 
     for name, one in sets.items():
         speeds = read_speeds(one.folder)
         seconds = sum(speed.encode_seconds for speed in speeds.values()) if speeds else float("nan")
         cost = "; ".join(
-            f"{speed.seconds_per_minute:.2g} s for a minute of speech on {device}" for device, speed in speeds.items()
+            f"{speed.seconds_per_minute:.2g} s for a minute of speech on {device}"
+            for device, speed in speeds.items()
         )
         add(f"encode '{shown(name, 40)}'", seconds, cost)
     histories = [fold for member in facts.metrics["members"] for fold in read_histories(facts.run, member)]

@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, count, number, shown
+from sercache.reporting.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Prose,
+    Section,
+    Table,
+    count,
+    number,
+    shown,
+)
 from sercache.reporting.drawing import ACCENT, INK, MUTED, SERIES, Canvas
 from sercache.reporting.facts import Facts, difference_of, estimate_of
 from sercache.reporting.wording import interval, p_value
@@ -40,7 +51,8 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
         first, last = estimate_of(own[0]["macro_f1"]), estimate_of(own[-1]["macro_f1"])
         best = max(own, key=lambda point: estimate_of(point["macro_f1"]).value)
         parts.append(
-            f"{order} from {first.value:.3f} with one to {last.value:.3f} with all, highest with {best['size']}"
+            f"{order} from {first.value:.3f} with one to {last.value:.3f} with all, "
+            f"highest with {best['size']}"
         )
     description = f"A line per order in which members join: {'; '.join(parts)}."
     with Canvas(520, 260) as canvas:
@@ -82,7 +94,9 @@ def _row(point: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(point["order"]),
         count(point["size"]),
         Cell(interval(score), score.value, is_number=True),
-        Cell("", is_number=True) if to_all is None else Cell(interval(to_all, "+"), to_all.value, is_number=True),
+        Cell("", is_number=True)
+        if to_all is None
+        else Cell(interval(to_all, "+"), to_all.value, is_number=True),
         count(len(cost["encoders"])) if cost else Cell("", is_number=True),
         number(cost.get("seconds_per_minute"), 2),
         Cell(shown(point["members"][-1]) if point["members"] else ""),
@@ -94,12 +108,11 @@ def _without(found: Mapping[str, Any]) -> Table:
         ((name, difference_of(one)) for name, one in found.items()), key=lambda one: one[1].value
     )
     return Table(
-        "Leaving one out: macro-F1 of the soft vote without a member, minus that with all. Negative: it is missed.",
+        "Leaving one out: macro-F1 of the soft vote without a member, minus that with all. Negative: it is "
+        "missed.",
         ("without", "difference", "p (Holm)"),
         tuple(
             (Cell(shown(name, 60)), Cell(interval(one, "+"), one.value, is_number=True), p_value(one.p_value))
             for name, one in differences
         ),
     )
-
-

@@ -114,8 +114,8 @@ def _table(one: Grouping, overall: Estimate, caption: str = "") -> Table:
         )
 
     return Table(
-        f"{caption or f'By {one.name}'}; intervals over {over}. Red: wholly below the score over all. The worst "
-        f"group of at least {FEWEST_ROWS} rows is bold.",
+        f"{caption or f'By {one.name}'}; intervals over {over}. Red: wholly below the score over all. The "
+        f"worst group of at least {FEWEST_ROWS} rows is bold.",
         (one.name, "rows", "speakers", "macro-F1"),
         tuple(row(group) for group in one.groups),
     )
@@ -174,13 +174,15 @@ def _by_ambiguity(judged: Judged, decisions: NDArray[np.int64]) -> Grouping:
     return Grouping(
         "ambiguity",
         tuple(
-            _group(name, judged, decisions, judged.known[chosen]) for name, chosen in parts.items() if chosen.any()
+            _group(name, judged, decisions, judged.known[chosen])
+            for name, chosen in parts.items()
+            if chosen.any()
         ),
     )
 
 
 def vote_entropy(soft_targets: Floats) -> Floats:
-    """Return how much raters differ, ``(N,)``: 0 where all agree, 1 where they scatter evenly; NaN: no votes."""
+    """Return how much raters differ, ``(N,)``: 0 all agree, 1 they scatter evenly; NaN without votes."""
     classes = soft_targets.shape[1]
     if classes < 2:
         return np.where(np.isnan(soft_targets[:, 0]), np.nan, 0.0)

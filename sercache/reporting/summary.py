@@ -24,14 +24,21 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
     answers = [
         Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice)),
-        Headline("How good", interval(score), f"macro-F1 on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; {', '.join(beside)}."),
+        Headline(
+            "How good",
+            interval(score),
+            f"macro-F1 on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; "
+            f"{', '.join(beside)}.",
+        ),
     ]
     classes = {name: facts.score(choice, f"f1:{name}").value for name in facts.classes}
     classes = {name: value for name, value in classes.items() if not math.isnan(value)}
     if classes:
         worst = min(classes, key=lambda name: classes[name])
         groups = [
-            f"{one.name} {group.name} at {group.macro_f1.value:.3f}" for one in found if (group := one.worst) is not None
+            f"{one.name} {group.name} at {group.macro_f1.value:.3f}"
+            for one in found
+            if (group := one.worst) is not None
         ]
         answers.append(
             Headline(
@@ -46,12 +53,16 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     return tuple(answers)
 
 
-def cautions(facts: Facts, found: Sequence[Grouping], failures: Mapping[str, list[Failure]]) -> tuple[str, ...]:
+def cautions(
+    facts: Facts, found: Sequence[Grouping], failures: Mapping[str, list[Failure]]
+) -> tuple[str, ...]:
     """Return what to beware of, the worst first."""
     metrics, choice = facts.metrics, facts.choice
     said = []
     if metrics["is_leaky"]:
-        said.append("Members trained on rows they are judged on here: no score says anything of new speakers.")
+        said.append(
+            "Members trained on rows they are judged on here: no score says anything of new speakers."
+        )
     if facts.recipe is not None:
         random = [name for name, one in facts.recipe.features.items() if has_random_weights(one.encoder)]
         if random:
@@ -61,15 +72,12 @@ def cautions(facts: Facts, found: Sequence[Grouping], failures: Mapping[str, lis
     gap = metrics["rows"][choice]["leak_gap"]
     if gap is not None and gap > _LARGE_GAP:
         said.append(
-            f"{choice} scores {gap:+.2f} higher on the rows it was fitted on: it learned some of them by heart."
+            f"{choice} scores {gap:+.2f} higher on the rows it was fitted on: it learned some by heart."
         )
-    missed = [
-        shown(name)
-        for name in facts.classes
-        if facts.score(choice, f"f1:{name}").value < _NEVER_RIGHT
-    ]
+    missed = [shown(name) for name in facts.classes if facts.score(choice, f"f1:{name}").value < _NEVER_RIGHT]
     if missed:
-        said.append(f"{listed(missed)} {'is' if len(missed) == 1 else 'are'} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
+        are = "is" if len(missed) == 1 else "are"
+        said.append(f"{listed(missed)} {are} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
     ece = facts.score(choice, "ece")
     if ece.value > _LARGE_ECE:
         said.append(

@@ -77,7 +77,8 @@ def training_section(facts: Facts) -> Section | None:
     ]
     total = sum(fold.seconds for found in histories.values() for fold in found)
     lead = (
-        f"{sum(map(len, histories.values()))} trainings of {len(histories)} members, {duration(total)} of training. "
+        f"{sum(map(len, histories.values()))} trainings of {len(histories)} members, {duration(total)} of "
+        "training. "
         "A line per fold: macro-F1 on the rows that stop the training; the point is the epoch that was kept."
     )
     if last:
@@ -108,7 +109,9 @@ def _curve(member: str, found: tuple[FoldHistory, ...]) -> Figure:
             axes.plot(fold.epochs, fold.macro_f1, color=ACCENT, linewidth=1, alpha=0.6)
             place = _best(fold)
             axes.plot([fold.epochs[place]], [fold.macro_f1[place]], "o", color=ACCENT, markersize=3.5)
-        changes = [fold.epochs[fold.stages.index(2)] for fold in found if 2 in fold.stages and 1 in fold.stages]
+        changes = [
+            fold.epochs[fold.stages.index(2)] for fold in found if 2 in fold.stages and 1 in fold.stages
+        ]
         if changes and len(set(changes)) == 1:
             axes.axvline(changes[0] - 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         axes.set_xlabel("epoch")

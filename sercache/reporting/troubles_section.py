@@ -16,7 +16,9 @@ def failures_of(sets: Mapping[str, FeatureSet]) -> dict[str, list[Failure]]:
     found = {}
     for name, one in sets.items():
         try:
-            failures = [failure for failure in Ledger(one.folder).failures.values() if failure.utterance not in one]
+            failures = [
+                failure for failure in Ledger(one.folder).failures.values() if failure.utterance not in one
+            ]
         except CacheError:
             continue
         if failures:
