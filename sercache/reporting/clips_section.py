@@ -125,7 +125,7 @@ def confident_mistakes(judged: Judged, stacker: str, most: int = MOST_CLIPS) -> 
     known = judged.known
     wrong = known[judged.decisions(stacker)[known] != judged.rows.labels[known]]
     confidence = judged.probabilities(stacker)[wrong].max(axis=1)
-    return wrong[np.argsort(-confidence, kind="stable")][:most].tolist()
+    return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
 
 
 def most_ambiguous(judged: Judged, most: int = MOST_CLIPS) -> list[int]:

@@ -38,6 +38,7 @@ _LARGEST = 1.2
 """How far a drawing grows where there is room: its text stays about as large as the page's."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "sercache",
     "font.size": 11,
     "text.color": INK,
     "axes.edgecolor": GRID,

@@ -56,7 +56,7 @@ class Judged:
 
     def decisions(self, stacker: str) -> NDArray[np.int64]:
         """Return the class that a stacker names, ``(N,)``."""
-        return self.probabilities(stacker).argmax(axis=1).astype(np.int64)
+        return np.asarray(self.probabilities(stacker).argmax(axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True)

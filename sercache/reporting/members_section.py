@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sercache.evaluation.metrics import Floats, macro_f1
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
@@ -76,8 +75,7 @@ def _neighbours(apart: Floats) -> list[int]:
     if len(apart) < 3:
         return list(range(len(apart)))
     tree = linkage(squareform((apart + apart.T) / 2, checks=False), "average", optimal_ordering=True)
-    found: NDArray[np.int64] = leaves_list(tree)
-    return found.tolist()
+    return [int(place) for place in leaves_list(tree)]
 
 
 def _heat(title: str, note: str, members: list[str], values: Floats, order: list[int], top: float) -> Heat:

@@ -1,5 +1,6 @@
 """The report of a run: one HTML file that tells the whole story."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sercache._version import __version__
@@ -64,7 +65,7 @@ def make_page(
     found = groupings(facts)
     sets = feature_sets(facts)
     failures = failures_of(sets)
-    makers = (
+    makers: tuple[Callable[[], Section | None], ...] = (
         lambda: provenance_section(facts, sets),
         lambda: comparison_section(facts),
         lambda: classes_section(facts),

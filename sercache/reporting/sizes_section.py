@@ -72,7 +72,7 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
                 )
             axes.plot(sizes, [one.value for one in scores], color=colour, linestyle=dashes, label=name)
         axes.set_xlabel("members")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(loc="lower right", labelcolor=INK)
     numbers = Table(
         "Every order and size",

@@ -187,7 +187,7 @@ def vote_entropy(soft_targets: Floats) -> Floats:
     if classes < 2:
         return np.where(np.isnan(soft_targets[:, 0]), np.nan, 0.0)
     logs = np.log(soft_targets, out=np.zeros_like(soft_targets), where=soft_targets > 0)
-    return np.abs(np.asarray((soft_targets * logs).sum(axis=1))) / np.log(classes)
+    return np.asarray(np.abs((soft_targets * logs).sum(axis=1)) / np.log(classes), dtype=np.float64)
 
 
 def _group(
