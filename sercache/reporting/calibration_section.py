@@ -30,8 +30,8 @@ def calibration_section(facts: Facts) -> Section | None:
     return Section(
         "calibration",
         "Calibration",
-        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as said; below, "
-        "it is too sure of itself. Pale points stand for fewer than "
+        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as said; "
+        "below, it is too sure of itself. Pale points stand for fewer than "
         f"{_FEW} rows; the bars show how many rows there are.",
         blocks,
     )
