@@ -59,7 +59,7 @@ def _show(comparison: "RunComparison") -> None:
     console.print(_scores(comparison))
     console.print(
         f"{comparison.rows} shared rows of {comparison.speakers} speakers. Intervals: 95 %, over speakers. "
-        "p is Holm-corrected.",
+        "p is Holm-corrected. * recommended.",
         style="dim",
         highlight=False,
     )
@@ -89,13 +89,13 @@ def _scores(comparison: "RunComparison") -> "Table":
     from sercache.reporting.wording import interval, p_value
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("run", "meta-level"):
-        table.add_column(heading)
-    for heading in ("macro-F1 [95 %]", "UAR", "ECE", f"minus {escape(comparison.runs[0])}", "p"):
-        table.add_column(heading, justify="right")
+    table.add_column("run", overflow="fold")
+    table.add_column("meta-level", no_wrap=True)
+    for heading in ("macro-F1 [95 %]", "UAR", "ECE", "minus the first", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         difference = entry.differences.get("macro_f1")
-        what = f"{entry.stacker} (recommended)" if entry.kind == "recommended" else entry.stacker
+        what = f"{entry.stacker} *" if entry.kind == "recommended" else entry.stacker
         table.add_row(
             escape(entry.run),
             what,

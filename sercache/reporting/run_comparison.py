@@ -21,7 +21,7 @@ from sercache.stacking.scores import scores_of
 from sercache.stacking.table import REFERENCE
 
 RECOMMENDED = "recommended"
-_KINDS = (RECOMMENDED, REFERENCE, "best-single")
+_OTHER_KINDS = (REFERENCE, "best-single")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunComparison:
         folders: of the runs.
         recipe_differences: keys that differ.
         setting_differences: of versions, features, corpus and folds.
-        entries: kind by kind, in the order of the runs.
+        entries: kind by kind, in the order of the runs; a kind that all runs recommend is there once.
         rows: that all runs judged.
         speakers: of those.
         notes: what to know before reading the differences.
@@ -165,7 +165,8 @@ def _entries(
     bootstrap: SpeakerBootstrap,
 ) -> tuple[Entry, ...]:
     entries: list[Entry] = []
-    for kind in _KINDS:
+    choices = {facts.choice for facts, _ in read}
+    for kind in (RECOMMENDED, *(other for other in _OTHER_KINDS if choices != {other})):
         before: dict[str, SumMetric] | None = None
         for name, (facts, _) in zip(names, read, strict=True):
             stacker = facts.choice if kind == RECOMMENDED else kind

@@ -1,4 +1,4 @@
-"""The page in a real browser: no error, no request, nothing that axe-core calls a violation, and it can be used.
+"""The page in a real browser: no error, no request, no violation that axe-core finds, and it can be used.
 
 Skips where Chromium or the packages that drive it are absent.
 """
