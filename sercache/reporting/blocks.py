@@ -275,7 +275,7 @@ class Headline:
     question: str
     answer: str
     detail: str = ""
-    tone: str = ""
+    is_accented: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sercache.reporting.blocks import (
 )
 from sercache.reporting.forest import forest
 from sercache.reporting.run_comparison import RECOMMENDED, RunComparison
-from sercache.reporting.wording import interval, listed, p_value
+from sercache.reporting.wording import interval, listed, p_value, score_words
 
 
 def comparison_page(comparison: RunComparison) -> Page:
@@ -35,6 +35,7 @@ def comparison_page(comparison: RunComparison) -> Page:
                 if entry.differences
                 else ""
             ),
+            is_accented=entry is best,
         )
         for entry in comparison.of(RECOMMENDED)
     ]
@@ -94,13 +95,12 @@ def _scores(comparison: RunComparison) -> Section:
     blocks.append(
         Table(
             "All scores; in brackets the difference to the first run. Of log-loss, JSD, ECE and Brier score "
-            "less is better.",
-            ("run", "kind", "meta-level", "macro-F1", *names),
+            "less is better. * recommended.",
+            ("run", "meta-level", "macro-F1", *map(score_words, names)),
             tuple(
                 (
                     Cell(shown(entry.run, 60)),
-                    Cell(entry.kind),
-                    Cell(entry.stacker),
+                    Cell(f"{entry.stacker} *" if entry.kind == RECOMMENDED else entry.stacker),
                     Cell(interval(entry.scores["macro_f1"]), entry.scores["macro_f1"].value, is_number=True),
                     *(
                         _with_difference(entry.scores[name].value, entry.differences.get(name))

@@ -5,7 +5,7 @@ import math
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
 from sercache.reporting.facts import Facts
 from sercache.reporting.forest import forest
-from sercache.reporting.wording import interval, p_value
+from sercache.reporting.wording import interval, p_value, score_words
 
 
 def comparison_section(facts: Facts) -> Section:
@@ -90,9 +90,7 @@ def _differences(facts: Facts) -> Figure:
 def _table(facts: Facts) -> Table:
     decimals = {"uar": 3, "weighted_f1": 3} | {f"ccc:{name}": 3 for name in facts.attributes}
     decimals |= {"log_loss": 3, "jsd": 3, "ece": 3, "brier": 3}
-    names = {"uar": "UAR", "weighted_f1": "weighted F1", "log_loss": "log-loss", "jsd": "JSD", "ece": "ECE"}
-    names |= {"brier": "Brier"} | {f"ccc:{name}": f"CCC {name}" for name in facts.attributes}
-    header = ("meta-level", "macro-F1", *(names[name] for name in decimals))
+    header = ("meta-level", "macro-F1", *map(score_words, decimals))
     header += ("minus soft vote", "p (Holm)", "leak gap", "fit s", "predict s")
 
     def row(name: str) -> tuple[Cell, ...]:

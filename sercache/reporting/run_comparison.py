@@ -260,15 +260,11 @@ def _notes(
 
 def _sentence(entry: Entry, first: str) -> str:
     difference = entry.differences["macro_f1"]
-    what = f"{entry.kind} ({entry.stacker})" if entry.kind == RECOMMENDED else entry.stacker
-    p = (
-        ""
-        if np.isnan(entry.p_value)
-        else f", p {'< 0.001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'}"
-    )
-    figures = f"macro-F1 {interval(difference, '+')}{p}"
+    what = f"Recommended ({entry.stacker})" if entry.kind == RECOMMENDED else entry.stacker
+    figures = f"macro-F1 {interval(difference, '+')}"
+    if not np.isnan(entry.p_value):
+        figures += ", p < 0.001" if entry.p_value < 0.001 else f", p = {entry.p_value:.3f}"
     if difference.is_clear and entry.p_value < 0.05:
-        return (
-            f"{entry.run} is {'better' if difference.value > 0 else 'worse'} than {first}, {what}: {figures}."
-        )
-    return f"{entry.run} and {first} cannot be told apart, {what}: {figures}."
+        word = "better" if difference.value > 0 else "worse"
+        return f"{what}: {entry.run} is {word} than {first}: {figures}."
+    return f"{what}: {entry.run} cannot be told apart from {first}: {figures}."

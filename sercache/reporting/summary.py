@@ -23,7 +23,7 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     score = facts.score(choice)
     beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
     answers = [
-        Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice)),
+        Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice), is_accented=True),
         Headline(
             "How good",
             interval(score),

@@ -20,6 +20,26 @@ def interval(scored: Estimate | Difference, sign: str = "", decimals: int = 3) -
     return f"{value} [{scored.low:{sign}.{decimals}f}, {scored.high:{sign}.{decimals}f}]"
 
 
+_SCORES = {
+    "macro_f1": "macro-F1",
+    "uar": "UAR",
+    "weighted_f1": "weighted F1",
+    "log_loss": "log-loss",
+    "jsd": "JSD",
+    "ece": "ECE",
+    "brier": "Brier",
+}
+
+
+def score_words(name: str) -> str:
+    """Return what a score is called on a page.
+
+    >>> score_words("log_loss"), score_words("ccc:arousal")
+    ('log-loss', 'CCC arousal')
+    """
+    return _SCORES.get(name, name.replace("ccc:", "CCC ", 1))
+
+
 def p_value(value: float) -> Cell:
     """Return a p-value's cell."""
     if math.isnan(value):

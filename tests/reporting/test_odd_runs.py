@@ -44,7 +44,7 @@ def test_without_speakers_or_with_one_there_are_no_groups_by_speaker(tmp_path, s
 
 
 def test_where_the_corpus_is_gone_the_rest_is_shown(tmp_path):
-    run = stacked(tmp_path, with_extras(simulate()), **FEW)
+    run = stacked(tmp_path, with_extras(simulate(rows=10)), **FEW)
     (tmp_path / "corpus.csv").unlink()
     html = write_report(run).read_text()
     assert "Rows cannot be shown one by one" in html
@@ -53,7 +53,7 @@ def test_where_the_corpus_is_gone_the_rest_is_shown(tmp_path):
 
 
 def test_another_corpus_than_the_stacked_one_is_noticed(tmp_path):
-    run = stacked(tmp_path, simulate(), **FEW)
+    run = stacked(tmp_path, simulate(rows=10), **FEW)
     lines = (tmp_path / "corpus.csv").read_text().splitlines()
     (tmp_path / "corpus.csv").write_text("\n".join(lines[:-1]) + "\n")
     facts = read_facts(run)
@@ -70,14 +70,14 @@ def test_what_is_not_stacked_has_no_report(tmp_path):
 
 
 def test_it_can_be_interrupted_and_writes_nothing_then(tmp_path):
-    run = stacked(tmp_path, simulate(), **FEW)
+    run = stacked(tmp_path, simulate(rows=10), **FEW)
     with pytest.raises(Interrupted):
         write_report(run, should_stop=lambda: True)
     assert not run.report_path.exists()
 
 
 def test_held_out_rows_are_the_judged_ones(tmp_path):
-    facts = facts_of(tmp_path, simulate(test_speakers=4), **FEW)
+    facts = facts_of(tmp_path, simulate(rows=10, test_speakers=4), **FEW)
     assert facts.judged is not None
     assert set(facts.judged.rows.origins) == {"held-out"}
 
