@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.errors import ReportError, SercacheError
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap
+from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.events import Event, Listener, ignore
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
 from sercache.predictions.sources import load_sources, rows_of_sources
-from sercache.recipe import Recipe
+from sercache.recipe import Recipe, StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.joining import load_rows
@@ -39,11 +39,6 @@ class Judged:
     predictions: Mapping[str, Posteriors]
     samples: int
     seed: int
-
-    @cached_property
-    def bootstrap(self) -> SpeakerBootstrap:
-        """Draws of speakers of these rows."""
-        return SpeakerBootstrap(self.rows.speakers, self.samples, self.seed)
 
     @cached_property
     def known(self) -> NDArray[np.int64]:
@@ -193,7 +188,7 @@ def read_judged(
     if recipe is None:
         sources = load_sources(run)
         rows = rows_of_sources(sources, listener=listener)
-        seed, samples = sources.seed, 2000
+        seed, samples = sources.seed, StackingRecipe().bootstrap_samples
     else:
         rows = load_rows(run, allow_in_sample=True, listener=listener)
         seed, samples = recipe.seed, recipe.stacking.bootstrap_samples

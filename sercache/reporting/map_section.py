@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import Cache
-from sercache.errors import SercacheError
+from sercache.errors import Interrupted, SercacheError
 from sercache.evaluation.metrics import Floats
 from sercache.events import Listener, ignore
 from sercache.interrupts import ShouldStop, never
@@ -133,6 +133,8 @@ def _vectors(
                 )
                 words = f"the pooled features '{name}' ({shown(feature_set.spec.encoder, 60)})"
                 return pooled, chosen[there], words
+            except Interrupted:
+                raise
             except SercacheError:
                 continue
     probabilities = judged.rows.inputs.class_probabilities[chosen]

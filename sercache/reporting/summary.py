@@ -105,7 +105,7 @@ def _what_it_is(name: str) -> str:
         "greedy": "Members chosen one by one, as long as the vote improves.",
         "logistic": "A logistic regression on the members' probabilities.",
         "neural": "MEDUSA's neural meta-classifier, one run.",
-        "soup": "Six runs of the neural meta-classifier, weights averaged.",
+        "soup": "Several runs of the neural meta-classifier, their weights averaged.",
         "lightgbm": "Boosted trees on the members' probabilities.",
     }
     return words.get(name, "")
