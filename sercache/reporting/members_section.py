@@ -9,6 +9,7 @@ from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, 
 from sercache.reporting.facts import Facts, Judged
 
 _NAMED_COLUMNS = 8
+_LONGEST_HEADING = 12
 
 
 def members_section(facts: Facts) -> Section | None:
@@ -80,7 +81,7 @@ def _neighbours(apart: Floats) -> list[int]:
 
 def _heat(title: str, note: str, members: list[str], values: Floats, order: list[int], top: float) -> Heat:
     names = [members[place] for place in order]
-    if len(names) > _NAMED_COLUMNS:
+    if len(names) > _NAMED_COLUMNS or max(map(len, names)) > _LONGEST_HEADING:
         columns = [str(place) for place in range(1, len(names) + 1)]
         names = [f"{place} {name}" for place, name in enumerate(names, start=1)]
     else:
