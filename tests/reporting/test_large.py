@@ -12,7 +12,7 @@ from sercache.reporting.report import write_report
 @pytest.mark.slow
 def test_ten_thousand_utterances_and_fourteen_members(tmp_path):
     simulation = with_extras(simulate(speakers=100, rows=100, members=14))
-    run = stacked(tmp_path, simulation, stackers=["soft-vote"], repeats=1, bootstrap_samples=2000)
+    run = stacked(tmp_path, simulation, stackers=["soft-vote"], repeats=1, bootstrap_samples=200)
     started = time.perf_counter()
     size = write_report(run).stat().st_size
     print(f"\n10,000 utterances: {size / 1e6:.2f} MB in {time.perf_counter() - started:.1f} s")
