@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
     """Return a length of time as people say it.
 
     >>> duration(0.25), duration(75), duration(7300)
-    ('0.25 s', '1 min 15 s', '2 h 2 min')
+    ('0.25 s', '1 min 15 s', '2 h 1 min')
     """
     if math.isnan(seconds):
         return "unknown"
