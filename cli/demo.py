@@ -58,6 +58,7 @@ def demo(
         (recipe.output / "members", "fold models and their out-of-fold posteriors"),
         (recipe.output / "comparison.csv", "the table above"),
         (bundle_folder, "all that predicts a new recording"),
+        (recipe.output / "report.html", "all of it in pictures: open it in a browser"),
     ):
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
     console.print("\nThe sample is synthetic speech: its figures say nothing about real emotion.")

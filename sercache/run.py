@@ -46,6 +46,16 @@ class Run:
         """Everything that was measured, for machines."""
         return self.root / "metrics.json"
 
+    @property
+    def sources_path(self) -> Path:
+        """Which predictions of other systems were stacked here."""
+        return self.root / "sources.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, one HTML file."""
+        return self.root / "report.html"
+
     def fold_folder(self, member: str, fold: int) -> Path:
         """Where one member x fold, or its refit, keeps its weights, resume state and history."""
         return self.root / "members" / member / fold_name(fold)
