@@ -156,6 +156,9 @@ def test_predictions_of_any_system_are_stacked(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "300 rows of 12 speakers" in " ".join(done.stdout.split())
     assert (tmp_path / "out" / "comparison.csv").is_file()
+    again = main("stack", tmp_path / "out")
+    assert again.returncode == 2
+    assert "is what sercache stack --predictions wrote, not a run" in again.stderr
 
 
 def test_predictions_want_labels_and_a_run_wants_to_be_alone(tmp_path):
