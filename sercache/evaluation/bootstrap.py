@@ -14,7 +14,7 @@ at least as far as that of a t interval from the draws' mean and spread. The p-v
 bound meets zero. No p-value is below ``2 ** (1 - G)`` for G speakers: that many ways there are to swap the
 two sides of each speaker, and all of them are equally likely by chance.
 
-In simulations (:mod:`sercache.benchmarks.stacking_simulation`) 95 % intervals of a difference hold the truth
+In simulations (:mod:`sercache.benchmarks.interval_simulation`) 95 % intervals of a difference hold the truth
 in 96 % of corpora of 5 speakers, 94 % of 10 and 96 % of 20 and 30; percentiles alone in 93, 94, 96 and 96 %,
 and those of a score of 5 speakers in 87 % instead of 94.
 """
