@@ -18,7 +18,7 @@ _SHORT_SPLITS = {"development": "dev", "no split": "none"}
 def audit(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PREDICTIONS... CORPUS", help="CSV or Parquet files; last, the manifest."),
+        typer.Argument(metavar="FILE", help="Predictions, CSV or Parquet; the last one is the manifest."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write everything as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def extract(
-    source: Annotated[Path, typer.Argument(help="A recipe (.yaml), or a corpus (.csv, .parquet).")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A recipe (.yaml), or a corpus (.csv, .parquet).")
+    ],
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the cache; with a recipe, the recipe's own.")
     ] = None,
