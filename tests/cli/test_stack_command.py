@@ -105,6 +105,7 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     flowing = " ".join(done.stdout.split())
     assert "240 rows of 12 speakers (folds in turn" in flowing
     assert "means over 3 assignments of speakers to folds" in flowing
+    assert "members whose posteriors they are fitted on may have trained on it" in flowing
     assert "neural" in flowing.split("minus macro-F1 here.")[1]
     for path in (run.comparison_path, run.metrics_path, run.root / "stack"):
         assert f"{path}  " in done.stdout
