@@ -93,7 +93,8 @@ def stack(
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, "", *sizes, ""):
+    soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         (folder.comparison_path, "this table, with an interval for every score"),
@@ -189,8 +190,8 @@ def _legend(comparison: "Comparison") -> str:
     nesting = ""
     if comparison.judged_on == "folds":
         nesting = (
-            " Stackers never see the judged fold, but the members whose posteriors they are fitted on may have "
-            "trained on it."
+            " Stackers never see the judged fold, but the members whose posteriors they are fitted on may "
+            "have trained on it."
         )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
