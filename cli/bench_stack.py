@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sercache.benchmarks.interval_simulation import Coverage, NullPValues
-    from sercache.benchmarks.stacking import StackerTiming
+    from sercache.benchmarks.stacking import ComparisonTiming, StackerTiming
     from sercache.benchmarks.stacking_simulation import LearningCurve
 
 _GOAL_SECONDS = 300
@@ -20,18 +20,38 @@ def bench_stack(
     members: Annotated[int, typer.Option(min=1, help="To combine.")] = 14,
     classes: Annotated[int, typer.Option(min=2, help="To tell apart.")] = 8,
     attributes: Annotated[int, typer.Option(min=0, help="To predict beside them.")] = 3,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Instead: a whole comparison with a test split, as sercache stack does."
+        ),
+    ] = False,
 ) -> None:
-    """Fit and apply every stacker on simulated rows, each in a process of its own.
+    """Fit and apply every stacker on simulated rows, each in a process of its own; or compare them all.
 
     Example: sercache bench stack --rows 100000 --members 14
+
+    Example: sercache bench stack --whole
     """
-    from sercache.benchmarks.stacking import benchmark_stacking
+    from sercache.benchmarks.stacking import benchmark_comparison, benchmark_stacking
     from sercache.interrupts import stop_flag
     from sercache.recipe import StackingRecipe
 
     from .console import progress_listener
 
+    title = f"{rows:,} rows x {members} members x {classes + attributes} outputs"
     with stop_flag() as should_stop, progress_listener() as listener:
+        if whole:
+            compared = benchmark_comparison(
+                rows,
+                members,
+                classes,
+                attributes,
+                StackingRecipe(),
+                listener=listener,
+                should_stop=should_stop,
+            )
+            return _show_comparison(compared, title)
         timings = benchmark_stacking(
             rows,
             members,
@@ -41,7 +61,7 @@ def bench_stack(
             listener=listener,
             should_stop=should_stop,
         )
-    _show_timings(timings, f"{rows:,} rows x {members} members x {classes + attributes} outputs")
+    _show_timings(timings, title)
 
 
 def bench_stack_simulation(
@@ -118,6 +138,26 @@ def _show_timings(timings: list["StackerTiming"], title: str) -> None:
     console.print(table)
     total = sum(one.fit_seconds + one.predict_seconds for one in timings)
     console.print(f"All together {total:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s.", highlight=False)
+
+
+def _show_comparison(compared: "ComparisonTiming", title: str) -> None:
+    from rich.table import Table
+
+    from .console import console
+
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("part")
+    table.add_column("s", justify="right")
+    for part, seconds in compared.parts.items():
+        name = "intervals, calibration, curves, writing" if part == "intervals" else part
+        table.add_row(name, f"{seconds:.1f}")
+    console.print(table)
+    console.print(
+        f"The whole comparison, judged on {compared.judged_rows:,} rows of other speakers, "
+        f"{compared.seconds:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s. "
+        f"Peak {compared.peak_bytes / 1e6:.0f} MB, of it {compared.rows_bytes / 1e6:.0f} before it began.",
+        highlight=False,
+    )
 
 
 def _show_curve(curve: "LearningCurve") -> None:
