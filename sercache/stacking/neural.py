@@ -20,6 +20,11 @@ class Neural:
 
     Soft targets, attributes beside classes, class weights, AdamW; it starts as the soft vote and stops early
     on an inner slice of other speakers.
+
+    It sees probabilities, as the paper's does. Simulated members whose best rule is linear in logarithms it
+    would combine better by these (macro-F1 of 3,200 rows 0.738 instead of 0.731, the Bayes rate 0.744), 44
+    real models worse (0.506 instead of 0.519). On these, no other learning rate (0.003, 0.03) or weight decay
+    (0.1, 1) has a higher macro-F1 (0.508 to 0.517), so none is searched for.
     """
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
