@@ -146,7 +146,10 @@ class NeuralRecipe(_Strict):
     patience: int = Field(20, ge=1)
     batch_size: int | None = Field(None, ge=1)
     """None: 64, or more where an epoch would have over 256 steps."""
-    learning_rate: float = Field(0.01, gt=0)
+    inputs: Literal["probabilities", "log"] = "probabilities"
+    """What it sees of the members' classes: probabilities, as the paper's does, or their logarithms."""
+    learning_rate: float | None = Field(None, gt=0)
+    """None: 0.01, or 0.003 for logarithms, which vary more."""
     weight_decay: float = Field(0.01, ge=0)
 
 

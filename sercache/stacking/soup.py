@@ -49,7 +49,7 @@ class Soup:
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights, and how they came about."""
-        learned = {"recipe": self.recipe, "shares": self.shares}
+        learned = {"recipe": self.recipe, "shares": self.shares, "sees_logs": self._network.sees_logs}
         SavedStacker("soup", self._signature, learned, {_WEIGHTS: self._network.to_bytes()}).write(folder)
 
     @classmethod
@@ -59,7 +59,7 @@ class Soup:
         loaded = cls(StackingRecipe(), 0)
         loaded._signature, loaded.recipe = saved.signature, dict(saved.learned["recipe"])
         loaded.shares = dict(saved.learned["shares"])
-        loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
+        loaded._network = Network.from_bytes(saved.files[_WEIGHTS], sees_logs=saved.learned["sees_logs"])
         return loaded
 
 
