@@ -9,9 +9,9 @@ _PREDICTED = "f01_00.ogg"
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the sample, its cache and its run go.")] = Path(
-        "sercache-demo"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the sample, its cache and its run go.")
+    ] = Path("sercache-demo"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Run the whole way on the bundled synthetic sample: corpus, extract, train-ensemble, stack, predict.

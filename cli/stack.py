@@ -97,7 +97,8 @@ def stack(
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, "", *sizes, ""):
+    soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     report = report_after_stacking(folder.root) if with_report else None
     for path, what in (
@@ -192,11 +193,17 @@ def _legend(comparison: "Comparison") -> str:
         if comparison.judged_on == "held-out"
         else "folds in turn, each by stackers fitted on the others"
     )
+    nesting = ""
+    if comparison.judged_on == "folds":
+        nesting = (
+            " Stackers never see the judged fold, but the members whose posteriors they are fitted on may "
+            "have trained on it."
+        )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
     return (
         f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
         f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "
         "(bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: macro-F1 on "
-        "the rows fitted on, minus macro-F1 here."
+        f"the rows fitted on, minus macro-F1 here.{nesting}"
     )

@@ -91,6 +91,11 @@ class Run:
             RecipeError: the folder is not a run.
         """
         if not self.recipe_path.is_file():
+            if self.comparison_path.is_file():
+                raise RecipeError(
+                    f"{self.root} is what sercache stack --predictions wrote, not a run: for its table "
+                    f"again, give the same files with --predictions, --labels and -o {self.root}"
+                )
             raise RecipeError(
                 f"{self.root} is not a run: it has no recipe.yaml; sercache train-ensemble RECIPE makes one"
             )

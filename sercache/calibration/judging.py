@@ -127,8 +127,9 @@ class CalibrationReport:
     def _of_sets(self) -> str:
         row = self.row(self.chosen)
         held, single = row.coverage, row.single_accuracy
-        missed = held.low > self.coverage or held.high < self.coverage
-        note = ", not what was asked for" if missed else ""
+        note = ", less than asked for" if held.high < self.coverage else ""
+        if held.low > self.coverage:
+            note = ", more than asked for"
         right = f", right {single.value:.0%} of the time" if row.single_share >= 0.005 else ""
         interval = f"{held.value:.1%}{_interval(held, '.1%')}"
         name, share = row.least_covered

@@ -105,6 +105,7 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     flowing = " ".join(done.stdout.split())
     assert "240 rows of 12 speakers (folds in turn" in flowing
     assert "means over 3 assignments of speakers to folds" in flowing
+    assert "members whose posteriors they are fitted on may have trained on it" in flowing
     assert "neural" in flowing.split("minus macro-F1 here.")[1]
     for path in (run.report_path, run.comparison_path, run.metrics_path, run.root / "stack"):
         assert f"{path}  " in done.stdout
@@ -160,6 +161,9 @@ def test_predictions_of_any_system_are_stacked(tmp_path):
     assert all(
         f'id="{key}"' in page for key in ("comparison", "classes", "members", "groups", "map", "clips")
     )
+    again = main("stack", tmp_path / "out")
+    assert again.returncode == 2
+    assert "is what sercache stack --predictions wrote, not a run" in again.stderr
 
 
 def test_predictions_want_labels_and_a_run_wants_to_be_alone(tmp_path):
