@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from sercache.predictions.audit import AuditReport
 
 _LONGEST_NAME = 18
+_SHORT_SPLITS = {"development": "dev", "no split": "none"}
 
 
 def audit(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PREDICTIONS... CORPUS", help="CSV or Parquet files; last, the manifest."),
+        typer.Argument(metavar="FILE", help="Predictions, CSV or Parquet; the last one is the manifest."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write everything as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -38,7 +39,7 @@ def audit(
     from sercache.errors import StackingError
     from sercache.files import write_json
     from sercache.predictions import audit as auditing
-    from sercache.predictions.reading import read_predictions
+    from sercache.predictions.reading import member_names, read_predictions
 
     from .console import console
     from .corpus import EXIT_PROBLEMS
@@ -49,7 +50,10 @@ def audit(
             f"audit wants files of predictions and, last, the manifest; there is only {labels}"
         )
     corpus = read_corpus(labels)
-    report = auditing.audit([read_predictions(path, corpus) for path in files], corpus, seed=seed)
+    read = [
+        read_predictions(path, corpus, name) for path, name in zip(files, member_names(files), strict=True)
+    ]
+    report = auditing.audit(read, corpus, seed=seed)
     if output is not None:
         write_json(output, auditing.as_json(report))
     if as_json:
@@ -96,7 +100,7 @@ def _table(report: "AuditReport") -> "Table":
     ]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("file", max_width=_LONGEST_NAME, no_wrap=True)
-    table.add_column("split", max_width=5, no_wrap=True)
+    table.add_column("split", no_wrap=True)
     headings = ["rows", "macro-F1\n[95 %]", "on balanced\ndraws", "major-\nity", "UAR", "wtd\nF1"]
     headings += [f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in attributes]
     for heading in [*headings, "log\nloss", "JSD", "ECE"]:
@@ -106,7 +110,7 @@ def _table(report: "AuditReport") -> "Table":
         figures += [("log_loss", 2), ("jsd", 3), ("ece", 3)]
         table.add_row(
             row.file,
-            row.split,
+            _SHORT_SPLITS.get(row.split, row.split),
             str(row.rows),
             _with_interval(row.scores.get("macro_f1")),
             _with_interval(row.balanced.get("macro_f1")),

@@ -31,7 +31,9 @@ app.command("stack-simulation")(bench_stack_simulation)
 def measure_cache(
     path: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a feature set, or of a cache; random features where none is given."),
+        typer.Argument(
+            metavar="FOLDER", help="Of a feature set, or of a cache; random features where none is given."
+        ),
     ] = None,
     utterances: Annotated[int, typer.Option(min=1, help="Of random features: how many.")] = 2000,
     mean_frames: Annotated[int, typer.Option(min=1, help="Of random features: frames of each.")] = 250,

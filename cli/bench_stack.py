@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sercache.benchmarks.stacking import StackerTiming
-    from sercache.benchmarks.stacking_simulation import Coverage, LearningCurve, NullPValues
+    from rich.table import Table
+
+    from sercache.benchmarks.interval_simulation import Coverage, NullPValues
+    from sercache.benchmarks.stacking import ComparisonTiming, StackerTiming
+    from sercache.benchmarks.stacking_simulation import LearningCurve
 
 _GOAL_SECONDS = 300
+_REPEATS = 3
 
 
 def bench_stack(
@@ -16,18 +20,38 @@ def bench_stack(
     members: Annotated[int, typer.Option(min=1, help="To combine.")] = 14,
     classes: Annotated[int, typer.Option(min=2, help="To tell apart.")] = 8,
     attributes: Annotated[int, typer.Option(min=0, help="To predict beside them.")] = 3,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Instead: a whole comparison with a test split, as sercache stack does."
+        ),
+    ] = False,
 ) -> None:
-    """Fit and apply every stacker on simulated rows, each in a process of its own.
+    """Fit and apply every stacker on simulated rows, each in a process of its own; or compare them all.
 
     Example: sercache bench stack --rows 100000 --members 14
+
+    Example: sercache bench stack --whole
     """
-    from sercache.benchmarks.stacking import benchmark_stacking
+    from sercache.benchmarks.stacking import benchmark_comparison, benchmark_stacking
     from sercache.interrupts import stop_flag
     from sercache.recipe import StackingRecipe
 
     from .console import progress_listener
 
+    title = f"{rows:,} rows x {members} members x {classes + attributes} outputs"
     with stop_flag() as should_stop, progress_listener() as listener:
+        if whole:
+            compared = benchmark_comparison(
+                rows,
+                members,
+                classes,
+                attributes,
+                StackingRecipe(),
+                listener=listener,
+                should_stop=should_stop,
+            )
+            return _show_comparison(compared, title)
         timings = benchmark_stacking(
             rows,
             members,
@@ -37,47 +61,60 @@ def bench_stack(
             listener=listener,
             should_stop=should_stop,
         )
-    _show_timings(timings, f"{rows:,} rows x {members} members x {classes + attributes} outputs")
+    _show_timings(timings, title)
 
 
 def bench_stack_simulation(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rows and corpora: a minute.")] = False,
+    corpora: Annotated[
+        int | None, typer.Option(min=4, help="Simulated for each line on intervals; else 60, or 12 if quick.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
     """Hold stackers, intervals and p-values against a simulated truth.
 
     Members are biased, unequally good and unequally sure; their best combination is known. Shows how stackers
     approach it as rows grow, how often 95 % intervals hold what is true, and whether p-values are uniform
-    where nothing differs.
+    where nothing differs: on speakers apart, and by folds in turn.
 
-    Example: sercache bench stack-simulation
+    Example: sercache bench stack-simulation --corpora 200
     """
-    from sercache.benchmarks import stacking_simulation as simulation
+    from sercache.benchmarks import interval_simulation as simulation
+    from sercache.benchmarks.stacking_simulation import learning_curves
     from sercache.interrupts import stop_flag
     from sercache.recipe import StackingRecipe
 
     from .console import progress_listener
 
     sizes = (200, 800, 3200) if quick else (200, 800, 3200, 12_800, 51_200)
-    corpora = 40 if quick else 200
+    corpora = corpora or (12 if quick else 60)
     with stop_flag() as should_stop, progress_listener() as listener:
-        curve = simulation.learning_curves(
+        curve = learning_curves(
             sizes, StackingRecipe().stackers, seed=seed, listener=listener, should_stop=should_stop
         )
         coverages = [
             simulation.interval_coverage(
-                speakers, corpora, seed=seed, listener=listener, should_stop=should_stop
+                speakers, corpora, repeats=repeats, seed=seed, listener=listener, should_stop=should_stop
             )
-            for speakers in (10, 30, 90)
+            for repeats, counts in ((None, (10, 30, 90)), (_REPEATS, (10, 30)))
+            for speakers in counts
         ]
         p_values = [
             simulation.null_p_values(
-                speakers, 2 * corpora, seed=seed, listener=listener, should_stop=should_stop
+                speakers,
+                2 * corpora,
+                stacker=stacker,
+                repeats=repeats,
+                seed=seed,
+                listener=listener,
+                should_stop=should_stop,
             )
-            for speakers in (10, 30, 90)
+            for stacker, repeats in (("soft-vote", None), ("lightgbm", None), ("logistic", _REPEATS))
+            for speakers in (10, 30)
         ]
     _show_curve(curve)
-    _show_truth(coverages, p_values, corpora)
+    _show_coverage(coverages)
+    _show_p_values(p_values)
 
 
 def _show_timings(timings: list["StackerTiming"], title: str) -> None:
@@ -103,6 +140,26 @@ def _show_timings(timings: list["StackerTiming"], title: str) -> None:
     console.print(f"All together {total:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s.", highlight=False)
 
 
+def _show_comparison(compared: "ComparisonTiming", title: str) -> None:
+    from rich.table import Table
+
+    from .console import console
+
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("part")
+    table.add_column("s", justify="right")
+    for part, seconds in compared.parts.items():
+        name = "intervals, calibration, curves, writing" if part == "intervals" else part
+        table.add_row(name, f"{seconds:.1f}")
+    console.print(table)
+    console.print(
+        f"The whole comparison, judged on {compared.judged_rows:,} rows of other speakers, "
+        f"{compared.seconds:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s. "
+        f"Peak {compared.peak_bytes / 1e6:.0f} MB, of it {compared.rows_bytes / 1e6:.0f} before it began.",
+        highlight=False,
+    )
+
+
 def _show_curve(curve: "LearningCurve") -> None:
     from rich.table import Table
 
@@ -121,24 +178,43 @@ def _show_curve(curve: "LearningCurve") -> None:
     console.print(table)
 
 
-def _show_truth(coverages: list["Coverage"], p_values: list["NullPValues"], corpora: int) -> None:
-    from rich.table import Table
-
+def _show_coverage(coverages: list["Coverage"]) -> None:
     from .console import console
 
-    title = f"95 % intervals that hold the truth ({corpora} corpora); p-values of none ({2 * corpora})"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("speakers", justify="right")
-    for heading in ("macro-F1", "difference", "p < .05", "p < .01", "distance to uniform"):
+    table = _table(f"95 % intervals that hold the truth, of {coverages[0].corpora} corpora; wanted: 95 %")
+    for heading in ("speakers", "macro-F1", "difference"):
         table.add_column(heading, justify="right")
-    for coverage, null in zip(coverages, p_values, strict=True):
+    for one in coverages:
+        figures = (str(one.speakers), f"{one.score:.1%}", f"{one.difference:.1%}")
+        table.add_row(f"logistic, {_where(one.repeats)}", *figures)
+    console.print(table)
+
+
+def _show_p_values(p_values: list["NullPValues"]) -> None:
+    from .console import console
+
+    count = len(p_values[0].p_values)
+    table = _table(f"P-values of no difference, of {count} corpora; wanted: 5 %, 1 %, 0")
+    for heading in ("speakers", "p < .05", "p < .01", "distance to uniform"):
+        table.add_column(heading, justify="right")
+    for one in p_values:
         table.add_row(
-            str(coverage.speakers),
-            f"{coverage.score:.1%}",
-            f"{coverage.difference:.1%}",
-            f"{null.share_below(0.05):.1%}",
-            f"{null.share_below(0.01):.1%}",
-            f"{null.distance:.3f}",
+            f"{one.stacker} twice, {_where(one.repeats)}",
+            str(one.speakers),
+            f"{one.share_below(0.05):.1%}",
+            f"{one.share_below(0.01):.1%}",
+            f"{one.distance:.3f}",
         )
     console.print(table)
-    console.print("Wanted: 95 %, 95 %, 5 %, 1 %, 0.", style="dim", highlight=False)
+
+
+def _table(title: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("judged")
+    return table
+
+
+def _where(repeats: int | None) -> str:
+    return "on speakers apart" if repeats is None else f"folds in turn, {repeats} times"

@@ -8,28 +8,43 @@ if TYPE_CHECKING:
     from sercache.benchmarks.ensemble_training import EnsembleBenchmark
     from sercache.benchmarks.training import TrainingBenchmark
 
+_RESIDENT = {"auto": None, "resident": True, "streamed": False}
+
 
 def bench_train(
     utterances: Annotated[int, typer.Option(min=16, help="In an epoch.")] = 320,
     mean_frames: Annotated[str, typer.Option(help="Of each feature set.")] = "250,20",
     dims: Annotated[str, typer.Option(help="Features per frame of each feature set.")] = "768,768",
-    width: Annotated[int, typer.Option(min=1, help="Of the DeepSER head; the paper's is 512.")] = 64,
-    feedforward: Annotated[int, typer.Option(min=1, help="Of its layers; the paper's is 2048.")] = 256,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Of DeepSER heads: 64, of an ensemble 32; the paper's is 512.")
+    ] = None,
+    feedforward: Annotated[
+        int | None, typer.Option(min=1, help="Of their layers: 256, of an ensemble 64; the paper's is 2048.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each way is timed, in turns.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    frames: Annotated[
+        str | None,
+        typer.Option(help="resident on the device, streamed from the cache, or auto, as training."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often each way is timed, in turns; else 3.")
+    ] = None,
     compile_head: Annotated[bool, typer.Option("--compile", help="Also time torch.compile.")] = False,
     ensemble: Annotated[
-        bool, typer.Option(help="Instead: 6 members x 5 folds as planned, and one by one.")
+        bool, typer.Option("--ensemble", help="Instead: members x folds as planned, and one by one.")
     ] = False,
-    folds: Annotated[int, typer.Option(min=2, help="Of the ensemble.")] = 5,
-    epochs: Annotated[int, typer.Option(min=2, help="Of each training of the ensemble.")] = 4,
+    members: Annotated[int | None, typer.Option(min=1, help="Of the ensemble; else 6.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Of the ensemble; else 5.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=2, help="Of each training of the ensemble; else 4.")
+    ] = None,
 ) -> None:
     """Time training against its arithmetic alone, and against the plain way; or a whole ensemble.
 
-    Example: sercache bench train
+    Example: sercache bench train --frames streamed
 
-    Example: sercache bench train --ensemble
+    Example: sercache bench train --ensemble --members 6 --folds 5
     """
     from sercache.errors import SercacheError
     from sercache.interrupts import stop_flag
@@ -37,11 +52,19 @@ def bench_train(
     from .console import progress_listener
 
     try:
-        frames, sizes = ([int(each) for each in text.split(",")] for text in (mean_frames, dims))
+        frame_counts, sizes = ([int(each) for each in text.split(",")] for text in (mean_frames, dims))
     except ValueError:
         raise SercacheError("--mean-frames and --dims are whole numbers, such as 250,20") from None
-    if len(frames) != len(sizes) or min(frames + sizes) < 1:
+    if len(frame_counts) != len(sizes) or min(frame_counts + sizes) < 1:
         raise SercacheError("--mean-frames and --dims need one number above 0 for each feature set")
+    if frames not in (None, *_RESIDENT):
+        raise SercacheError(f"--frames is {', '.join(_RESIDENT)}, not '{frames}'")
+    only_there = {"--members": members, "--folds": folds, "--epochs": epochs}
+    if ensemble:
+        only_there = {"--rounds": rounds, "--compile": compile_head or None, "--frames": frames}
+    for option, value in only_there.items():
+        if value is not None:
+            raise SercacheError(f"{option} {'does not go with' if ensemble else 'wants'} --ensemble")
     with stop_flag() as should_stop, progress_listener() as listener:
         if ensemble:
             from sercache.benchmarks.ensemble_training import benchmark_ensemble
@@ -50,10 +73,14 @@ def bench_train(
                 raise SercacheError("the ensemble reads two feature sets: give two numbers each")
             compared = benchmark_ensemble(
                 utterances=utterances,
-                mean_frames=frames,
+                mean_frames=frame_counts,
                 dims=sizes,
-                folds=folds,
-                epochs=epochs,
+                members=members or 6,
+                width=width or 32,
+                feedforward=feedforward or 64,
+                batch_size=batch_size,
+                folds=folds or 5,
+                epochs=epochs or 4,
                 device=device,
                 listener=listener,
                 should_stop=should_stop,
@@ -63,14 +90,15 @@ def bench_train(
 
             measured = benchmark_training(
                 utterances=utterances,
-                mean_frames=frames,
+                mean_frames=frame_counts,
                 dims=sizes,
-                width=width,
-                feedforward=feedforward,
+                width=width or 64,
+                feedforward=feedforward or 256,
                 batch_size=batch_size,
                 device=device,
-                rounds=rounds,
+                rounds=rounds or 3,
                 compile_head=compile_head,
+                resident=_RESIDENT[frames or "auto"],
                 listener=listener,
                 should_stop=should_stop,
             )
@@ -87,13 +115,13 @@ def _show(measured: "TrainingBenchmark") -> None:
 
     console.print(
         f"{measured.head}, {measured.parameters:,} weights, {measured.device}, {measured.threads} threads, "
-        f"{measured.utterances} utterances, batches of {measured.batch_size}",
+        f"{measured.utterances} utterances, batches of {measured.batch_size}, frames {measured.frames}",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False)
     for name in ("one epoch", "precision"):
         table.add_column(name)
-    for name in ("padding", "first, s", "then, s", "steps/s", "share of the limit"):
+    for name in ("padding", "first, s", "then, s an epoch", "steps/s", "share of the limit"):
         table.add_column(name, justify="right")
     limit = measured.limit.seconds
     for speed in (measured.limit, *measured.ways):
@@ -113,9 +141,13 @@ def _show_ensemble(compared: "EnsembleBenchmark") -> None:
     from .console import console
 
     ratio = compared.one_by_one_seconds / compared.planned_seconds
+    trainings = compared.members * compared.folds * compared.epochs
     console.print(
-        f"{compared.members} members x {compared.folds} folds\n"
-        f"as planned ({compared.plan}): {compared.planned_seconds:.1f} s\n"
-        f"one by one, all threads: {compared.one_by_one_seconds:.1f} s, {ratio:.2f} times as long",
+        f"{compared.members} members x {compared.folds} folds x {compared.epochs} epochs, "
+        f"frames {compared.frames}\n"
+        f"as planned ({compared.plan}): {compared.planned_seconds:.1f} s, "
+        f"{compared.planned_seconds / trainings:.3f} s an epoch of one head\n"
+        f"one by one, all threads: {compared.one_by_one_seconds:.1f} s, "
+        f"{compared.one_by_one_seconds / trainings:.3f} s an epoch, {ratio:.2f} times as long",
         highlight=False,
     )

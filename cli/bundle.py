@@ -15,6 +15,10 @@ def bundle(
     stacker: Annotated[
         str | None, typer.Option(help="Which stacker goes in; else the one that the comparison recommends.")
     ] = None,
+    distilled: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A small head of sercache distill goes in instead of a stacker."),
+    ] = None,
     include_encoders: Annotated[
         bool | None,
         typer.Option(
@@ -40,6 +44,8 @@ def bundle(
     Members that the stacker gives no weight stay out. Every file has its digest in bundle.json.
 
     Example: sercache bundle runs/demo -o demo-bundle
+
+    Example: sercache bundle runs/demo -o small --distilled distilled-speech --refit
     """
     from sercache.bundle.export import export_bundle
     from sercache.bundle.hub import push_bundle
@@ -53,6 +59,7 @@ def bundle(
             Run(run),
             output,
             stacker=stacker,
+            student=distilled,
             include_encoders=include_encoders,
             refit=refit,
             device=device,

@@ -12,7 +12,9 @@ app = typer.Typer(help="Look into a cache, mend it, change what it holds.", no_a
 
 
 @app.command("ls")
-def listopen_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
+def listopen_feature_sets(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.")],
+) -> None:
     """List the feature sets of a cache.
 
     Example: sercache cache ls cache
@@ -46,7 +48,7 @@ def listopen_feature_sets(cache: Annotated[Path, typer.Argument(help="Folder of 
 
 @app.command("info")
 def describe(
-    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
 ) -> None:
     """Print everything that a feature set's fingerprint covers, and what it holds.
 
@@ -73,7 +75,7 @@ def describe(
 
 @app.command("verify")
 def verify_cache(
-    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
     sources: Annotated[
         Path | None,
         typer.Option(help="A corpus: also compare its audio and text with what was extracted."),

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from sercache.cache.store import FeatureSet
 
 
-def du(cache: Annotated[Path, typer.Argument(help="Folder of a cache, or of a feature set.")]) -> None:
+def du(
+    cache: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a cache, or of a feature set.")],
+) -> None:
     """Show what a cache takes on disk, and for what.
 
     Example: sercache cache du cache
@@ -49,8 +51,10 @@ def du(cache: Annotated[Path, typer.Argument(help="Folder of a cache, or of a fe
 
 
 def repair(
-    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
-    source: Annotated[Path, typer.Argument(help="The recipe (.yaml) or the corpus (.csv, .parquet).")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="The recipe (.yaml) or the corpus (.csv, .parquet).")
+    ],
     encoder: Annotated[
         list[str] | None, typer.Option(help="Folder of a local checkpoint; hub names are known. Repeatable.")
     ] = None,
@@ -112,7 +116,7 @@ def repair(
 
 
 def prune(
-    path: Annotated[Path, typer.Argument(help="Folder of a cache, or of a feature set.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a cache, or of a feature set.")],
     keep_layers: Annotated[
         str | None, typer.Option(help="Keep these of several layers: 6,9,12 (needs one feature set).")
     ] = None,
@@ -197,8 +201,12 @@ def _pruned(
 
 
 def merge(
-    target: Annotated[Path, typer.Argument(help="Cache to merge into; it is made where there is none.")],
-    sources: Annotated[list[Path], typer.Argument(help="Caches to take from; they stay as they are.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="Cache to merge into; it is made where there is none.")
+    ],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="CACHE", help="Caches to take from; they stay as they are.")
+    ],
 ) -> None:
     """Put caches together that were made on several machines.
 
@@ -224,8 +232,8 @@ def merge(
 
 
 def export(
-    feature_set: Annotated[Path, typer.Argument(help="Folder of a feature set.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    feature_set: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write to.")],
     format: Annotated[
         Literal["npy", "safetensors"], typer.Option(help="A file per utterance, or files of some 256 MB.")
     ] = "npy",
@@ -255,8 +263,10 @@ def export(
 
 
 def import_frames(
-    folder: Annotated[Path, typer.Argument(help="Folder with one .npy per utterance, deep or flat.")],
-    cache: Annotated[Path, typer.Argument(help="Folder of the cache.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With one .npy per utterance, deep or flat.")
+    ],
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.")],
     corpus: Annotated[Path, typer.Option(help="The corpus; files are named after its ids or recordings.")],
     encoder: Annotated[str, typer.Option(help="What to call the encoder, as a recipe will.")],
     layers: Annotated[str, typer.Option(help="What the frames are: last, last4, 12, ...")] = "last",

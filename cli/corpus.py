@@ -23,9 +23,13 @@ EXIT_PROBLEMS = 2
 def import_corpus(
     kind: Annotated[
         str,
-        typer.Argument(help="cremad, csv, emobox, emodb, msp-podcast or ravdess; csv is any label table."),
+        typer.Argument(
+            metavar="KIND", help="cremad, csv, emobox, emodb, msp-podcast or ravdess; csv is any label table."
+        ),
     ],
-    root: Annotated[Path, typer.Argument(help="The corpus's folder, as its publisher distributes it.")],
+    root: Annotated[
+        Path, typer.Argument(metavar="ROOT", help="The corpus's folder, as its publisher distributes it.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The manifest to write, .csv or .parquet.")
     ] = Path("corpus.csv"),

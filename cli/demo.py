@@ -9,9 +9,9 @@ _PREDICTED = "f01_00.ogg"
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the sample, its cache and its run go.")] = Path(
-        "sercache-demo"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the sample, its cache and its run go.")
+    ] = Path("sercache-demo"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Run the whole way on the bundled synthetic sample: corpus, extract, train-ensemble, stack, predict.
@@ -58,6 +58,7 @@ def demo(
         (recipe.output / "members", "fold models and their out-of-fold posteriors"),
         (recipe.output / "comparison.csv", "the table above"),
         (bundle_folder, "all that predicts a new recording"),
+        (recipe.output / "report.html", "all of it in pictures: open it in a browser"),
     ):
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
     console.print("\nThe sample is synthetic speech: its figures say nothing about real emotion.")

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def extract(
-    source: Annotated[Path, typer.Argument(help="A recipe (.yaml), or a corpus (.csv, .parquet).")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A recipe (.yaml), or a corpus (.csv, .parquet).")
+    ],
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the cache; with a recipe, the recipe's own.")
     ] = None,
@@ -130,6 +132,7 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
     from sercache.cache.matching import encoder_name
     from sercache.errors import RecipeError
     from sercache.recipe import FeatureRecipe
+    from sercache.validation import in_words
 
     match = None if Path(request).is_dir() else re.fullmatch(r"(.+):((?:last|all|[0-9,-])+)", request)
     name, layers = match.groups() if match else (request, "last")
@@ -137,7 +140,7 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
         recipe = FeatureRecipe.model_validate({"encoder": name, "layers": layers, **options})
     except ValidationError as error:
         problem = error.errors()[0]
-        raise RecipeError(f"--{'-'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        raise RecipeError(f"--{'-'.join(map(str, problem['loc']))}: {in_words(problem)}") from None
     return (f"{encoder_name(name)}:{layers}" if match else encoder_name(name)), recipe
 
 

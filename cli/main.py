@@ -16,6 +16,7 @@ from . import (
     bench,
     bundle,
     cache,
+    compare,
     corpus,
     demo,
     distill,
@@ -24,6 +25,7 @@ from . import (
     finetune,
     predict,
     probe,
+    report,
     serve,
     stack,
     train_ensemble,
@@ -50,6 +52,8 @@ app.command("predict")(predict.predict)
 app.command("serve")(serve.serve)
 app.command("distill")(distill.distill)
 app.command("finetune")(finetune.finetune)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("audit")(audit.audit)
 app.command("probe")(probe.probe)
 app.command("ablate")(ablate.ablate)

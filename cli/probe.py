@@ -13,7 +13,7 @@ _BAR_WIDTH = 10
 
 
 def probe(
-    path: Annotated[Path, typer.Argument(help="Folder of a feature set, or of a cache.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
     corpus_path: Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, .csv or .parquet.")],
     folds: Annotated[int, typer.Option(min=2, help="Speaker-disjoint folds.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the folds and of the bootstrap.")] = 0,

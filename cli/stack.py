@@ -48,11 +48,15 @@ def stack(
             help="Let in what members say of rows they trained on, to see the leak.",
         ),
     ] = False,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html, one page that shows it all.")
+    ] = True,
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first, with 95 % intervals over speakers, and what it allows one to say.
-    Writes comparison.csv, metrics.json and stack/ into the run. What is already there is not done again.
+    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
+    done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
     class or one called Prediction. Rows of the test split are judged on, those of the development split are
@@ -62,15 +66,15 @@ def stack(
 
     Example: sercache stack --predictions a.csv b.csv --labels corpus.csv -o stacked
     """
-    from sercache.corpus.manifest import read_corpus
     from sercache.errors import StackingError
     from sercache.interrupts import stop_flag
-    from sercache.predictions.members import rows_of_predictions
+    from sercache.predictions.sources import Sources, rows_of_sources, save_sources
     from sercache.recipe import StackingRecipe
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
 
     from .console import console, progress_listener
+    from .report import report_after_stacking
 
     if predictions != (labels is not None):
         raise StackingError("--predictions and --labels go together: files, and the manifest with the truth")
@@ -79,9 +83,9 @@ def stack(
     folder = Run(output if predictions else paths[0])
     with stop_flag() as should_stop, progress_listener() as listener:
         if labels is not None:
-            rows = rows_of_predictions(
-                paths, read_corpus(labels), are_out_of_fold=out_of_fold, seed=seed, listener=listener
-            )
+            sources = Sources(tuple(paths), labels, out_of_fold, seed)
+            rows = rows_of_sources(sources, listener=listener)
+            save_sources(folder, sources)
             comparison = compare_rows(
                 rows, StackingRecipe(), seed, folder, listener=listener, should_stop=should_stop
             )
@@ -93,9 +97,12 @@ def stack(
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), "", *calibration, "", *sizes, ""):
+    soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
+    for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
+    report = report_after_stacking(folder.root) if with_report else None
     for path, what in (
+        *([(report, "all of it in pictures: open it in a browser")] if report else []),
         (folder.comparison_path, "this table, with an interval for every score"),
         (folder.curves_path, "scores and costs of 1 member to all"),
         (folder.metrics_path, "the same and more, for programs"),
@@ -186,11 +193,17 @@ def _legend(comparison: "Comparison") -> str:
         if comparison.judged_on == "held-out"
         else "folds in turn, each by stackers fitted on the others"
     )
+    nesting = ""
+    if comparison.judged_on == "folds":
+        nesting = (
+            " Stackers never see the judged fold, but the members whose posteriors they are fitted on may "
+            "have trained on it."
+        )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
     return (
         f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
         f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "
         "(bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: macro-F1 on "
-        "the rows fitted on, minus macro-F1 here."
+        f"the rows fitted on, minus macro-F1 here.{nesting}"
     )

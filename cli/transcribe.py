@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def transcribe(
-    corpus: Annotated[Path, typer.Argument(help="A corpus (.csv, .parquet).")],
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, CSV or Parquet.")],
     model: Annotated[str, typer.Option(help="A Whisper model: a hub name, or the folder of a checkpoint.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write the corpus; else where it was.")

@@ -49,6 +49,10 @@ class StackingError(SercacheError):
     """The members' posteriors do not fit together, or may not be used."""
 
 
+class ReportError(SercacheError):
+    """A report cannot be made of a run, or runs cannot be compared."""
+
+
 class BundleError(SercacheError):
     """A bundle is damaged or of a format that this version does not read."""
 

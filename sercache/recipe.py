@@ -4,7 +4,6 @@ Every key has a default that is MEDUSA's where the paper states one (arXiv 2506.
 A misspelt key is an error that names the key, its place and the nearest known one.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sercache.errors import RecipeError
+from sercache.validation import explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -146,7 +146,10 @@ class NeuralRecipe(_Strict):
     patience: int = Field(20, ge=1)
     batch_size: int | None = Field(None, ge=1)
     """None: 64, or more where an epoch would have over 256 steps."""
-    learning_rate: float = Field(0.01, gt=0)
+    inputs: Literal["probabilities", "log"] = "probabilities"
+    """What it sees of the members' classes: probabilities, as the paper's does, or their logarithms."""
+    learning_rate: float | None = Field(None, gt=0)
+    """None: 0.01, or 0.003 for logarithms, which vary more."""
     weight_decay: float = Field(0.01, ge=0)
 
 
@@ -317,14 +320,14 @@ def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:
     try:
         return type(shared).model_validate(_merged(shared.model_dump(), own))
     except ValidationError as error:
-        raise ValueError(f"{place}: {_explain(_worst_first(error)[0], type(shared))}") from None
+        raise ValueError(f"{place}: {explain(error, type(shared))}") from None
 
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; paths in it become relative to the file's folder.
 
     Raises:
-        RecipeError: the file is missing, not YAML, or not a valid recipe; the first problem is named.
+        RecipeError: the file is missing, not YAML, or not a valid recipe; the problems are named.
     """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -340,9 +343,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(loaded)
     except ValidationError as error:
-        problems = _worst_first(error)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RecipeError(f"{path}: {_explain(problems[0], Recipe)}{more}") from None
+        raise RecipeError(f"{path}: {explain(error, Recipe)}") from None
     folder = path.parent
     placed = {key: folder / getattr(recipe, key) for key in ("corpus", "cache", "output")}
     return recipe.model_copy(update=placed)
@@ -359,30 +360,3 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both_mappings else value
     return merged
-
-
-def _worst_first(error: ValidationError) -> list[Any]:
-    """Misspelt keys first: the keys that then seem to be missing follow from them."""
-    return sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-
-
-def _explain(problem: Any, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(model), n=1)
-        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        return f"unknown key '{place}'.{hint}"
-    if problem["type"] == "missing":
-        return f"key '{place}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
-
-
-def _all_keys(model: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> list[str]:
-    keys: list[str] = []
-    for name, described in model.model_fields.items():
-        keys.append(name)
-        for part in [described.annotation, *getattr(described.annotation, "__args__", ())]:
-            if isinstance(part, type) and issubclass(part, BaseModel) and part not in seen:
-                keys.extend(_all_keys(part, seen | {part}))
-    return keys

@@ -46,6 +46,16 @@ class Run:
         """Everything that was measured, for machines."""
         return self.root / "metrics.json"
 
+    @property
+    def sources_path(self) -> Path:
+        """Which predictions of other systems were stacked here."""
+        return self.root / "sources.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, one HTML file."""
+        return self.root / "report.html"
+
     def fold_folder(self, member: str, fold: int) -> Path:
         """Where one member x fold, or its refit, keeps its weights, resume state and history."""
         return self.root / "members" / member / fold_name(fold)
@@ -81,6 +91,11 @@ class Run:
             RecipeError: the folder is not a run.
         """
         if not self.recipe_path.is_file():
+            if self.comparison_path.is_file():
+                raise RecipeError(
+                    f"{self.root} is what sercache stack --predictions wrote, not a run: for its table "
+                    f"again, give the same files with --predictions, --labels and -o {self.root}"
+                )
             raise RecipeError(
                 f"{self.root} is not a run: it has no recipe.yaml; sercache train-ensemble RECIPE makes one"
             )

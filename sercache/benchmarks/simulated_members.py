@@ -11,7 +11,7 @@ from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows
 
-_ROWS_PER_SPEAKER = 40
+ROWS_PER_SPEAKER = 40
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SimulatedMembers:
         generator = np.random.default_rng(seed)
         members, classes = self.bias.shape
         truth = generator.integers(0, classes, rows)
-        speaker = np.arange(rows) // _ROWS_PER_SPEAKER
+        speaker = np.arange(rows) // ROWS_PER_SPEAKER
         of_speaker = generator.normal(0, np.sqrt(self.speaker_noise), (int(speaker.max()) + 1, classes))
         noise = of_speaker[speaker] + generator.normal(0, np.sqrt(self.shared_noise), (rows, classes))
         own = generator.normal(size=(rows, members, classes)) * np.sqrt(self.own_noise)[:, None]

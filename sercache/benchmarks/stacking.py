@@ -1,18 +1,25 @@
-"""Every stacker once on many rows: time, memory, and whether it is of use."""
+"""Every stacker once on many rows, or a whole comparison: time, memory, and whether it is of use."""
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from sercache.benchmarks.simulated_members import SimulatedMembers
+import numpy as np
+
+from sercache.benchmarks.simulated_members import ROWS_PER_SPEAKER, SimulatedMembers
 from sercache.errors import Interrupted
 from sercache.evaluation.metrics import macro_f1
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
+from sercache.run import Run
 from sercache.seeds import derive_seed
+from sercache.stacking.comparison import compare_rows
 from sercache.stacking.registry import STACKERS
 
 _NEW_ROWS = 10_000
@@ -37,6 +44,74 @@ class StackerTiming:
     macro_f1: float
     peak_bytes: int
     rows_bytes: int
+
+
+@dataclass(frozen=True)
+class ComparisonTiming:
+    """What a whole comparison with a test split took: fits, intervals, calibration, curves, and writing.
+
+    Attributes:
+        seconds: from joined rows to the last file.
+        parts: seconds of each stacker, fitted, applied and written; of ``intervals`` and what follows.
+        judged_rows: of the test split.
+        peak_bytes: of this process, the rows included.
+        rows_bytes: what the process took before the comparison began, with the rows.
+    """
+
+    seconds: float
+    parts: Mapping[str, float]
+    judged_rows: int
+    peak_bytes: int
+    rows_bytes: int
+
+
+def benchmark_comparison(
+    rows: int,
+    members: int,
+    classes: int,
+    attributes: int,
+    settings: StackingRecipe,
+    *,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> ComparisonTiming:
+    """Compare all stackers on simulated rows, as ``sercache stack`` does, in this process.
+
+    Args:
+        rows: to fit on; a tenth as many of other speakers are judged on, 10,000 at most.
+        members: M.
+        classes: C.
+        attributes: A.
+        settings: of the comparison.
+        listener: told of its progress.
+        should_stop: looked at before every fit.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    judged = min(_NEW_ROWS, max(ROWS_PER_SPEAKER * 2, rows // 10))
+    drawn, _ = SimulatedMembers.faulty(members, classes, attributes=attributes).draw(rows + judged, 0)
+    is_judged = np.arange(len(drawn)) // ROWS_PER_SPEAKER >= rows // ROWS_PER_SPEAKER
+    split = replace(
+        drawn,
+        folds=np.where(is_judged, ALL_FOLDS, drawn.folds),
+        origins=np.where(is_judged, "held-out", "out-of-fold"),
+    )
+    before, parts = _peak_bytes(), {}
+    began: dict[str, float] = {}
+
+    def timing(event: Event) -> None:
+        if event.kind == "start":
+            began[event.task] = time.perf_counter()
+        elif event.kind == "finish":
+            parts[event.task.removeprefix("stack/")] = time.perf_counter() - began[event.task]
+        listener(event)
+
+    with TemporaryDirectory(prefix="sercache-bench-") as folder:
+        started = time.perf_counter()
+        compare_rows(split, settings, 0, Run(Path(folder)), listener=timing, should_stop=should_stop)
+        seconds = time.perf_counter() - started
+    return ComparisonTiming(seconds, parts, int(is_judged.sum()), _peak_bytes(), before)
 
 
 def benchmark_stacking(

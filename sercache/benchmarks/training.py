@@ -21,6 +21,7 @@ from sercache.heads.registry import parameter_count
 from sercache.heads.sequences import Padded, arrange
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TrainingRecipe
+from sercache.training.batches import FrameSource
 from sercache.training.context import RunContext, split_ids
 from sercache.training.ensemble import lay_out
 from sercache.training.loop import HeadTraining
@@ -63,6 +64,7 @@ class TrainingBenchmark:
         threads: of torch.
         utterances: in an epoch.
         batch_size: rows per batch.
+        frames: where they lie: ``resident`` on the device, ``streamed`` from the cache, or which is which.
         limit: forward, backward and optimiser on batches in memory, as sercache computes them.
         ways: sercache's training loop first, the plain way last.
     """
@@ -73,6 +75,7 @@ class TrainingBenchmark:
     threads: int
     utterances: int
     batch_size: int
+    frames: str
     limit: TrainingSpeed
     ways: tuple[TrainingSpeed, ...]
 
@@ -88,6 +91,7 @@ def benchmark_training(
     device: str = "auto",
     rounds: int = 3,
     compile_head: bool = False,
+    resident: bool | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> TrainingBenchmark:
@@ -103,6 +107,7 @@ def benchmark_training(
         device: ``auto``, or a device as torch names it.
         rounds: epochs of each way.
         compile_head: also ``torch.compile``; its first epoch, which compiles, is a way of its own.
+        resident: whether frames are kept on the device; None as training does: on a GPU those that fit.
         listener: told of every epoch.
         should_stop: looked at between epochs.
 
@@ -132,7 +137,7 @@ def benchmark_training(
             listener=listener,
             should_stop=should_stop,
         )
-        bench = _Bench(lay_out(recipe), recipe.training, place, Path(folder))
+        bench = _Bench(lay_out(recipe), recipe.training, place, Path(folder), resident)
         ways = bench.ways(width, feedforward, compile_head)
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         task = "training"
@@ -158,9 +163,19 @@ def benchmark_training(
         torch.get_num_threads(),
         utterances,
         batch_size,
+        where_frames_are(bench.source),
         speeds[0],
         tuple(speeds[1:]),
     )
+
+
+def where_frames_are(source: FrameSource) -> str:
+    """Return ``resident``, ``streamed``, or which feature sets are resident where it is not all or none."""
+    if len(set(source.is_on_device)) == 1:
+        return "resident" if source.is_on_device[0] else "streamed"
+    pairs = zip(source.feature_sets, source.is_on_device, strict=True)
+    kept = [feature_set.spec.encoder for feature_set, is_kept in pairs if is_kept]
+    return f"resident: {', '.join(kept)}; streamed: the rest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +189,20 @@ class _Bench:
     """One head's rows and batches, and an epoch over them in each way."""
 
     def __init__(
-        self, context: RunContext, settings: TrainingRecipe, device: torch.device, folder: Path
+        self,
+        context: RunContext,
+        settings: TrainingRecipe,
+        device: torch.device,
+        folder: Path,
+        resident: bool | None,
     ) -> None:
         self.context = context
         self.settings = settings
         self.device = device
         self.folder = folder
         self.member = context.recipe.members[0]
-        self.source = context.frames(str(device))
+        sets = list(context.feature_sets.values())
+        self.source = FrameSource(sets, sorted(context.corpus.ids), device, resident)
         self.ids = split_ids(context.corpus, "train")
         self.targets = context.rows.targets(device)
         self.objective = objective_of(settings)

@@ -63,11 +63,16 @@ class BundledFeature(_Strict):
 
 
 class BundledMember(_Strict):
-    """One member: the files of its models, whose mean it is."""
+    """One member: the files of its models, whose mean it is.
+
+    ``overlays``, of a fine-tuned member, holds for each model the changed weights of its encoders, by feature
+    set.
+    """
 
     name: str
     features: tuple[str, ...]
     models: tuple[str, ...]
+    overlays: tuple[dict[str, str], ...] = ()
 
 
 class BundledAttribute(_Strict):
@@ -109,6 +114,7 @@ class TrainingData(_Strict):
 class BundleDescription(_Strict):
     """All that a bundle holds.
 
+    ``coverage`` is how often conformal sets hold the truth; None of a bundle that is not calibrated.
     ``unread_members`` are members that the stacker knows by name but gives no weight: they are not there.
     ``transcriber`` names the Whisper model whose transcripts the text encoders were trained on.
     """
@@ -124,7 +130,7 @@ class BundleDescription(_Strict):
     models: Literal["folds", "refit"]
     stacker: str
     extras: tuple[str, ...] = ()
-    is_calibrated: bool
+    coverage: float | None
     transcriber: str | None = None
     evaluation: Evaluation | None = None
     training_data: TrainingData

@@ -78,7 +78,8 @@ class Ensemble:
         try:
             saved = SavedStacker.read(root / STACKER_FOLDER)
             stacker = load_stacker(root / STACKER_FOLDER)
-            calibration = Calibration.load(root / CALIBRATION_NAME) if description.is_calibrated else None
+            calibrated = description.coverage is not None
+            calibration = Calibration.load(root / CALIBRATION_NAME) if calibrated else None
         except StackingError as error:
             raise BundleError(str(error)) from None
         members = tuple(Member.load(one, description, root, on) for one in description.members)
@@ -89,9 +90,15 @@ class Ensemble:
         """The members' names."""
         return tuple(member.name for member in self.members)
 
-    def can_predict(self, encoded: Mapping[str, Encoded], place: int) -> bool:
-        """Return whether every member has frames of a segment."""
-        return all(member.can_predict(encoded, place) for member in self.members)
+    @property
+    def reads(self) -> frozenset[str]:
+        """The feature sets whose frames are the same for all who read them."""
+        pooled = {name.split(":")[1] for name in self.extras if name.startswith("pooled:")}
+        return frozenset(pooled.union(*(member.shared_features for member in self.members)))
+
+    def can_predict(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> bool:
+        """Return whether every member has something to read of a segment."""
+        return all(member.can_predict(segments, encoded, self.makers, place) for member in self.members)
 
     def say(
         self,
@@ -110,7 +117,9 @@ class Ensemble:
         """
         if not places:
             return []
-        each = [member.predict(encoded, self.makers, places, self.device) for member in self.members]
+        each = [
+            member.predict(segments, encoded, self.makers, places, self.device) for member in self.members
+        ]
         members = np.stack([one.class_probabilities for one in each], axis=1)
         values = np.stack([one.attribute_values for one in each], axis=1)
         extra_values = self._extra_values(segments, known, encoded, places)

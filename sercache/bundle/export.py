@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sercache.bundle.card import model_card
+from sercache.bundle.contents import Contents, contents_of_stacker, contents_of_student
 from sercache.bundle.description import (
     CALIBRATION_NAME,
     CARD_NAME,
@@ -17,8 +17,6 @@ from sercache.bundle.description import (
     BundleDescription,
     BundledFeature,
     BundledMember,
-    BundledScore,
-    Evaluation,
     TrainingData,
     read_description,
     write_description,
@@ -29,21 +27,19 @@ from sercache.corpus import Corpus
 from sercache.devices import resolve_device
 from sercache.errors import BundleError
 from sercache.events import Event, Listener, ignore
-from sercache.files import read_json, write_atomically
+from sercache.files import write_atomically
+from sercache.finetuning.fold import overlay_name
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run, fold_name
-from sercache.stacking.calibrating import CALIBRATION_NAME as FITTED_CALIBRATION_NAME
-from sercache.stacking.registry import load_stacker
-from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.saved import Signature
 from sercache.training.context import open_run, read_run_corpus, split_ids
 from sercache.training.member import WEIGHTS_NAME
 from sercache.training.members import refit_members
 from sercache.training.rows import LabelledRows
 from sercache.versions import library_versions
 
-_SCORES = ("macro_f1", "uar", "weighted_f1", "log_loss", "ece")
 _TRANSCRIPTS = "text:"
 
 
@@ -61,6 +57,7 @@ def export_bundle(
     output: Path,
     *,
     stacker: str | None = None,
+    student: str | None = None,
     include_encoders: bool | None = None,
     refit: bool = False,
     device: str = "auto",
@@ -76,6 +73,7 @@ def export_bundle(
         run: finished by ``sercache stack``.
         output: the bundle's folder.
         stacker: which one; None for the one that the comparison recommends.
+        student: a distilled member that goes in instead of a stacker and its members.
         include_encoders: whether the encoders' weights go in; None for those that no hub has.
         refit: whether each member is one model that learns from all folds, which is trained now if it is not
             there yet, instead of the mean of its fold models.
@@ -93,28 +91,25 @@ def export_bundle(
     """
     output = output.resolve()
     _refuse_taken(output, replace)
-    metrics = _metrics(run)
-    chosen = str(metrics["choice"]) if stacker is None else stacker
-    recipe, corpus = run.recipe(), read_run_corpus(run.recipe())
-    saved = SavedStacker.read(run.stacker_folder(chosen))
-    read = _read_members(run, chosen)
-    members = _members(recipe, read)
+    recipe = run.recipe()
+    contents = contents_of_stacker(run, stacker) if student is None else contents_of_student(run, student)
     if refit:
+        if contents.overlaid:
+            name = next(iter(contents.overlaid))
+            raise BundleError(f"'{name}' is fine-tuned and cannot be refitted; leave --refit out")
         context = open_run(run.root.resolve())
-        refit_members(
-            context, members, device=resolve_device(device), listener=listener, should_stop=should_stop
-        )
+        place = resolve_device(device)
+        refit_members(context, contents.members, device=place, listener=listener, should_stop=should_stop)
     folds = [ALL_FOLDS] if refit else list(range(recipe.folds.count))
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
         building.mkdir(parents=True)
-        bundled = [_copy_models(run, member, folds, building) for member in members]
-        saved.write(building / STACKER_FOLDER)
-        calibration = run.stacker_folder(chosen) / FITTED_CALIBRATION_NAME
-        is_calibrated = chosen == metrics["choice"] and calibration.is_file()
-        if is_calibrated:
-            write_atomically(building / CALIBRATION_NAME, calibration.read_bytes())
-        opened = _feature_sets(recipe, members, saved.signature)
+        members = [_copy_models(run, member, contents, folds, building) for member in contents.members]
+        contents.stacker.write(building / STACKER_FOLDER)
+        if contents.calibration is not None:
+            contents.calibration.save(building / CALIBRATION_NAME)
+        signature = contents.stacker.signature
+        opened = _feature_sets(recipe, contents.members, signature)
         features = {}
         for name, feature_set in opened.items():
             listener(Event("note", name, message=f"{name}: {feature_set.spec.encoder}"))
@@ -124,18 +119,18 @@ def export_bundle(
         description = BundleDescription(
             name=output.name,
             versions=library_versions(),
-            classes=saved.signature.classes,
-            attributes=tuple(BundledAttribute(**asdict(one)) for one in saved.signature.attributes),
+            classes=signature.classes,
+            attributes=tuple(BundledAttribute(**asdict(one)) for one in signature.attributes),
             features=features,
-            members=tuple(bundled),
-            unread_members=tuple(name for name in saved.signature.members if name not in read),
+            members=tuple(members),
+            unread_members=contents.unread,
             models="refit" if refit else "folds",
-            stacker=chosen,
-            extras=saved.signature.extras,
-            is_calibrated=is_calibrated,
+            stacker=contents.stacker.kind,
+            extras=signature.extras,
+            coverage=None if contents.calibration is None else contents.calibration.coverage,
             transcriber=_transcriber(features),
-            evaluation=_evaluation(metrics, chosen),
-            training_data=_training_data(recipe, corpus, list(opened.values())),
+            evaluation=contents.evaluation,
+            training_data=_training_data(recipe, read_run_corpus(recipe), list(opened.values())),
         )
         return finish_bundle(building, description, output)
     finally:
@@ -162,57 +157,37 @@ def _refuse_taken(output: Path, replace: bool) -> None:
         raise BundleError(f"{output} already holds a bundle; choose another folder, or give --replace")
 
 
-def _metrics(run: Run) -> dict[str, Any]:
-    run.recipe()
-    try:
-        metrics: dict[str, Any] = read_json(run.metrics_path)
-        if metrics["is_leaky"]:
-            raise BundleError(
-                f"{run.root}: its comparison was made with in-sample posteriors and says nothing of new "
-                f"speakers; run sercache stack {run.root} again without --allow-in-sample"
-            )
-        metrics["choice"], metrics["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{run.root} has no comparison yet; run sercache stack {run.root} first") from None
-    return metrics
-
-
-def _read_members(run: Run, stacker: str) -> tuple[str, ...]:
-    """Return the members on which a stacker's answer depends."""
-    from sercache.stacking.best_single import BestSingle
-    from sercache.stacking.mixture import Mixture
-
-    fitted = load_stacker(run.stacker_folder(stacker))
-    members = SavedStacker.read(run.stacker_folder(stacker)).signature.members
-    if isinstance(fitted, BestSingle):
-        return (fitted.member,)
-    if isinstance(fitted, Mixture):
-        weights = [fitted.class_weights, *fitted.attribute_weights]
-        return tuple(name for index, name in enumerate(members) if any(one[index] for one in weights))
-    return members
-
-
-def _members(recipe: Recipe, names: Sequence[str]) -> list[MemberRecipe]:
-    by_name = {member.name: member for member in recipe.members}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise BundleError(f"member '{missing[0]}' is not in the run's recipe; run sercache stack again")
-    return [by_name[name] for name in names]
-
-
-def _copy_models(run: Run, member: MemberRecipe, folds: Sequence[int], building: Path) -> BundledMember:
-    models = []
+def _copy_models(
+    run: Run, member: MemberRecipe, contents: Contents, folds: Sequence[int], building: Path
+) -> BundledMember:
+    """Copy a member's heads, and the weights of encoders that are its own."""
+    overlaid = contents.overlaid.get(member.name, ())
+    models, overlays = [], []
     for fold in folds:
-        source = run.fold_folder(member.name, fold) / WEIGHTS_NAME
-        target = f"heads/{member.name}/{fold_name(fold)}.safetensors"
-        try:
-            write_atomically(building / target, source.read_bytes())
-        except FileNotFoundError:
-            raise BundleError(
-                f"{source} is gone; sercache train-ensemble makes it again, then sercache stack"
-            ) from None
-        models.append(target)
-    return BundledMember(name=member.name, features=tuple(member.features), models=tuple(models))
+        source, target = run.fold_folder(member.name, fold), f"heads/{member.name}/{fold_name(fold)}"
+        models.append(_copy(source / WEIGHTS_NAME, building, f"{target}.safetensors"))
+        overlays.append(
+            {
+                name: _copy(source / overlay_name(name), building, f"{target}-{overlay_name(name)}")
+                for name in overlaid
+            }
+        )
+    return BundledMember(
+        name=member.name,
+        features=tuple(member.features),
+        models=tuple(models),
+        overlays=tuple(overlays) if overlaid else (),
+    )
+
+
+def _copy(source: Path, building: Path, target: str) -> str:
+    try:
+        write_atomically(building / target, source.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"{source} is gone; the command that trained it makes it again, then sercache stack"
+        ) from None
+    return target
 
 
 def _feature_sets(
@@ -229,21 +204,6 @@ def _transcriber(features: Mapping[str, BundledFeature]) -> str | None:
     columns = {feature.recipe.text_column or "" for feature in features.values()}
     models = sorted(one.removeprefix(_TRANSCRIPTS) for one in columns if one.startswith(_TRANSCRIPTS))
     return models[0] if models else None
-
-
-def _evaluation(metrics: Mapping[str, Any], stacker: str) -> Evaluation | None:
-    row = metrics["rows"].get(stacker)
-    if row is None:
-        raise BundleError(f"the comparison has no stacker '{stacker}' (it has: {', '.join(metrics['rows'])})")
-    found = row["scores"]
-    names = [*_SCORES, *(name for kind in ("ccc:", "f1:") for name in found if name.startswith(kind))]
-    return Evaluation(
-        judged_on=metrics["judged_on"],
-        rows=metrics["judged_rows"],
-        speakers=metrics["speakers"],
-        scores={name: BundledScore(**found[name]) for name in names if found[name]["value"] is not None},
-        verdict=tuple(metrics["verdict"]) if stacker == metrics["choice"] else (),
-    )
 
 
 def _training_data(recipe: Recipe, corpus: Corpus, feature_sets: Sequence[FeatureSet]) -> TrainingData:

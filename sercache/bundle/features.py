@@ -1,7 +1,7 @@
 """From segments to the frames that heads learnt from: encoded, pooled, and rounded as the cache rounds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from sercache.encoders.protocol import Encoder, Frames
 from sercache.errors import CacheError
 from sercache.extract.encoding import EncodedUtterance, encode_rows
 from sercache.extract.inputs import EncoderInput
+from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import HeadInput
 
 _SECONDS_AT_ONCE = 60.0
@@ -64,7 +65,7 @@ class FeatureMaker:
     def encode(self, segments: Sequence[Segment]) -> Encoded:
         """Return the frames of segments, each as it would come out of the cache."""
         keys = {
-            place: self._key(segment) for place, segment in enumerate(segments) if self._has_input(segment)
+            place: self._key(segment) for place, segment in enumerate(segments) if self.has_input(segment)
         }
         frames: list[Frames | None] = [None] * len(segments)
         errors: dict[int, str] = {}
@@ -94,6 +95,26 @@ class FeatureMaker:
             self._keep(self._kept, made)
         return Encoded(tuple(frames), errors)
 
+    def encode_with(self, overlay: EncoderOverlay, segments: Sequence[Segment]) -> tuple[Frames | None, ...]:
+        """Return the frames of segments as a fine-tuned encoder makes them: never rounded, never cached.
+
+        A segment that cannot be encoded has none.
+
+        Raises:
+            EncoderError: the encoder has no such weights.
+        """
+        places = [place for place, segment in enumerate(segments) if self.has_input(segment)]
+        rows = [self._input(segments[place], str(place)) for place in places]
+        # The bundle's digests have told whose weights these are; an included encoder has another name.
+        spec = self.encoder.spec
+        mine = replace(overlay.description, encoder=spec.encoder, revision=spec.revision)
+        frames: list[Frames | None] = [None] * len(segments)
+        with replace(overlay, description=mine).applied_to(self.encoder):
+            encoded = list(encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE))
+        for place, one in zip(places, encoded, strict=True):
+            frames[place] = one.frames if isinstance(one, EncodedUtterance) else None
+        return tuple(frames)
+
     def batch(self, frames: Sequence[Frames | None], device: torch.device) -> HeadInput:
         """Return frames of B segments as a head reads them, padded and masked, on the device."""
         planes, dim = len(self.spec.layers), self.spec.dim
@@ -113,7 +134,8 @@ class FeatureMaker:
         mean: NDArray[np.float64] = frames[-1].astype(np.float64).mean(axis=0)
         return mean
 
-    def _has_input(self, segment: Segment) -> bool:
+    def has_input(self, segment: Segment) -> bool:
+        """Return whether there is anything of a segment that the encoder reads."""
         return segment.text is not None if self.reads_text else bool(segment.waveforms)
 
     def _input(self, segment: Segment, key: str) -> EncoderInput:

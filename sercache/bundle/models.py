@@ -8,14 +8,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sercache.bundle.clips import Segment
 from sercache.bundle.description import BundleDescription, BundledMember
 from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.encoders.protocol import Frames
 from sercache.errors import BundleError, TrainingError
+from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import Head
 from sercache.stacking.protocol import Prediction
 from sercache.training.checkpoint import load_head
 
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of a member's models.
+
+    Attributes:
+        head: on the device.
+        overlays: by feature set: the weights of encoders that were trained together with this head.
+    """
+
+    head: Head
+    overlays: Mapping[str, EncoderOverlay]
 
 
 @dataclass(frozen=True)
@@ -25,12 +41,12 @@ class Member:
     Attributes:
         name: its name.
         features: the feature sets that it reads, in order.
-        heads: its models, on the device.
+        models: its models.
     """
 
     name: str
     features: tuple[str, ...]
-    heads: tuple[Head, ...]
+    models: tuple[Model, ...]
 
     @classmethod
     def load(
@@ -46,10 +62,12 @@ class Member:
             "attributes": [(one.name, one.low, one.high) for one in description.attributes],
             "features": {name: description.features[name].fingerprint for name in member.features},
         }
-        heads = []
-        for model in member.models:
+        models = []
+        overlays = member.overlays or ({},) * len(member.models)
+        for model, overlaid in zip(member.models, overlays, strict=True):
             try:
                 head, stated = load_head(root / model)
+                laid = {name: EncoderOverlay.load(root / path) for name, path in overlaid.items()}
             except TrainingError as error:
                 raise BundleError(str(error)) from None
             for what, value in wanted.items():
@@ -57,43 +75,81 @@ class Member:
                     raise BundleError(
                         f"{root / model}: has the {what} {getattr(stated, what)}, the bundle {value}"
                     )
-            heads.append(head.to(device))
-        return cls(member.name, member.features, tuple(heads))
+            models.append(Model(head.to(device), laid))
+        return cls(member.name, member.features, tuple(models))
 
-    def can_predict(self, encoded: Mapping[str, Encoded], place: int) -> bool:
-        """Return whether the segment has frames in any feature set that the member reads."""
-        return any(encoded[name].frames[place] is not None for name in self.features)
+    @property
+    def shared_features(self) -> frozenset[str]:
+        """The feature sets whose frames are not of encoders of its own."""
+        return frozenset(self.features) - self.models[0].overlays.keys()
+
+    def can_predict(
+        self,
+        segments: Sequence[Segment],
+        encoded: Mapping[str, Encoded],
+        makers: Mapping[str, FeatureMaker],
+        place: int,
+    ) -> bool:
+        """Return whether the segment has anything in any feature set that the member reads."""
+        return any(
+            encoded[name].frames[place] is not None
+            if name in self.shared_features
+            else makers[name].has_input(segments[place])
+            for name in self.features
+        )
 
     @torch.inference_mode()
     def predict(
         self,
+        segments: Sequence[Segment],
         encoded: Mapping[str, Encoded],
         makers: Mapping[str, FeatureMaker],
         places: Sequence[int],
         device: torch.device,
     ) -> Prediction:
-        """Return what the member says of some segments, ``(N, C)`` and ``(N, A)``."""
-        lengths = [
-            sum(
-                frames.shape[1]
-                for name in self.features
-                if (frames := encoded[name].frames[place]) is not None
-            )
-            for place in places
-        ]
-        order = np.argsort(lengths, kind="stable")
-        probabilities, values = [], []
-        for first in range(0, len(order), _BATCH):
-            chosen = [places[row] for row in order[first : first + _BATCH]]
-            inputs = [
-                makers[name].batch([encoded[name].frames[place] for place in chosen], device)
-                for name in self.features
-            ]
-            outputs = [head(inputs) for head in self.heads]
-            probabilities.append(_mean([torch.softmax(one.logits.double(), dim=1) for one in outputs]))
-            values.append(_mean([one.attributes.double() for one in outputs]))
-        back = np.argsort(order, kind="stable")
-        return Prediction(np.concatenate(probabilities)[back], np.concatenate(values)[back])
+        """Return what the member says of some segments, ``(N, C)`` and ``(N, A)``.
+
+        Args:
+            segments: all of them.
+            encoded: their frames by feature set, but for those of encoders of the member's own.
+            makers: of frames, by feature set.
+            places: which segments.
+            device: where heads compute.
+        """
+        shared = {name: [encoded[name].frames[place] for place in places] for name in self.shared_features}
+        chosen = [segments[place] for place in places]
+        said = []
+        for model in self.models:
+            own = {name: makers[name].encode_with(its, chosen) for name, its in model.overlays.items()}
+            frames = {name: own[name] if name in own else shared[name] for name in self.features}
+            said.append(_apply(model.head, frames, makers, device))
+        return Prediction(
+            np.mean([one.class_probabilities for one in said], axis=0),
+            np.mean([one.attribute_values for one in said], axis=0),
+        )
+
+
+def _apply(
+    head: Head,
+    frames: Mapping[str, Sequence[Frames | None]],
+    makers: Mapping[str, FeatureMaker],
+    device: torch.device,
+) -> Prediction:
+    """Return what a head says of N segments, ``(N, C)`` and ``(N, A)``; those of one length share batches."""
+    lengths = [
+        sum(0 if one is None else one.shape[1] for one in its) for its in zip(*frames.values(), strict=True)
+    ]
+    order = np.argsort(lengths, kind="stable")
+    probabilities, values = [], []
+    for first in range(0, len(order), _BATCH):
+        rows = order[first : first + _BATCH]
+        output = head(
+            [makers[name].batch([its[row] for row in rows], device) for name, its in frames.items()]
+        )
+        probabilities.append(torch.softmax(output.logits.double(), dim=1).cpu().numpy())
+        values.append(output.attributes.double().cpu().numpy())
+    back = np.argsort(order, kind="stable")
+    return Prediction(np.concatenate(probabilities)[back], np.concatenate(values)[back])
 
 
 def disagreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -119,8 +175,3 @@ def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     logarithms = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
     entropy: NDArray[np.float64] = -(probabilities * logarithms).sum(axis=-1)
     return entropy
-
-
-def _mean(parts: Sequence[torch.Tensor]) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = torch.stack(list(parts)).mean(dim=0).cpu().numpy()
-    return mean

@@ -192,8 +192,14 @@ class Bundle:
             wholes = self._listening.with_texts(wholes)
         cut = [_windows_of(whole, windows) for whole in wholes]
         segments = [*wholes, *chain.from_iterable(cut)]
-        encoded = {name: maker.encode(segments) for name, maker in self._makers.items()}
-        complete = [place for place in range(len(segments)) if self._ensemble.can_predict(encoded, place)]
+        encoded = {
+            name: maker.encode(segments)
+            for name, maker in self._makers.items()
+            if name in self._ensemble.reads
+        }
+        complete = [
+            place for place in range(len(segments)) if self._ensemble.can_predict(segments, encoded, place)
+        ]
         known = [one.recording.extras or {} for one in decoded]
         known += [extras for extras, its in zip(known, cut, strict=True) for _ in its]
         said = dict(zip(complete, self._ensemble.say(segments, known, encoded, complete), strict=True))
@@ -206,7 +212,7 @@ class Bundle:
                 timeline = tuple(self._window(segments[at], said[at]) for at in span)
                 answers.append(self._clip(one.recording.id, wholes[place], said[place], notes, timeline))
             else:
-                answers.append(FailedClip(one.recording.id, self._why_not(wholes[place], encoded, place)))
+                answers.append(FailedClip(one.recording.id, self._why_not(segments, encoded, place)))
             first += len(its)
         return answers
 
@@ -260,12 +266,17 @@ class Bundle:
             notes.append("without its words: no text is known")
         return tuple(notes)
 
-    def _why_not(self, segment: Segment, encoded: Mapping[str, Encoded], place: int) -> str:
+    def _why_not(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> str:
         errors = [f"{name}: {one.errors[place]}" for name, one in encoded.items() if place in one.errors]
         if errors:
             return errors[0]
-        member = next(one for one in self._ensemble.members if not one.can_predict(encoded, place))
-        if segment.text is None and any(self._makers[name].reads_text for name in member.features):
+        member = next(
+            one
+            for one in self._ensemble.members
+            if not one.can_predict(segments, encoded, self._makers, place)
+        )
+        wants_words = any(self._makers[name].reads_text for name in member.features)
+        if segments[place].text is None and wants_words:
             return (
                 f"member '{member.name}' reads words and no text is known; give one with --text or a "
                 "manifest, or a Whisper model with --transcriber"

@@ -336,7 +336,7 @@ class Cache:
         if not same_encoder:
             held = ", ".join(sorted({feature_set.spec.encoder for feature_set in feature_sets})) or "nothing"
             raise CacheError(
-                f"{self.root}: the cache holds no features of {encoder} (it holds: {held}); "
+                f"the cache {self.root} holds no features of {encoder} (it holds: {held}); "
                 "run sercache extract"
             )
         differences = {
@@ -346,7 +346,7 @@ class Cache:
         if not matches:
             nearest = min(same_encoder, key=lambda feature_set: len(differences[feature_set]))
             raise CacheError(
-                f"{self.root}: the cache holds {encoder} with {'; '.join(differences[nearest])}; "
+                f"the cache {self.root} holds {encoder} with {'; '.join(differences[nearest])}; "
                 "run sercache extract with the setting you want"
             )
         return the_one(matches, recipe)

@@ -119,7 +119,7 @@ class CalibrationReport:
 
     def _of_thresholds(self) -> str:
         change = self.row(THRESHOLDS).to_uncalibrated["macro_f1"]
-        figures = f"macro-F1 {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+        figures = f"macro-F1 {change.value:+.3f}{_interval(change, '+.3f')}"
         if not change.is_clear:
             return f"Class thresholds are worth nothing that could be told from chance: {figures}."
         return f"Class thresholds {'help' if change.value > 0 else 'harm'}: {figures}."
@@ -127,10 +127,11 @@ class CalibrationReport:
     def _of_sets(self) -> str:
         row = self.row(self.chosen)
         held, single = row.coverage, row.single_accuracy
-        missed = held.low > self.coverage or held.high < self.coverage
-        note = ", not what was asked for" if missed else ""
+        note = ", less than asked for" if held.high < self.coverage else ""
+        if held.low > self.coverage:
+            note = ", more than asked for"
         right = f", right {single.value:.0%} of the time" if row.single_share >= 0.005 else ""
-        interval = f"{held.value:.1%} [{held.low:.1%}, {held.high:.1%}]"
+        interval = f"{held.value:.1%}{_interval(held, '.1%')}"
         name, share = row.least_covered
         return (
             f"Sets at {self.coverage:.0%} hold the class of {interval} of rows of new speakers{note}, with "
@@ -200,6 +201,11 @@ def as_json(report: CalibrationReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
     content: dict[str, Any] = without_nan(asdict(report))
     return content | {"verdict": list(report.verdict)}
+
+
+def _interval(scored: Estimate | Difference, form: str) -> str:
+    """Return the interval in brackets; nothing where one speaker gives none."""
+    return "" if np.isnan(scored.low) else f" [{scored.low:{form}}, {scored.high:{form}}]"
 
 
 def _metrics(said: Calibrated, labels: Labels, votes: Floats) -> dict[str, SumMetric]:

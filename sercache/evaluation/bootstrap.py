@@ -9,9 +9,14 @@ product of its counts with the sums of each speaker: thousands of draws of macro
 
 With few speakers the plain percentile interval is too short. The expanded percentile interval (Hesterberg
 2015, "What Teachers Should Know About the Bootstrap", section 4.1) reads the replicates at the level that
-corrects for it; the p-value is the level at which that interval's bound meets zero. Where no draw comes near
-zero, the draws' mean and spread say how far it is. No p-value is below ``2 ** (1 - G)`` for G speakers: that
-many ways there are to swap the two sides of each speaker, and all of them are equally likely by chance.
+corrects for it. With very few there are not enough different draws to be read that far out, so each bound is
+at least as far as that of a t interval from the draws' mean and spread. The p-value is the level at which a
+bound meets zero. No p-value is below ``2 ** (1 - G)`` for G speakers: that many ways there are to swap the
+two sides of each speaker, and all of them are equally likely by chance.
+
+In simulations (:mod:`sercache.benchmarks.interval_simulation`) 95 % intervals of a difference hold the truth
+in 96 % of corpora of 5 speakers, 94 % of 10 and 96 % of 20 and 30; percentiles alone in 93, 94, 96 and 96 %,
+and those of a score of 5 speakers in 87 % instead of 94.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +40,14 @@ class SumMetric:
     Attributes:
         terms: ``(N, S)``: what each row adds; zeros for a row that does not count.
         score: from sums ``(..., S)`` to scores ``(...)``, NaN where undefined.
+        least: no score is below it, and no interval reaches there.
+        most: no score is above it.
     """
 
     terms: Floats
     score: Callable[[Floats], Floats]
+    least: float = -np.inf
+    most: float = np.inf
 
     @cached_property
     def value(self) -> float:
@@ -130,7 +139,8 @@ class SpeakerBootstrap:
 
     def estimate(self, metric: SumMetric) -> Estimate:
         """Return the score of all rows and its interval."""
-        return Estimate(metric.value, *self.interval(self.replicates(metric)))
+        low, high = self.interval(self.replicates(metric))
+        return Estimate(metric.value, max(low, metric.least), min(high, metric.most))
 
     def difference(self, first: SumMetric, second: SumMetric) -> Difference:
         """Return ``first - second``: both see the same speakers in every draw."""
@@ -168,7 +178,10 @@ class SpeakerBootstrap:
         return p_values
 
     def interval(self, replicates: Floats) -> tuple[float, float]:
-        """Return the expanded percentile interval of the replicates; undefined replicates are left out."""
+        """Return the expanded percentile interval of the replicates, not short of a t interval.
+
+        Undefined replicates are left out.
+        """
         from scipy.stats import norm, t
 
         known = replicates[~np.isnan(replicates)]
@@ -178,7 +191,8 @@ class SpeakerBootstrap:
         quantile = t.ppf((1 - self.level) / 2, count - 1) * np.sqrt(count / (count - 1))
         tail = max(float(norm.cdf(quantile)), 1 / (len(known) + 1))
         low, high = np.quantile(known, [tail, 1 - tail])
-        return float(low), float(high)
+        mean, reach = known.mean(), abs(quantile) * known.std()
+        return float(min(low, mean - reach)), float(max(high, mean + reach))
 
     def p_value(self, replicates: Floats) -> float:
         """Return the two-sided p-value of 'the difference is zero': where the interval's bound meets zero."""
@@ -189,9 +203,9 @@ class SpeakerBootstrap:
         if count < 2 or not len(known):
             return float("nan")
         beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
-        tail = min((beyond + 1) / (len(known) + 1), 0.5)
-        if beyond == 0:
-            tail = min(tail, float(norm.cdf(-abs(known.mean()) / max(float(known.std()), _NO_DEVIATION))))
+        tail = float(norm.cdf(-abs(known.mean()) / max(float(known.std()), _NO_DEVIATION)))
+        if beyond:  # else no draw is so far out, and how far it is follows from their spread alone
+            tail = max(tail, min((beyond + 1) / (len(known) + 1), 0.5))
         p_value = 2 * t.cdf(norm.ppf(tail) * np.sqrt((count - 1) / count), count - 1)
         return float(np.clip(p_value, 2.0 ** (1 - count), 1.0))
 
@@ -206,7 +220,8 @@ def mean_over(metrics: Sequence[SumMetric]) -> SumMetric:
         parts = np.split(sums, ends[:-1], axis=-1)
         return np.asarray(np.mean([one.score(its) for one, its in zip(metrics, parts, strict=True)], axis=0))
 
-    return SumMetric(np.concatenate([metric.terms for metric in metrics], axis=1), score)
+    least, most = (float(np.mean([getattr(one, end) for one in metrics])) for end in ("least", "most"))
+    return SumMetric(np.concatenate([metric.terms for metric in metrics], axis=1), score, least, most)
 
 
 def confusion_metric(
@@ -224,14 +239,22 @@ def confusion_metric(
     judged = np.flatnonzero(labels >= 0)
     terms = np.zeros((len(labels), num_classes**2))
     terms[judged, labels[judged] * num_classes + np.asarray(predicted)[judged]] = 1.0
-    return SumMetric(terms, lambda sums: score(sums.reshape(*sums.shape[:-1], num_classes, num_classes)))
+    return SumMetric(
+        terms,
+        lambda sums: score(sums.reshape(*sums.shape[:-1], num_classes, num_classes)),
+        least=0.0,
+        most=1.0,
+    )
 
 
 def mean_metric(per_row: ArrayLike) -> SumMetric:
     """Return the mean of ``per_row`` ``(N,)``; NaN rows do not count."""
     values = np.asarray(per_row, dtype=np.float64)
     counts = ~np.isnan(values)
-    return SumMetric(np.column_stack([np.where(counts, values, 0.0), counts]), _mean_of_sums)
+    terms = np.column_stack([np.where(counts, values, 0.0), counts])
+    if not counts.any():
+        return SumMetric(terms, _mean_of_sums)
+    return SumMetric(terms, _mean_of_sums, float(np.nanmin(values)), float(np.nanmax(values)))
 
 
 def ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
@@ -240,7 +263,8 @@ def ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
     rated = ~np.isnan(truth)
     center = truth[rated].mean() if rated.any() else 0.0
     x, y = np.where(rated, truth - center, 0.0), np.where(rated, predicted - center, 0.0)
-    return SumMetric(np.column_stack([rated, x, y, x * x, y * y, x * y]), _ccc_of_sums)
+    terms = np.column_stack([rated, x, y, x * x, y * y, x * y])
+    return SumMetric(terms, _ccc_of_sums, least=-1.0, most=1.0)
 
 
 def calibration_metric(labels: Labels, probabilities: ArrayLike, bins: int = 15) -> SumMetric:
@@ -252,7 +276,7 @@ def calibration_metric(labels: Labels, probabilities: ArrayLike, bins: int = 15)
     terms = np.zeros((len(labels), bins + 1))
     terms[judged, which[judged]] = (probabilities.argmax(axis=1) == labels)[judged] - confidence[judged]
     terms[judged, bins] = 1.0
-    return SumMetric(terms, _calibration_of_sums)
+    return SumMetric(terms, _calibration_of_sums, least=0.0, most=1.0)
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sercache.errors import RecipeError, did_you_mean
 from sercache.recipe import MemberRecipe, Recipe
+from sercache.validation import in_words
 
 Setting = int | float | str | bool
 Settings = Mapping[str, Setting]
@@ -179,7 +180,7 @@ def check_space(recipe: Recipe, member: MemberRecipe, space: Space, layers: Sequ
                 _check_member(recipe, with_settings(member, {key: value}), layers)
             except (RecipeError, ValueError) as error:
                 hint = ""
-                if isinstance(value, float) and not value.is_integer() and "integer" in str(error):
+                if isinstance(value, float) and not value.is_integer() and "whole number" in str(error):
                     hint = "; a range of whole numbers has a step, such as step: 1"
                 raise RecipeError(f"search space: '{key}' = {value!r}: {error}{hint}") from None
 
@@ -209,8 +210,7 @@ def _dimension(where: str, value: Any) -> Dimension:
         if problem["type"] == "extra_forbidden":
             message = f"unknown key '{place}'.{did_you_mean(place, Dimension.model_fields)}"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            message = f"{place}: {message}" if place else message
+            message = f"{place}: {in_words(problem)}" if place else in_words(problem)
         raise RecipeError(f"{where}: {message}") from None
 
 

@@ -12,7 +12,7 @@ from sercache.corpus.folds import FoldMap, assign_folds
 from sercache.errors import CorpusError, StackingError
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import ALL_FOLDS, Posteriors
-from sercache.predictions.reading import Predictions, read_predictions
+from sercache.predictions.reading import Predictions, member_names, read_predictions
 from sercache.stacking.joining import join
 from sercache.stacking.rows import StackingRows
 
@@ -45,7 +45,9 @@ def rows_of_predictions(
         StackingError: a file cannot be read, predicts utterances that are not in the corpus, or nothing is
             left to fit on.
     """
-    files = [read_predictions(path, corpus, name) for path, name in zip(paths, _names(paths), strict=True)]
+    files = [
+        read_predictions(path, corpus, name) for path, name in zip(paths, member_names(paths), strict=True)
+    ]
     for file in files:
         if file.unknown_ids:
             raise StackingError(
@@ -83,15 +85,6 @@ def rows_of_predictions(
         _posteriors(file, corpus, attributes, own, folds) for file, own in zip(files, origins, strict=True)
     ]
     return join(tables, corpus, allow_in_sample=False, listener=listener)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the files' names without extension, with their folder's where two are the same."""
-    stems = [path.stem for path in paths]
-    return [
-        path.stem if stems.count(path.stem) == 1 else f"{path.resolve().parent.name}-{path.stem}"
-        for path in paths
-    ]
 
 
 def _origins(file: Predictions, corpus: Corpus, are_out_of_fold: bool) -> NDArray[np.str_]:

@@ -57,6 +57,29 @@ class Predictions:
     origins: NDArray[np.str_] | None
 
 
+def member_names(paths: Sequence[Path]) -> list[str]:
+    """Return what to call files: their names without extension, with folders before them where they coincide.
+
+    Raises:
+        StackingError: a file is given twice.
+    """
+    resolved = [path.resolve() for path in paths]
+    for place, path in enumerate(resolved):
+        if path in resolved[:place]:
+            raise StackingError(
+                f"{paths[place]} is given twice: its predictions are identical with themselves"
+            )
+    names = [path.stem for path in resolved]
+    for depth in range(1, max((len(path.parts) for path in resolved), default=0)):
+        if len(set(names)) == len(names):
+            break
+        names = [
+            name if names.count(name) == 1 else "-".join([*path.parent.parts[-depth:], path.stem])
+            for name, path in zip(names, resolved, strict=True)
+        ]
+    return names
+
+
 def read_predictions(path: Path, corpus: Corpus, name: str | None = None) -> Predictions:
     """Read one file of predictions.
 

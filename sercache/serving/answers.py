@@ -41,7 +41,7 @@ class BundleCard(BaseModel):
 
     members: list[str]
     stacker: str
-    is_calibrated: bool
+    coverage: float | None
     encoders: dict[str, str] = Field(description="By feature set.")
     licenses: dict[str, str | None] = Field(description="Of the encoders, as their repositories state them.")
     training_data: TrainingData
@@ -125,7 +125,7 @@ def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
         card=BundleCard(
             members=[member.name for member in described.members],
             stacker=described.stacker,
-            is_calibrated=described.is_calibrated,
+            coverage=described.coverage,
             encoders={name: one.recipe.encoder for name, one in described.features.items()},
             licenses={name: one.card.license for name, one in described.features.items()},
             training_data=described.training_data,

@@ -30,8 +30,11 @@ class Boosting:
 
     LightGBM has no soft labels for several classes (LightGBM#6013). Either the gradient of the weighted
     cross-entropy against the votes is given to it (``soft_targets: objective``), or a row comes once for each
-    class it has votes for, weighted by its share and the class's weight (``soft_targets: duplicate``). They
-    are equally good; the first has fewer rows to bin.
+    class it has votes for, weighted by its share and the class's weight (``soft_targets: duplicate``). On 44
+    real models and 4,900 clips with real votes, folds in turn, they are equally good: macro-F1 0.533 and
+    0.536, log-loss against the votes 0.936 and 0.935. The first is the default: it has fewer rows to bin, and
+    fits in 1.5 instead of 2.1 seconds. Other numbers of leaves (4, 15), rows in a leaf (60) or rates (0.1)
+    give 0.528 to 0.532 there: none is searched for.
 
     Like the neural meta-classifier it starts as the soft vote: the trees learn what to add to the logarithm
     of the members' mean, and to their mean attributes. Early stopping looks at the stopping slice only;

@@ -24,6 +24,7 @@ from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.scores import score_names, scores_of
+from sercache.stacking.soup_account import SoupAccount
 from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 from sercache.stacking.verdict import oppose, recommend
@@ -102,6 +103,8 @@ def compare_rows(
         curves = _curves(plan, settings, seed, costs)
         comparison = replace(comparison, calibration=report, curves=curves)
         write_atomically(run.curves_path, curves_as_csv(curves))
+    if any(result.name == "soup" for result in results):
+        comparison = replace(comparison, soup=SoupAccount.read(run.stacker_folder("soup")))
     write_atomically(run.comparison_path, as_csv(comparison))
     write_json(run.metrics_path, as_json(comparison))
     listener(Event("finish", "stack/intervals"))

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +11,7 @@ import numpy as np
 from sercache.evaluation.metrics import log_loss
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.network import attribute_bounds, softmax
+from sercache.stacking.network import LEAST_PROBABILITY, attribute_bounds, network_features, softmax
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
@@ -21,7 +21,6 @@ from sercache.stacking.targets import class_weights, has_class_target, stopping_
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """C of the logistic regression, 1 / alpha of the ridge regression; the slice of other speakers says which."""
 
-_LEAST_PROBABILITY = 1e-6
 _ENOUGH_ROWS = 20_000
 """To choose a strength; the fit itself is on all rows."""
 
@@ -62,7 +61,7 @@ class Logistic:
         share = len(some) / max(1, len(fit))
 
         def loss_of_classes(strength: float) -> float:
-            fitted = _fit_classes(some, balance, strength / max(share, _LEAST_PROBABILITY))
+            fitted = _fit_classes(some, balance, strength / max(share, LEAST_PROBABILITY))
             return log_loss(stop.soft_targets, softmax(fitted(logistic_features(stop.inputs))))
 
         self._classes = _fit_classes(rows, balance, _least(loss_of_classes))
@@ -120,12 +119,7 @@ class Logistic:
 
 def logistic_features(inputs: StackingInputs) -> Floats:
     """Return ``(N, F)``: for each member its centred log-probabilities, attributes in 0..1; then extras."""
-    logs = np.log(np.maximum(inputs.class_probabilities, _LEAST_PROBABILITY))
-    low, high = attribute_bounds(inputs)
-    scaled = (inputs.attribute_values - low) / (high - low)
-    return replace(
-        inputs, class_probabilities=logs - logs.mean(axis=2, keepdims=True), attribute_values=scaled
-    ).features()
+    return network_features(inputs, sees_logs=True)
 
 
 def _least(loss: Callable[[float], float]) -> float:
@@ -145,7 +139,7 @@ def _fit_classes(rows: StackingRows, balance: Floats, strength: float) -> _Linea
     num_classes = votes.shape[1]
     present = np.unique(named)
     weight = np.zeros((features.shape[1], num_classes))
-    bias = np.full(num_classes, 0.0 if not len(present) else np.log(_LEAST_PROBABILITY))
+    bias = np.full(num_classes, 0.0 if not len(present) else np.log(LEAST_PROBABILITY))
     bias[present] = 0.0
     if len(present) > 1:
         model = LogisticRegression(C=strength, max_iter=500)

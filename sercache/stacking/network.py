@@ -1,7 +1,7 @@
 """The network of the neural meta-level, as plain arrays: what it computes, how it is saved and averaged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,11 @@ from sercache.errors import StackingError
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingInputs
 from sercache.stacking.shares import linear_shares
+
+LEAST_PROBABILITY = 1e-6
+"""Below it logarithms would say more of rounding than of members."""
+
+_ARRAYS = ("vote", "weight", "bias", "hidden_weight", "hidden_bias")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Network:
         bias: ``(C + A,)``.
         hidden_weight: ``(F, H)``; H is 0 in the linear network.
         hidden_bias: ``(H,)``.
+        sees_logs: whether ``x`` has the logarithms of probabilities.
     """
 
     vote: Floats
@@ -34,11 +40,16 @@ class Network:
     bias: Floats
     hidden_weight: Floats
     hidden_bias: Floats
+    sees_logs: bool = False
 
     @property
     def is_linear(self) -> bool:
         """Whether there is no hidden layer."""
         return not len(self.hidden_bias)
+
+    def features(self, inputs: StackingInputs) -> Floats:
+        """Return what it sees of ``inputs``, ``(N, F)``."""
+        return network_features(inputs, sees_logs=self.sees_logs)
 
     def outputs(self, features: Floats) -> Floats:
         """Return ``(N, C + A)``: class logits, then attributes scaled to 0..1."""
@@ -49,7 +60,7 @@ class Network:
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return softmaxed classes, and attribute values within their scale."""
-        outputs = self.outputs(network_features(inputs))
+        outputs = self.outputs(self.features(inputs))
         num_classes = len(inputs.classes)
         low, high = attribute_bounds(inputs)
         values = low + (high - low) * np.clip(outputs[:, num_classes:], 0.0, 1.0)
@@ -59,16 +70,16 @@ class Network:
         """Return the arrays as safetensors."""
         from safetensors.numpy import save
 
-        return save({part.name: np.ascontiguousarray(getattr(self, part.name)) for part in fields(self)})
+        return save({name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """Read what :meth:`to_bytes` wrote."""
+    def from_bytes(cls, content: bytes, *, sees_logs: bool = False) -> Self:
+        """Read what :meth:`to_bytes` wrote; what it sees is for its owner to remember."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
-            return cls(**load(content))
+            return cls(**load(content), sees_logs=sees_logs)
         except (SafetensorError, TypeError) as error:
             raise StackingError(f"not the weights of a neural meta-classifier ({error})") from error
 
@@ -78,27 +89,34 @@ class Network:
             return {}
         classes = slice(0, len(inputs.classes))
         weight = self.vote[:, classes] + self.weight[:, classes]
-        return linear_shares(network_features(inputs), weight, inputs)
+        return linear_shares(self.features(inputs), weight, inputs)
 
     @classmethod
     def between(cls, first: "Network", second: "Network", step: float) -> Self:
         """Return the network that lies ``step`` (0..1) of the way from ``first`` to ``second``."""
-        names = [part.name for part in fields(cls)]
-        return cls(
-            **{name: (1 - step) * getattr(first, name) + step * getattr(second, name) for name in names}
-        )
+        mixed = {name: (1 - step) * getattr(first, name) + step * getattr(second, name) for name in _ARRAYS}
+        return cls(**mixed, sees_logs=first.sees_logs)
 
     @classmethod
     def average(cls, networks: Sequence["Network"]) -> Self:
         """Return the network whose every weight is the mean of theirs."""
-        names = [part.name for part in fields(cls)]
-        return cls(**{name: np.mean([getattr(one, name) for one in networks], axis=0) for name in names})
+        means = {name: np.mean([getattr(one, name) for one in networks], axis=0) for name in _ARRAYS}
+        return cls(**means, sees_logs=networks[0].sees_logs)
 
 
-def network_features(inputs: StackingInputs) -> Floats:
-    """Return ``(N, F)``: for each member its class probabilities and attributes in 0..1; then extras."""
+def network_features(inputs: StackingInputs, *, sees_logs: bool = False) -> Floats:
+    """Return ``(N, F)``: for each member its class probabilities and attributes in 0..1; then extras.
+
+    Args:
+        inputs: N rows.
+        sees_logs: the logarithms of the probabilities, centred, instead of these.
+    """
     low, high = attribute_bounds(inputs)
-    return replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low)).features()
+    scaled = replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low))
+    if not sees_logs:
+        return scaled.features()
+    logs = np.log(np.maximum(inputs.class_probabilities, LEAST_PROBABILITY))
+    return replace(scaled, class_probabilities=logs - logs.mean(axis=2, keepdims=True)).features()
 
 
 def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:

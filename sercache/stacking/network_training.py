@@ -11,13 +11,14 @@ from torch import Tensor
 
 from sercache.evaluation.metrics import log_loss, macro_f1
 from sercache.recipe import NeuralRecipe
-from sercache.stacking.network import Network, attribute_bounds, network_features, softmax
+from sercache.stacking.network import LEAST_PROBABILITY, Network, attribute_bounds, softmax
 from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.targets import class_weights, has_class_target
 
 CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
 """MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""
 
+_LEARNING_RATES = {"probabilities": 0.01, "log": 0.003}
 _LARGEST_SHARPNESS = 50.0
 _SMALLEST_BATCH = 64
 _MOST_STEPS = 256
@@ -48,17 +49,18 @@ class Standing:
 
 def stand(network: Network, rows: StackingRows) -> Standing:
     """Judge ``network`` on ``rows``; a score of no rows is 0."""
-    logits = network.outputs(network_features(rows.inputs))[:, : len(rows.inputs.classes)]
+    logits = network.outputs(network.features(rows.inputs))[:, : len(rows.inputs.classes)]
     judged = rows.labels >= 0
     score = macro_f1(rows.labels[judged], logits[judged].argmax(axis=1), logits.shape[1])
     loss = log_loss(rows.soft_targets, softmax(logits))
     return Standing(float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
 
 
-def initial_network(rows: StackingRows, hidden: int, seed: int) -> Network:
+def initial_network(rows: StackingRows, hidden: int, seed: int, *, sees_logs: bool = False) -> Network:
     """Return the soft vote as a network: training starts there.
 
-    The mean of probabilities is no logit: it is multiplied by the sharpness whose softmax fits the votes.
+    The mean of probabilities is no logit: it is multiplied by the sharpness whose softmax fits the votes. The
+    mean of logarithms (``sees_logs``) is the vote by geometric means, and has a sharpness too.
     """
     inputs = rows.inputs
     num_members, num_classes, num_attributes = (
@@ -67,7 +69,7 @@ def initial_network(rows: StackingRows, hidden: int, seed: int) -> Network:
         len(inputs.attributes),
     )
     block = np.eye(num_classes + num_attributes) / num_members
-    block[:num_classes] *= _best_sharpness(rows)
+    block[:num_classes] *= _best_sharpness(rows, sees_logs)
     vote = np.concatenate([np.tile(block, (num_members, 1)), np.zeros((len(inputs.extras), len(block)))])
     rng = np.random.default_rng(seed)
     bound = 1 / np.sqrt(len(vote))
@@ -77,6 +79,7 @@ def initial_network(rows: StackingRows, hidden: int, seed: int) -> Network:
         bias=np.zeros(vote.shape[1]),
         hidden_weight=rng.uniform(-bound, bound, (len(vote), hidden)),
         hidden_bias=rng.uniform(-bound, bound, hidden),
+        sees_logs=sees_logs,
     )
 
 
@@ -103,7 +106,7 @@ def train_runs(
     """
     known = fit.soft_targets[has_class_target(fit)]
     weights = class_weights(known, balance_exponent)
-    fit_tensors, stop_tensors = _Tensors.of(fit, weights), _Tensors.of(stop, weights)
+    fit_tensors, stop_tensors = (_Tensors.of(its, initial, weights) for its in (fit, stop))
     batch_size = settings.batch_size or max(_SMALLEST_BATCH, len(fit) // _MOST_STEPS)
     runs = _SideBySide(initial, len(order_seeds), settings, batch_size)
     orders = [np.random.default_rng(seed) for seed in order_seeds]
@@ -137,7 +140,8 @@ class _SideBySide:
             {"params": [self._weight, self._hidden_weight], "weight_decay": settings.weight_decay},
             {"params": [self._bias, self._hidden_bias], "weight_decay": 0.0},
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        rate = settings.learning_rate or _LEARNING_RATES[settings.inputs]
+        self._optimizer = torch.optim.AdamW(groups, lr=rate)
 
     def learn(self, rows: "_Tensors", orders: NDArray[np.int64]) -> None:
         """Go once through the rows; ``orders`` ``(R, N)`` says in which order each run sees them."""
@@ -162,7 +166,8 @@ class _SideBySide:
             return np.array(stack.detach()[run].numpy())
 
         weights = copied(self._weight), copied(self._bias)
-        return Network(self._initial.vote, *weights, copied(self._hidden_weight), copied(self._hidden_bias))
+        hidden = copied(self._hidden_weight), copied(self._hidden_bias)
+        return Network(self._initial.vote, *weights, *hidden, sees_logs=self._initial.sees_logs)
 
     def _outputs(self, features: Tensor) -> Tensor:
         """Return ``(R, B, C + A)`` of ``(R, B, F)``."""
@@ -183,11 +188,11 @@ class _Tensors:
     is_rated: Tensor
 
     @classmethod
-    def of(cls, rows: StackingRows, weights: Floats) -> "_Tensors":
+    def of(cls, rows: StackingRows, initial: Network, weights: Floats) -> "_Tensors":
         low, high = attribute_bounds(rows.inputs)
         attributes = (rows.attribute_targets - low) / (high - low)
         return cls(
-            torch.from_numpy(network_features(rows.inputs)),
+            torch.from_numpy(initial.features(rows.inputs)),
             torch.from_numpy(np.nan_to_num(rows.soft_targets, nan=0.0) * weights),
             torch.from_numpy(has_class_target(rows).astype(np.float64)),
             torch.from_numpy(np.nan_to_num(attributes, nan=0.0)),
@@ -206,13 +211,16 @@ class _Tensors:
         return CLASS_LOSS_WEIGHT * class_losses + ATTRIBUTE_LOSS_WEIGHT * attribute_losses
 
 
-def _best_sharpness(rows: StackingRows) -> float:
+def _best_sharpness(rows: StackingRows, sees_logs: bool) -> float:
     from scipy.optimize import minimize_scalar
 
     known = has_class_target(rows)
     if not known.any():
         return 1.0
-    votes, means = rows.soft_targets[known], rows.inputs.class_probabilities[known].mean(axis=1)
+    said = rows.inputs.class_probabilities[known]
+    if sees_logs:
+        said = np.log(np.maximum(said, LEAST_PROBABILITY))
+    votes, means = rows.soft_targets[known], said.mean(axis=1)
     found = minimize_scalar(
         lambda sharpness: log_loss(votes, softmax(sharpness * means)),
         bounds=(0.0, _LARGEST_SHARPNESS),

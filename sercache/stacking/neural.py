@@ -20,6 +20,12 @@ class Neural:
 
     Soft targets, attributes beside classes, class weights, AdamW; it starts as the soft vote and stops early
     on an inner slice of other speakers.
+
+    It sees probabilities, as the paper's does, or their logarithms (``inputs: log``). By these it comes
+    nearer to a best rule that is linear in logarithms (3,200 rows of simulated members: macro-F1 0.740
+    instead of 0.731, the Bayes rate 0.744) and combines 44 real models better (0.531 instead of 0.519,
+    log-loss 0.945 instead of 0.949). No other learning rate (0.003, 0.03) or weight decay (0.1, 1) of
+    probabilities has a higher macro-F1 on the real ones (0.508 to 0.517), so none is searched for.
     """
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
@@ -44,7 +50,7 @@ class Neural:
     def save(self, folder: Path) -> None:
         """Write the weights."""
         files = {_WEIGHTS: self._network.to_bytes()}
-        learned = {"epoch": self._epoch, "shares": self.shares}
+        learned = {"epoch": self._epoch, "shares": self.shares, "sees_logs": self._network.sees_logs}
         SavedStacker("neural", self._signature, learned, files).write(folder)
 
     @classmethod
@@ -54,7 +60,7 @@ class Neural:
         loaded = cls(StackingRecipe(), 0)
         loaded._signature, loaded._epoch = saved.signature, saved.learned["epoch"]
         loaded.shares = dict(saved.learned["shares"])
-        loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
+        loaded._network = Network.from_bytes(saved.files[_WEIGHTS], sees_logs=saved.learned["sees_logs"])
         return loaded
 
 
@@ -67,6 +73,8 @@ def fit_runs(
         The runs, and the rows they stopped on.
     """
     fit, stop = stopping_slice(rows, settings.inner_share, derive_seed(seed, "stop"))
-    initial = initial_network(fit, settings.neural.hidden, derive_seed(seed, "initialisation"))
+    neural = settings.neural
+    start = derive_seed(seed, "initialisation")
+    initial = initial_network(fit, neural.hidden, start, sees_logs=neural.inputs == "log")
     orders = [derive_seed(seed, "order", run) for run in range(runs)]
     return train_runs(fit, stop, initial, settings.neural, settings.balance_exponent, orders), stop

@@ -14,7 +14,7 @@ from sercache.files import read_json, write_atomically, write_json
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
 
 DESCRIPTION = "stacker.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Self
 
@@ -48,7 +49,7 @@ class Soup:
 
     def save(self, folder: Path) -> None:
         """Write the averaged weights, and how they came about."""
-        learned = {"recipe": self.recipe, "shares": self.shares}
+        learned = {"recipe": self.recipe, "shares": self.shares, "sees_logs": self._network.sees_logs}
         SavedStacker("soup", self._signature, learned, {_WEIGHTS: self._network.to_bytes()}).write(folder)
 
     @classmethod
@@ -58,7 +59,7 @@ class Soup:
         loaded = cls(StackingRecipe(), 0)
         loaded._signature, loaded.recipe = saved.signature, dict(saved.learned["recipe"])
         loaded.shares = dict(saved.learned["shares"])
-        loaded._network = Network.from_bytes(saved.files[_WEIGHTS])
+        loaded._network = Network.from_bytes(saved.files[_WEIGHTS], sees_logs=saved.learned["sees_logs"])
         return loaded
 
 
@@ -97,7 +98,8 @@ def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Net
     lower macro-F1 than the best run. Without rows to judge on, the uniform soup it is.
 
     Returns:
-        The network, and a description: what was kept, of which runs, and everybody's standing.
+        The network, and a description: what was kept, of which runs, everybody's standing, and the barrier
+        between each pair of runs (:class:`sercache.stacking.soup_account.SoupAccount` reads it).
     """
     everyone = list(range(len(runs)))
     uniform = average_runs(runs)
@@ -126,6 +128,9 @@ def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Net
             "best run": asdict(standings[best]),
         },
         "epochs": [run.epoch for run in runs],
-        "barrier": max((barrier(runs[best].network, run.network, held_out) for run in runs), default=0.0),
+        "barriers": {
+            f"{first}-{second}": barrier(runs[first].network, runs[second].network, held_out)
+            for first, second in combinations(everyone, 2)
+        },
     }
     return network, description

@@ -15,6 +15,7 @@ from sercache.files import without_nan
 from sercache.stacking.curves import Curves
 from sercache.stacking.curves import as_json as curves_as_json
 from sercache.stacking.scores import score_names
+from sercache.stacking.soup_account import SoupAccount
 
 REFERENCE = "soft-vote"
 """What every stacker is held against."""
@@ -72,6 +73,7 @@ class Comparison:
         attributes: their names.
         members: their names.
         curves: how many members a soft vote takes, and what they cost.
+        soup: how the soup came about that is fitted on all fitting rows; None without one.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
     """
 
@@ -90,6 +92,7 @@ class Comparison:
     members: tuple[str, ...]
     calibration: CalibrationReport | None = None
     curves: Curves | None = None
+    soup: SoupAccount | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -145,6 +148,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         content["calibration"] = calibration_as_json(comparison.calibration)
     if comparison.curves is not None:
         content["curves"] = curves_as_json(comparison.curves)
+    if comparison.soup is not None:
+        content["soup"] |= {"barrier": comparison.soup.barrier, "sentence": comparison.soup.sentence}
     return dict(without_nan(content))
 
 

@@ -24,7 +24,7 @@ from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.saved import SavedStacker
 
-_VERSION = 4
+_VERSION = 5
 """Part of the input digest: raise it when the same inputs give other results."""
 
 _FIGURES = ("fitting_macro_f1", "fit_seconds", "predict_seconds", "shares")

@@ -95,6 +95,11 @@ class FrameSource:
         ranks: NDArray[np.int64] = order[self._rows]
         return ranks
 
+    @property
+    def is_on_device(self) -> tuple[bool, ...]:
+        """Whether each feature set lies whole on the device, or is streamed from the cache."""
+        return tuple(part in self._whole.resident for part in self._parts.tolist())
+
     def batch(self, rows: NDArray[np.int64]) -> list[HeadInput]:
         """Return the frames of ``rows``, B positions in ``ids``, on the device.
 
@@ -147,14 +152,14 @@ class _Whole:
         # Decided once for all: one set on the device must leave room for what the others were promised.
         sizes = [size_on_device(*one) for one in zip(self.feature_sets, self.places, strict=True)]
         if resident is None:
-            self._resident = resident_parts(sizes, frames_budget(device))
+            self.resident = resident_parts(sizes, frames_budget(device))
         else:
-            self._resident = frozenset(range(len(sizes))) if resident else frozenset()
+            self.resident = frozenset(range(len(sizes))) if resident else frozenset()
 
     def reader(self, part: int) -> FrameReader:
         """Return the reader of a feature set, which is made when somebody first reads it."""
         if part not in self._readers:
-            reader = ResidentFrames if part in self._resident else StreamedFrames
+            reader = ResidentFrames if part in self.resident else StreamedFrames
             frames = reader(self.feature_sets[part], self.places[part], self.device)
             self._readers[part] = _LastBatch(frames)
         return self._readers[part]

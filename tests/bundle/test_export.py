@@ -12,10 +12,15 @@ from sercache.bundle.export import export_bundle
 from sercache.bundle.hub import find_bundle, push_bundle
 from sercache.bundle.recordings import recordings_of
 from sercache.cache.store import Cache
+from sercache.distillation.distilling import run_distillation
+from sercache.distillation.plan import DistillationSettings, plan_distillation
 from sercache.encoders.registry import load_encoder
 from sercache.errors import BundleError
+from sercache.finetuning.finetune import finetune_member
+from sercache.finetuning.processes import Processes
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
+from sercache.stacking.comparison import compare
 from sercache.training.context import open_run
 from sercache.training.member import fold_rows
 
@@ -24,7 +29,7 @@ def test_the_recommended_stacker_goes_in_calibrated(finished, tmp_path):
     report = finished.bundle(tmp_path / "b")
     metrics = json.loads(finished.run.metrics_path.read_text())
     assert report.description.stacker == metrics["choice"]
-    assert report.description.is_calibrated
+    assert report.description.coverage == 0.9
     score = report.description.evaluation.scores["macro_f1"]
     assert score.value == metrics["rows"][metrics["choice"]]["scores"]["macro_f1"]["value"]
     assert report.description.training_data.speakers == 6
@@ -179,3 +184,44 @@ def test_the_rows_of_a_refit(finished):
         finished.corpus.by_id[one].speaker for one in rows.stop
     }
     assert rows.predicted["out-of-fold"] == ()
+
+
+def test_a_finetuned_member_predicts_with_encoders_of_its_own(finished, tmp_path):
+    """Its held-out rows get what stack gave them, and an ordinary member is not disturbed."""
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    once = {"epochs": 1, "head_learning_rate": 1e-2, "encoder_learning_rate": 1e-3}
+    settings = {"stage1": once, "stage2": {"epochs": 0}, "layers": 1}
+    finetune_member(run, "deep", Processes.join("cpu"), changes=settings)
+    compare(run)
+    report = export_bundle(run, tmp_path / "b", stacker="soft-vote")
+    (own,) = [one for one in report.description.members if one.overlays]
+    assert own.name == "deep-finetuned"
+    with pytest.raises(BundleError, match="is fine-tuned and cannot be refitted"):
+        export_bundle(run, tmp_path / "c", stacker="soft-vote", refit=True)
+    answers = list(Bundle.load(report.folder, device="cpu").predict(recordings(finished)))
+    ids = [answer.id for answer in answers]
+    stacked = Posteriors.load(run.stacker_folder("soft-vote") / "posteriors.parquet").take(ids)
+    said = [list(answer.posteriors.values()) for answer in answers]
+    np.testing.assert_allclose(said, stacked.class_probabilities, atol=1e-4)
+    alone = {}
+    for member in ("deep", "deep-finetuned"):
+        alone[member] = Posteriors.load(run.posteriors_path(member)).take(ids).class_probabilities
+        said = [list(answer.members[member].values()) for answer in answers]
+        np.testing.assert_allclose(said, alone[member], atol=1e-4)
+
+
+def test_a_student_stands_in_for_the_ensemble(finished, tmp_path):
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    settings = DistillationSettings(features=("speech",), head="mean-linear", name="small", has_control=False)
+    report = run_distillation(plan_distillation(run, settings), device="cpu", workers=1)
+    bundle = export_bundle(run, tmp_path / "b", student="small")
+    assert [member.name for member in bundle.description.members] == ["small"]
+    assert set(bundle.description.features) == {"speech"}
+    score = bundle.description.evaluation.scores["macro_f1"].value
+    assert score == pytest.approx(report.of("student").scores["macro_f1"].value)
+    answers = list(Bundle.load(bundle.folder, device="cpu").predict(recordings(finished)))
+    wanted = Posteriors.load(run.posteriors_path("small")).take([answer.id for answer in answers])
+    said = [list(answer.posteriors.values()) for answer in answers]
+    np.testing.assert_allclose(said, wanted.class_probabilities, atol=1e-5)
+    with pytest.raises(BundleError, match=r"no distilled member 'smal' .*Did you mean 'small'"):
+        export_bundle(run, tmp_path / "c", student="smal")

@@ -57,3 +57,18 @@ def test_bad_requests_are_one_line(files):
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_files_of_one_name_are_told_apart_and_splits_are_whole_words(files):
+    corpus = (files / "corpus.csv").read_text().replace(",test,", ",development,")
+    (files / "corpus.csv").write_text(corpus)
+    for folder in ("first", "second"):
+        (files / folder).mkdir()
+        (files / folder / "m0.parquet").write_bytes((files / "m0.parquet").read_bytes())
+    done = run(files / "first" / "m0.parquet", files / "second" / "m0.parquet", files / "corpus.csv")
+    assert done.returncode == 2
+    assert "second-m0: is identical with first-m0, bit for bit" in done.stdout
+    assert [line.split()[1] for line in done.stdout.splitlines()[2:6]] == ["train", "dev"] * 2
+    twice = run(files / "m0.parquet", files / "m0.parquet", files / "corpus.csv")
+    assert twice.returncode == 2
+    assert "m0.parquet is given twice" in twice.stderr

@@ -40,15 +40,37 @@ def test_training_is_timed_against_its_arithmetic_and_the_plain_way():
     assert set(rows) == {"the arithmetic alone", "sercache", "... padded and masked", "the plain way"}
     assert float(rows["the arithmetic alone"][-1]) == 1.0
     assert all(float(row[-1]) > 0 and float(row[-2]) > 0 for row in rows.values())
+    assert "frames streamed" in output
     assert rows["sercache"][-5] == "0.0%"
     assert float(rows["the plain way"][-5].rstrip("%")) > float(rows["... padded and masked"][-5].rstrip("%"))
 
 
 def test_an_ensemble_is_timed_as_planned_and_one_by_one():
-    output = train("--ensemble", "--folds", 2, "--epochs", 2)
-    assert "6 members x 2 folds" in output
-    assert "as planned (12 trainings, " in output
+    output = train("--ensemble", "--folds", 2, "--epochs", 2, "--members", 7, "--batch-size", 16)
+    assert "7 members x 2 folds x 2 epochs, frames streamed" in output
+    assert "as planned (14 trainings, " in output
+    assert output.count(" s an epoch") == 2
     assert "times as long" in output
+
+
+def test_frames_can_be_kept_on_the_device_and_it_is_said():
+    assert "frames resident" in train("--rounds", 1, "--frames", "resident")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ensemble", "--rounds", "2"], "--rounds does not go with --ensemble"),
+        (["--ensemble", "--compile"], "--compile does not go with --ensemble"),
+        (["--ensemble", "--frames", "streamed"], "--frames does not go with --ensemble"),
+        (["--members", "3"], "--members wants --ensemble"),
+        (["--frames", "nowhere"], "--frames is auto, resident, streamed, not 'nowhere'"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(arguments, message):
+    result = CliRunner().invoke(app, ["bench", "train", *arguments])
+    assert isinstance(result.exception, SercacheError)
+    assert str(result.exception) == message
 
 
 @pytest.mark.parametrize("wrong", [("--dims", "6"), ("--dims", "six,4"), ("--dims", "0,4")])

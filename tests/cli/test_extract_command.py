@@ -72,7 +72,7 @@ def test_failures_are_in_the_summary(manifest, tmp_path, capsys):
         ({"encoder": ["logmel"]}, RecipeError, "a corpus needs --cache"),
         ({"encoder": ["logmle"]}, EncoderError, "Did you mean 'logmel'"),
         ({"encoder": ["logmel:12"]}, EncoderError, "there is no layer 12"),
-        ({"encoder": ["logmel"], "dtype": "int8"}, RecipeError, "--dtype: Input should be 'auto', "),
+        ({"encoder": ["logmel"], "dtype": "int8"}, RecipeError, "--dtype: must be auto, float16, "),
     ],
 )
 def test_wrong_options_are_one_clear_line(manifest, tmp_path, options, error, said):

@@ -60,3 +60,21 @@ def test_doctor_names_versions_devices_and_disk():
     assert done.returncode == 0, done.stderr
     for word in ("sercache", "torch", "h5py", "cores", "GB free"):
         assert word in done.stdout
+
+
+def test_every_argument_is_called_in_capitals_in_usage_lines():
+    """Without a metavar a usage line shows the parameter's name, such as {path}."""
+    from typer.main import get_command
+
+    from sercache.cli.main import app
+
+    def arguments(command, name):
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                yield f"{name} {parameter.metavar or parameter.name}"
+        for inner, its in getattr(command, "commands", {}).items():
+            yield from arguments(its, f"{name} {inner}")
+
+    found = list(arguments(get_command(app), "sercache"))
+    assert len(found) > 20
+    assert [one for one in found if not one.split()[-1].isupper()] == []

@@ -105,8 +105,9 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     flowing = " ".join(done.stdout.split())
     assert "240 rows of 12 speakers (folds in turn" in flowing
     assert "means over 3 assignments of speakers to folds" in flowing
+    assert "members whose posteriors they are fitted on may have trained on it" in flowing
     assert "neural" in flowing.split("minus macro-F1 here.")[1]
-    for path in (run.comparison_path, run.metrics_path, run.root / "stack"):
+    for path in (run.report_path, run.comparison_path, run.metrics_path, run.root / "stack"):
         assert f"{path}  " in done.stdout
     assert "\x1b" not in done.stdout
 
@@ -114,9 +115,9 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
 def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
     from sercache.cli.stack import stack
 
-    stack([run.root])
+    stack([run.root], with_report=False)
     first = capsys.readouterr().out
-    stack([run.root])
+    stack([run.root], with_report=False)
     assert capsys.readouterr().out == first
 
 
@@ -156,6 +157,13 @@ def test_predictions_of_any_system_are_stacked(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "300 rows of 12 speakers" in " ".join(done.stdout.split())
     assert (tmp_path / "out" / "comparison.csv").is_file()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(
+        f'id="{key}"' in page for key in ("comparison", "classes", "members", "groups", "map", "clips")
+    )
+    again = main("stack", tmp_path / "out")
+    assert again.returncode == 2
+    assert "is what sercache stack --predictions wrote, not a run" in again.stderr
 
 
 def test_predictions_want_labels_and_a_run_wants_to_be_alone(tmp_path):

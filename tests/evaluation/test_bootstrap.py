@@ -12,6 +12,7 @@ from sercache.evaluation.bootstrap import (
     confusion_metric,
     holm,
     mean_metric,
+    mean_over,
 )
 
 
@@ -94,7 +95,7 @@ def test_a_speaker_with_the_name_of_a_row_is_not_that_row():
     assert SpeakerBootstrap([None, "row:0", "0"]).cluster_count == 3
 
 
-@pytest.mark.parametrize("speakers", [8, 25])
+@pytest.mark.parametrize("speakers", [4, 8, 25])
 def test_intervals_cover_the_truth_about_95_percent_of_the_time(speakers):
     covered, corpora = 0, 150
     for corpus in range(corpora):
@@ -105,6 +106,28 @@ def test_intervals_cover_the_truth_about_95_percent_of_the_time(speakers):
         estimate = SpeakerBootstrap(who, samples=400, seed=corpus).estimate(mean_metric(rows))
         covered += estimate.low <= 0.6 <= estimate.high
     assert 0.90 <= covered / corpora <= 0.99
+
+
+def test_few_draws_differ_enough_to_be_read_far_out_so_a_t_interval_is_the_least():
+    who = np.repeat(["a", "b", "c"], 10).tolist()
+    values = mean_metric(np.repeat([0.2, 0.5, 0.8], 10))
+    bootstrap = SpeakerBootstrap(who, seed=0)
+    low, high = bootstrap.interval(bootstrap.replicates(values))
+    deviation = 0.3 / np.sqrt(3)
+    assert (low, high) == pytest.approx((0.5 - 4.303 * deviation, 0.5 + 4.303 * deviation), abs=0.03)
+
+
+def test_no_interval_reaches_where_no_score_can_be():
+    who = np.repeat(["a", "b", "c"], 4).tolist()
+    labels = np.tile([0, 1], 6)
+    predicted = labels.copy()
+    predicted[:3] = 1 - labels[:3]
+    bootstrap = SpeakerBootstrap(who, seed=0)
+    score = confusion_metric(labels, predicted, 2, metrics.macro_f1_of_confusion)
+    assert bootstrap.interval(bootstrap.replicates(score))[1] > 1
+    for metric in (score, mean_over([score, score]), mean_metric(predicted == labels)):
+        estimate = bootstrap.estimate(metric)
+        assert 0 <= estimate.low < estimate.value < estimate.high <= 1
 
 
 def test_p_values_are_about_uniform_where_there_is_no_difference():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sercache.errors import StackingError
-from sercache.predictions.reading import read_predictions
+from sercache.predictions.reading import member_names, read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,11 @@ def test_what_is_no_table_is_refused(simulation, tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1nonsense")
     with pytest.raises(StackingError):
         read_predictions(tmp_path / "a.parquet", simulation.corpus)
+
+
+def test_names_tell_files_apart_by_as_many_folders_as_it_takes_and_one_file_twice_is_refused(tmp_path):
+    paths = [tmp_path / place for place in ("a/p/m0.csv", "b/p/m0.csv", "b/q/m0.csv", "m1.csv")]
+    assert member_names(paths) == ["a-p-m0", "b-p-m0", "q-m0", "m1"]
+    assert member_names(paths[1:3]) == ["p-m0", "q-m0"]
+    with pytest.raises(StackingError, match=r"m1\.csv is given twice"):
+        member_names([*paths, tmp_path / "a" / ".." / "m1.csv"])

@@ -40,7 +40,7 @@ class FakeBundle:
         members=(),
         models="folds",
         stacker="soup",
-        is_calibrated=True,
+        coverage=0.9,
         evaluation=Evaluation(
             judged_on="test",
             rows=400,

@@ -56,6 +56,8 @@ def test_the_table_is_sorted_complete_and_on_disk(simulate, tmp_path):
     assert set(written["rows"]) == EVERY
     assert "f1:Angry" in written["rows"]["neural"]["scores"]
     assert written["verdict"] == list(comparison.verdict)
+    assert written["soup"]["sentence"] == comparison.soup.sentence
+    assert set(written["soup"]) == {"kept", "runs", "standings", "barriers", "barrier", "sentence"}
 
 
 def test_scores_are_those_of_the_written_posteriors(simulate, tmp_path):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from sercache.benchmarks.simulated_members import SimulatedMembers
+from sercache.benchmarks.stacking_simulation import macro_f1_on
 from sercache.errors import StackingError
 from sercache.recipe import NeuralRecipe, StackingRecipe
 from sercache.stacking.network import Network, network_features, softmax
@@ -168,3 +170,36 @@ def test_balance_lifts_the_rare_class(simulate):
 def test_weights_of_something_else_are_refused():
     with pytest.raises(StackingError, match="not the weights"):
         Network.from_bytes(b"nonsense")
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_a_network_of_logarithms_starts_at_the_vote_by_geometric_means(rows, hidden):
+    initial = initial_network(rows, hidden, seed=0, sees_logs=True).predict(rows.inputs)
+    logs = np.log(np.maximum(rows.inputs.class_probabilities, 1e-6)).mean(axis=1)
+    np.testing.assert_array_equal(initial.class_probabilities.argmax(axis=1), logs.argmax(axis=1))
+
+
+@pytest.mark.parametrize("stacker", [Neural, Soup])
+def test_what_a_network_sees_is_kept_with_its_weights(rows, tmp_path, stacker):
+    said = {}
+    for inputs in ("probabilities", "log"):
+        fitted = stacker(replace_neural(inputs=inputs), 0)
+        fitted.fit(rows)
+        fitted.save(tmp_path / inputs)
+        loaded = stacker.load(tmp_path / inputs)
+        said[inputs] = fitted.predict(rows.inputs).class_probabilities
+        np.testing.assert_array_equal(loaded.predict(rows.inputs).class_probabilities, said[inputs])
+        assert fitted.shares == loaded.shares
+    assert abs(said["log"] - said["probabilities"]).max() > 0.01
+
+
+def test_where_the_best_rule_is_linear_in_logarithms_they_are_the_better_inputs():
+    truth = SimulatedMembers.faulty(4, 4)
+    fit, _ = truth.draw(2000, 0)
+    new, _ = truth.draw(6000, 1, "n")
+    scores = {}
+    for inputs in ("probabilities", "log"):
+        fitted = Neural(StackingRecipe(neural=NeuralRecipe(epochs=40, inputs=inputs)), 0)
+        fitted.fit(fit)
+        scores[inputs] = macro_f1_on(new, fitted.predict(new.inputs))
+    assert scores["log"] > scores["probabilities"]

@@ -51,14 +51,28 @@ def test_nothing_is_recommended_that_is_not_better_than_guessing():
 
 
 def test_few_speakers_and_one_speaker_are_said():
-    few = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=6)
-    assert "Only 6 speakers" in few.sentence
+    few = recommend(SCORES, {"soft-vote": CLEAR, "neural": CLEAR}, CLEAR, speakers=8)
+    assert "Only 8 speakers: take the intervals as rough." in few.sentence
+    assert "Only 19" in recommend(SCORES, {"neural": CLEAR}, CLEAR, speakers=19).sentence
+    assert "Only" not in recommend(SCORES, {"neural": CLEAR}, CLEAR, speakers=20).sentence
     assert few.stacker == "lightgbm"
     nan = float("nan")
     unknown = Difference(0.1, nan, nan, nan)
     said = recommend({"soft-vote": Estimate(0.5, nan, nan)}, {}, unknown, speakers=1).sentence
     assert "no interval from one speaker" in said
     assert "Use none of them yet" in said
+
+
+@pytest.mark.parametrize(("speakers", "rivals", "least"), [(4, 1, "0.125"), (5, 1, "0.062"), (6, 2, "0.062")])
+def test_too_few_speakers_for_any_clear_difference_are_said(speakers, rivals, least):
+    behind = dict.fromkeys(("neural", "lightgbm")[:rivals], UNCLEAR)
+    scores = {"soft-vote": SCORES["soft-vote"], **{name: SCORES[name] for name in behind}}
+    said = recommend(scores, behind, UNCLEAR, speakers=speakers).sentence
+    assert f"With only {speakers} speakers no difference can be clear, however large it is" in said
+    assert f"no p-value can be below {least}" in said
+    assert "take the intervals as rough" not in said
+    enough = recommend(scores, behind, UNCLEAR, speakers=speakers + 2).sentence
+    assert "no difference can be clear" not in enough
 
 
 @pytest.mark.parametrize(

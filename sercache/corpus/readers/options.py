@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sercache.errors import CorpusError, did_you_mean
+from sercache.validation import in_words
 
 ReaderOptions = Mapping[str, str]
 
@@ -56,5 +57,4 @@ def parse_options(model: type[Model], options: ReaderOptions) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise CorpusError(f"option {name}={options.get(name, '')}: {problem}") from None
+        raise CorpusError(f"option {name}={options.get(name, '')}: {in_words(first)}") from None

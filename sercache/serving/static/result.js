@@ -45,7 +45,8 @@ function showClasses(bundle, answer) {
   });
   byId("classes").tBodies[0].replaceChildren(...rows);
   const sentences = [];
-  if (inSet.size > 0) sentences.push("◆ In the conformal set: the truth is among these as often as the bundle's coverage says.");
+  const share = bundle.card?.coverage ? `${Math.round(100 * bundle.card.coverage)} of 100 times` : "mostly";
+  if (inSet.size > 0) sentences.push(`◆ In the conformal set: the truth is ${share} among these.`);
   if (members.length > 1) sentences.push("Thin lines: what each member says by itself.");
   byId("conformal").textContent = sentences.join(" ");
 }

@@ -1,0 +1,108 @@
+"""``sercache compare``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sercache.reporting.recipe_differences import KeyDifference
+    from sercache.reporting.run_comparison import RunComparison
+
+_LONGEST_VALUE = 40
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN1 RUN2...", help="Stacked runs; the others are held against the first."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
+
+    Shows the recommended meta-level, the soft vote and the best single member of each run, with paired
+    95 % intervals over speakers and Holm-corrected p-values.
+
+    Example: sercache compare runs/a runs/b -o comparison.html
+    """
+    from sercache.files import write_atomically
+    from sercache.reporting import run_comparison
+    from sercache.reporting.comparison_page import comparison_page
+    from sercache.reporting.page import render
+    from sercache.run import Run
+
+    from .console import console, progress_listener
+
+    with progress_listener() as listener:
+        comparison = run_comparison.compare_runs([Run(run) for run in runs], listener)
+    if output is not None:
+        write_atomically(output, render(comparison_page(comparison)))
+    if as_json:
+        console.print_json(data=run_comparison.as_json(comparison))
+        return
+    _show(comparison)
+    if output is not None:
+        console.print(f"  {output}  [dim]the same in pictures[/]", highlight=False, soft_wrap=True)
+
+
+def _show(comparison: "RunComparison") -> None:
+    from .console import console
+
+    for found in (comparison.recipe_differences, comparison.setting_differences):
+        if found:
+            console.print(_differences(comparison, found))
+            console.print()
+    console.print(_scores(comparison))
+    console.print(
+        f"{comparison.rows} shared rows of {comparison.speakers} speakers. Intervals: 95 %, over speakers. "
+        "p is Holm-corrected. * recommended.",
+        style="dim",
+        highlight=False,
+    )
+    for sentence in ("", *comparison.verdict):
+        console.print(sentence, markup=False, highlight=False)
+    for note in comparison.notes:
+        console.print(note, style="yellow", markup=False, highlight=False)
+
+
+def _differences(comparison: "RunComparison", found: "tuple[KeyDifference, ...]") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("differs", overflow="fold")
+    for name in comparison.runs:
+        table.add_column(escape(name), max_width=_LONGEST_VALUE, overflow="fold")
+    for one in found:
+        table.add_row(escape(one.key), *map(escape, one.values))
+    return table
+
+
+def _scores(comparison: "RunComparison") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sercache.reporting.wording import interval, p_value
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("run", overflow="fold")
+    table.add_column("meta-level", no_wrap=True)
+    for heading in ("macro-F1 [95 %]", "UAR", "ECE", "minus the first", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in comparison.entries:
+        difference = entry.differences.get("macro_f1")
+        what = f"{entry.stacker} *" if entry.kind == "recommended" else entry.stacker
+        table.add_row(
+            escape(entry.run),
+            what,
+            escape(interval(entry.scores["macro_f1"])),
+            f"{entry.scores['uar'].value:.3f}",
+            f"{entry.scores['ece'].value:.3f}",
+            "" if difference is None else escape(interval(difference, "+")),
+            p_value(entry.p_value).text,
+        )
+    return table

@@ -1,0 +1,64 @@
+"""``sercache report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder that sercache stack has finished.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the page goes; else RUN/report.html.")
+    ] = None,
+    embed_audio: Annotated[
+        bool,
+        typer.Option(
+            "--embed-audio",
+            help="Put the listed clips' sound into the page; mind the corpus's licence when you pass it on.",
+        ),
+    ] = False,
+) -> None:
+    """Write one HTML file that tells the whole story of a run: no network, for a browser, a phone or paper.
+
+    What was run, which meta-level to use and how sure that is, class by class, for whom it works, a map of
+    the utterances, and the clips to listen to. Clips play where the recordings lie beside the page.
+
+    sercache stack writes it too. Works for folders of stacked predictions as well.
+
+    Example: sercache report runs/demo
+    """
+    from sercache.interrupts import stop_flag
+    from sercache.reporting.report import write_report
+    from sercache.run import Run
+
+    from .console import console, progress_listener
+
+    with stop_flag() as should_stop, progress_listener() as listener:
+        path = write_report(
+            Run(run), output, embed_audio=embed_audio, listener=listener, should_stop=should_stop
+        )
+    console.print(f"  {path}  [dim]open it in a browser[/]", highlight=False, soft_wrap=True)
+
+
+def report_after_stacking(run: Path) -> Path | None:
+    """Write a run's report; where that cannot be done, say why in a line: the run is finished anyway."""
+    from sercache.errors import Interrupted, SercacheError
+    from sercache.interrupts import stop_flag
+    from sercache.reporting.report import write_report
+    from sercache.run import Run
+
+    from .console import progress_console, progress_listener
+
+    try:
+        with stop_flag() as should_stop, progress_listener() as listener:
+            return write_report(Run(run), listener=listener, should_stop=should_stop)
+    except Interrupted:
+        raise
+    except SercacheError as error:
+        progress_console.print(
+            f"No report was written: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+        return None

@@ -1,0 +1,193 @@
+"""What of a run goes into a bundle: the members that matter, what stands over them, and how it did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sercache.bundle.description import BundledScore, Evaluation
+from sercache.calibration.final import Calibration
+from sercache.derived import DerivedMember, derived_members
+from sercache.errors import BundleError, did_you_mean
+from sercache.files import read_json
+from sercache.finetuning.fold import overlay_name
+from sercache.posteriors import Posteriors
+from sercache.recipe import MemberRecipe
+from sercache.run import Run
+from sercache.stacking.best_single import BestSingle
+from sercache.stacking.calibrating import CALIBRATION_NAME
+from sercache.stacking.mixture import Mixture
+from sercache.stacking.registry import load_stacker
+from sercache.stacking.saved import SavedStacker, Signature
+from sercache.training.context import read_run_corpus
+from sercache.training.rows import LabelledRows
+
+_SCORES = ("macro_f1", "uar", "weighted_f1", "log_loss", "ece")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What of a run goes into a bundle.
+
+    Attributes:
+        members: whose heads go in.
+        overlaid: of members with encoders of their own: the feature sets that those make.
+        stacker: fitted.
+        unread: members that it knows by name and gives no weight.
+        calibration: of its probabilities; None where nobody knows how.
+        evaluation: how it did; None where nothing honest can be said.
+    """
+
+    members: tuple[MemberRecipe, ...]
+    overlaid: Mapping[str, tuple[str, ...]]
+    stacker: SavedStacker
+    unread: tuple[str, ...]
+    calibration: Calibration | None
+    evaluation: Evaluation | None
+
+
+def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
+    """Return what predicts as a run's stacker does: the recommended one, unless another is named.
+
+    Raises:
+        BundleError: the run is not finished, or its comparison is leaky.
+        StackingError: the stacker is gone or damaged.
+    """
+    recipe = run.recipe()
+    metrics = _metrics(run)
+    chosen = str(metrics["choice"]) if stacker is None else stacker
+    evaluation = _evaluation(metrics, chosen)
+    folder = run.stacker_folder(chosen)
+    saved = SavedStacker.read(folder)
+    read = _read_members(folder)
+    finetuned = {one.name: one for one in derived_members(run, "finetuned")}
+    known = {member.name: member for member in recipe.members}
+    known |= {name: one.member for name, one in finetuned.items()}
+    if missing := [name for name in read if name not in known]:
+        raise BundleError(f"{run.root} has no member '{missing[0]}' any more; run sercache stack again")
+    calibration = folder / CALIBRATION_NAME
+    is_calibrated = chosen == metrics["choice"] and calibration.is_file()
+    return Contents(
+        members=tuple(known[name] for name in read),
+        overlaid={name: _overlaid(run, finetuned[name]) for name in read if name in finetuned},
+        stacker=saved,
+        unread=tuple(name for name in saved.signature.members if name not in read),
+        calibration=Calibration.load(calibration) if is_calibrated else None,
+        evaluation=evaluation,
+    )
+
+
+def contents_of_student(run: Run, name: str) -> Contents:
+    """Return what predicts as a distilled member does.
+
+    It is calibrated on the development split, if the corpus has one: what a student says of training rows has
+    its teacher's knowledge of their labels in it.
+
+    Raises:
+        BundleError: there is no such distilled member, or it is not finished.
+    """
+    recipe = run.recipe()
+    students = {one.name: one for one in derived_members(run, "distilled")}
+    if name not in students:
+        known = ", ".join(students) or "none"
+        hint = did_you_mean(name, students)
+        raise BundleError(f"{run.root} has no distilled member '{name}' (it has: {known}).{hint}")
+    path = run.posteriors_path(name)
+    if not path.is_file():
+        raise BundleError(f"'{name}' is not finished; run sercache distill again")
+    posteriors = Posteriors.load(path)
+    corpus = read_run_corpus(recipe)
+    settings, calibration = recipe.stacking, None
+    development = posteriors.origins == "development"
+    if development.any():
+        ids = [one for one, is_in in zip(posteriors.ids, development, strict=True) if is_in]
+        calibration = Calibration.fit(
+            posteriors.class_probabilities[development],
+            LabelledRows.of(corpus, recipe.targets).select(ids).consensus,
+            posteriors.classes,
+            kind=settings.calibration,
+            coverage=settings.coverage,
+            tunes_thresholds=settings.thresholds,
+        )
+    return Contents(
+        members=(students[name].member,),
+        overlaid={},
+        stacker=SavedStacker("soft-vote", Signature((name,), corpus.classes, corpus.attributes)),
+        unread=(),
+        calibration=calibration,
+        evaluation=_evaluation_of_student(run.distillation_path(name)),
+    )
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = read_json(run.metrics_path)
+        is_leaky, _, _ = metrics["is_leaky"], metrics["choice"], metrics["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BundleError(f"{run.root} has no comparison yet; run sercache stack {run.root} first") from None
+    if is_leaky:
+        raise BundleError(
+            f"{run.root}: its comparison was made with in-sample posteriors and says nothing of new "
+            f"speakers; run sercache stack {run.root} again without --allow-in-sample"
+        )
+    return metrics
+
+
+def _read_members(folder: Path) -> tuple[str, ...]:
+    """Return the members on which a stacker's answer depends."""
+    fitted, members = load_stacker(folder), SavedStacker.read(folder).signature.members
+    if isinstance(fitted, BestSingle):
+        return (fitted.member,)
+    if isinstance(fitted, Mixture):
+        weights = np.vstack([fitted.class_weights, fitted.attribute_weights])
+        return tuple(name for name, its in zip(members, weights.T, strict=True) if its.any())
+    return members
+
+
+def _overlaid(run: Run, finetuned: DerivedMember) -> tuple[str, ...]:
+    """Return the feature sets of a fine-tuned member whose encoders were trained."""
+    folder = run.fold_folder(finetuned.name, 0)
+    return tuple(name for name in finetuned.member.features if (folder / overlay_name(name)).is_file())
+
+
+def _evaluation(metrics: Mapping[str, Any], stacker: str) -> Evaluation:
+    rows = metrics["rows"]
+    if stacker not in rows:
+        known = ", ".join(rows)
+        hint = did_you_mean(stacker, rows)
+        raise BundleError(f"the comparison has no stacker '{stacker}' (it has: {known}).{hint}")
+    return Evaluation(
+        judged_on=metrics["judged_on"],
+        rows=metrics["judged_rows"],
+        speakers=metrics["speakers"],
+        scores=_scores(rows[stacker]["scores"]),
+        verdict=tuple(metrics["verdict"]) if stacker == metrics["choice"] else (),
+    )
+
+
+def _evaluation_of_student(path: Path) -> Evaluation | None:
+    try:
+        found = read_json(path)
+        student = next(one for one in found["contestants"] if one["role"] == "student")
+        if found["is_leaky"]:
+            return None
+        return Evaluation(
+            judged_on=found["judged_on"],
+            rows=found["judged_rows"],
+            speakers=found["speakers"],
+            scores=_scores(student["scores"]),
+            verdict=tuple(found["verdict"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        raise BundleError(f"{path}: not a distillation's result; run sercache distill again") from None
+
+
+def _scores(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, BundledScore]:
+    names = [*_SCORES, *(name for kind in ("ccc:", "f1:") for name in found if name.startswith(kind))]
+    return {
+        name: BundledScore.model_validate(found[name])
+        for name in names
+        if name in found and found[name]["value"] is not None
+    }

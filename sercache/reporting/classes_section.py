@@ -1,0 +1,141 @@
+"""What is taken for what: confusion matrices, and the F1 of every class."""
+
+import math
+
+import numpy as np
+
+from sercache.evaluation.metrics import confusion, macro_f1_of_confusion
+from sercache.reporting.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Folded,
+    Heat,
+    Heats,
+    Prose,
+    Section,
+    Table,
+    shown,
+)
+from sercache.reporting.drawing import ACCENT, INK, SERIES, Canvas
+from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.wording import interval, listed
+
+_MARKS = ("o", "s", "D", "^")
+_COLOURS = (ACCENT, INK, SERIES[1], SERIES[2])
+
+
+def classes_section(facts: Facts) -> Section:
+    """Show confusion matrices side by side, and F1 by class with intervals."""
+    blocks: list[Block] = [Figures((_f1_figure(facts),))]
+    lead = _lead(facts)
+    if facts.judged is not None:
+        judged = facts.judged
+        if facts.metrics["repeats"] > 1:
+            blocks.append(
+                Prose("The matrices are those of the members' own folds, the first assignment of speakers.")
+            )
+        blocks.append(Heats(tuple(confusion_heat(facts, judged, name) for name in facts.main_stackers)))
+        others = [name for name in facts.stackers if name not in facts.main_stackers]
+        if others:
+            heats = Heats(tuple(confusion_heat(facts, judged, name) for name in others))
+            blocks.append(Folded(f"The other {len(others)} meta-levels", (heats,)))
+    return Section("classes", "Classes", lead, blocks)
+
+
+def _lead(facts: Facts) -> str:
+    scores = {name: facts.score(facts.choice, f"f1:{name}") for name in facts.classes}
+    known = {name: one for name, one in scores.items() if not math.isnan(one.value)}
+    if not known:
+        return "No class can be judged."
+    best, worst = (pick(known, key=lambda name: known[name].value) for pick in (max, min))
+    absent = [name for name in facts.classes if name not in known]
+    said = (
+        f"{facts.choice} knows {shown(best)} best (F1 {interval(known[best])}) and {shown(worst)} least "
+        f"({interval(known[worst])})."
+    )
+    return said + (f" Not in the judged rows: {listed([shown(name) for name in absent])}." if absent else "")
+
+
+def _f1_figure(facts: Facts) -> Figure:
+    names = facts.main_stackers
+    scores = {
+        (stacker, name): facts.score(stacker, f"f1:{name}") for stacker in names for name in facts.classes
+    }
+    title = "F1 of every class"
+    own = {name: scores[names[0], name] for name in facts.classes}
+    description = (
+        f"One point and 95 % interval over speakers per class, for {listed(names)}. {names[0]}: "
+        + "; ".join(f"{shown(name)} {interval(one)}" for name, one in own.items())
+        + "."
+    )
+    step = 0.7 / len(names)
+    with Canvas(520, 60 + (14 * len(names) + 14) * len(facts.classes)) as canvas:
+        axes = canvas.axes
+        for index, stacker in enumerate(names):
+            colour = _COLOURS[index]
+            for place, name in enumerate(facts.classes):
+                one, y = scores[stacker, name], place + (index - (len(names) - 1) / 2) * step
+                if not math.isnan(one.low):
+                    axes.plot([one.low, one.high], [y, y], color=colour, linewidth=1.4)
+                axes.plot(
+                    [one.value],
+                    [y],
+                    _MARKS[index],
+                    color=colour,
+                    markersize=4.5,
+                    label=stacker if place == 0 else None,
+                )
+        axes.set_yticks(range(len(facts.classes)), [shown(name, 16) for name in facts.classes])
+        for text in axes.get_yticklabels():
+            text.set_color(INK)
+        axes.set_ylim(len(facts.classes) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(False, axis="y")
+        axes.spines["left"].set_visible(False)
+        canvas.figure.legend(loc="outside upper left", ncols=len(names), handletextpad=0.2, columnspacing=1.2)
+    table = Table(
+        "F1 by class and meta-level, with 95 % intervals",
+        ("class", *names),
+        tuple(
+            (
+                Cell(shown(name, 60)),
+                *(
+                    Cell(interval(scores[one, name]), scores[one, name].value, is_number=True)
+                    for one in names
+                ),
+            )
+            for name in facts.classes
+        ),
+    )
+    return Figure(canvas.svg(title, description), title, description, table)
+
+
+def confusion_heat(facts: Facts, judged: Judged, stacker: str) -> Heat:
+    """Return a stacker's confusion matrix: shares of the true class, and counts."""
+    counts = confusion_of(judged, stacker)
+    sizes = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, sizes, out=np.zeros(counts.shape), where=sizes > 0)
+    names = tuple(shown(name, 14) for name in facts.classes)
+    cells = tuple(
+        tuple(
+            (float(share), f"{share:.0%}" if size else "", f"{number:,}")
+            for share, number in zip(of_shares, of_counts, strict=True)
+        )
+        for of_shares, of_counts, size in zip(
+            shares.tolist(), counts.tolist(), sizes[:, 0].tolist(), strict=True
+        )
+    )
+    score = float(macro_f1_of_confusion(counts))
+    return Heat(
+        stacker, "true \\ said", names, names, cells, f"macro-F1 {score:.3f} on {int(counts.sum()):,} rows"
+    )
+
+
+def confusion_of(judged: Judged, stacker: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Return the confusion matrix ``(C, C)`` on the rows that have a consensus class."""
+    known = judged.known
+    return confusion(
+        judged.rows.labels[known], judged.decisions(stacker)[known], len(judged.rows.inputs.classes)
+    )

@@ -1,0 +1,158 @@
+"""What to listen to: the most confident mistakes, and the clips that raters differ on most."""
+
+import base64
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from sercache.audio import load_audio
+from sercache.errors import AudioError
+from sercache.reporting.blocks import Bar, Block, Clip, Clips, Folded, Prose, Section, shown
+from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.subgroups_section import vote_entropy
+
+MOST_CLIPS = 20
+_SHOWN_CLIPS = 6
+_LONGEST_TEXT = 300
+_EMBEDDED_RATE_HZ = 16000
+_EMBEDDED_SECONDS = 15.0
+_EMBEDDED_BYTES = 2_000_000
+"""All of the embedded audio together: the page stays small enough to send."""
+
+
+@dataclass
+class AudioLinks:
+    """Where the page finds recordings.
+
+    Args:
+        page_folder: where the page lies; links are relative to it.
+        embeds: put the sound itself into the page. The page may then no longer be passed on freely: the
+            corpus's licence decides.
+    """
+
+    page_folder: Path
+    embeds: bool = False
+    _room: int = field(default=_EMBEDDED_BYTES, init=False)
+
+    def of(self, judged: Judged, row: int) -> str | None:
+        """Return where the recording of a row plays from; None where it is not at hand."""
+        corpus = judged.rows.corpus
+        utterance = corpus.utterances[row]
+        if utterance.audio is None:
+            return None
+        path = corpus.audio_path(utterance)
+        if not path.is_file():
+            return None
+        if self.embeds:
+            return self._embedded(path, utterance.start_seconds, utterance.end_seconds)
+        start, end = utterance.start_seconds, utterance.end_seconds
+        span = "" if start is None and end is None else f"#t={start or 0:g}" + (f",{end:g}" if end else "")
+        return _link(path, self.page_folder) + span
+
+    def _embedded(self, path: Path, start: float | None, end: float | None) -> str | None:
+        import soundfile
+
+        try:
+            wave = load_audio(path, _EMBEDDED_RATE_HZ, start, end)
+        except AudioError:
+            return None
+        stream = io.BytesIO()
+        soundfile.write(
+            stream,
+            np.asarray(wave)[: int(_EMBEDDED_SECONDS * _EMBEDDED_RATE_HZ)],
+            _EMBEDDED_RATE_HZ,
+            format="OGG",
+            subtype="VORBIS",
+        )
+        content = base64.b64encode(stream.getvalue()).decode()
+        if len(content) > self._room:
+            return None
+        self._room -= len(content)
+        return f"data:audio/ogg;base64,{content}"
+
+
+def _link(path: Path, folder: Path) -> str:
+    try:
+        relative = os.path.relpath(path.resolve(), folder.resolve())
+    except ValueError:  # another drive
+        return path.resolve().as_uri()
+    # The dot keeps a name with a colon from being read as a scheme.
+    return "./" + quote(Path(relative).as_posix())
+
+
+def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
+    """Show mistakes and ambiguous clips; None where rows are not at hand."""
+    judged = facts.judged
+    if judged is None:
+        return None
+    wrong, unclear = confident_mistakes(judged, facts.choice), most_ambiguous(judged)
+    blocks: list[Block] = []
+    for title, rows in (
+        (f"The {len(wrong)} most confident mistakes of {facts.choice}", wrong),
+        (f"The {len(unclear)} clips that raters differ on most", unclear),
+    ):
+        if rows:
+            clips = tuple(_clip(facts, judged, row, links.of) for row in rows)
+            blocks.append(Clips(title, clips[:_SHOWN_CLIPS]))
+            if len(clips) > _SHOWN_CLIPS:
+                rest = Clips("", clips[_SHOWN_CLIPS:])
+                blocks.append(Folded(f"{len(clips) - _SHOWN_CLIPS} more", (rest,)))
+            if not any(clip.audio for clip in clips):
+                blocks.append(
+                    Prose("The recordings are not at hand: there is nothing to play.", is_note=True)
+                )
+    if not blocks:
+        return None
+    count = len(judged.known)
+    errors = int((judged.decisions(facts.choice)[judged.known] != judged.rows.labels[judged.known]).sum())
+    share = f" ({errors / count:.0%})" if count else ""
+    return Section(
+        "clips",
+        "Clips",
+        f"{facts.choice} is wrong on {errors:,} of {count:,} rows{share}. The upper bar of a class is its "
+        "share of the votes, the lower one its probability.",
+        blocks,
+    )
+
+
+def confident_mistakes(judged: Judged, stacker: str, most: int = MOST_CLIPS) -> list[int]:
+    """Return the rows that a stacker decides wrongly, surest first."""
+    known = judged.known
+    wrong = known[judged.decisions(stacker)[known] != judged.rows.labels[known]]
+    confidence = judged.probabilities(stacker)[wrong].max(axis=1)
+    return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
+
+
+def most_ambiguous(judged: Judged, most: int = MOST_CLIPS) -> list[int]:
+    """Return the rows whose raters differ most; those where all agree do not count."""
+    entropy = np.nan_to_num(vote_entropy(judged.rows.soft_targets))
+    order = np.argsort(-entropy, kind="stable")
+    return [row for row in order[:most].tolist() if entropy[row] > 1e-9]
+
+
+def _clip(facts: Facts, judged: Judged, row: int, audio_of: Callable[[Judged, int], str | None]) -> Clip:
+    rows = judged.rows
+    utterance = rows.corpus.utterances[row]
+    label, votes = int(rows.labels[row]), rows.soft_targets[row]
+    said = judged.probabilities(facts.choice)[row]
+    names = [shown(name, 20) for name in facts.classes]
+    truth = names[label] if label >= 0 else "no consensus"
+    best = int(said.argmax())
+    found = [f"raters: {truth}", f"{facts.choice}: {names[best]} {said[best]:.0%}"]
+    if rows.speakers[row]:
+        found.append(f"speaker {shown(str(rows.speakers[row]), 40)}")
+    shares = [None if np.isnan(vote) else float(vote) for vote in votes]
+    bars = [Bar(*one) for one in zip(names, shares, said.tolist(), strict=True)]
+    return Clip(
+        shown(utterance.id, 120),
+        tuple(found),
+        shown(utterance.text or "", _LONGEST_TEXT),
+        tuple(bars),
+        best != label >= 0,
+        audio_of(judged, row),
+    )

@@ -1,0 +1,142 @@
+"""Which meta-level is best: the forest plot and the whole table."""
+
+import math
+
+from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
+from sercache.reporting.facts import Facts
+from sercache.reporting.forest import forest
+from sercache.reporting.wording import interval, p_value, score_words
+
+
+def comparison_section(facts: Facts) -> Section:
+    """Show every stacker's score and its difference to the soft vote."""
+    metrics = facts.metrics
+    figures = [_forest(facts)]
+    if len(facts.stackers) > 1 and any(facts.minus_reference(name) for name in facts.stackers):
+        figures.append(_differences(facts))
+    blocks: list[Block] = [Figures(tuple(figures)), _table(facts)]
+    blocks += [Prose(sentence) for sentence in metrics["verdict"][1:]]
+    leaning = _leaning(facts)
+    if leaning:
+        blocks.append(leaning)
+    where = (
+        "held-out rows of the test split, by stackers fitted on out-of-fold rows"
+        if metrics["judged_on"] == "held-out"
+        else "every fold in turn, by stackers fitted on the other folds"
+    )
+    if metrics["repeats"] > 1:
+        where += f"; scores are means over {metrics['repeats']} assignments of speakers to folds"
+    return Section(
+        "comparison",
+        "Meta-levels",
+        f"{metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers, judged on {where}. "
+        "Intervals: 95 %, over speakers.",
+        blocks,
+    )
+
+
+def _forest(facts: Facts) -> Figure:
+    names = facts.stackers
+    scores = {name: facts.score(name) for name in (*names, *facts.baselines)}
+    best = names[0]
+    title = "Macro-F1"
+    guessing = ", ".join(f"{name} {scores[name].value:.3f}" for name in facts.baselines)
+    description = (
+        f"One point and 95 % interval per meta-level, best first: from {best} {interval(scores[best])} to "
+        f"{names[-1]} {interval(scores[names[-1]])}. Recommended: {facts.choice}."
+        + (f" Guessing: {guessing}." if guessing else "")
+    )
+    svg = forest(names, scores, title, description, accented=facts.choice)
+    numbers = Table(
+        f"{title} of every meta-level",
+        ("meta-level", "macro-F1", "low", "high"),
+        tuple(
+            (Cell(name), number(one.value), number(one.low), number(one.high)) for name, one in scores.items()
+        ),
+    )
+    caption = f"guessing: {guessing}" if guessing else ""
+    return Figure(svg, title, description, numbers, caption)
+
+
+def _differences(facts: Facts) -> Figure:
+    names = facts.stackers
+    found = {name: facts.minus_reference(name) for name in names}
+    differences = {name: one for name, one in found.items() if one is not None}
+    above = [name for name, one in differences.items() if one.low > 0]
+    below = [name for name, one in differences.items() if one.high < 0]
+    title = "Macro-F1 minus the soft vote's"
+    description = (
+        "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
+        f"{', '.join(above) or 'none'}. Wholly below: {', '.join(below) or 'none'}."
+    )
+    svg = forest(names, differences, title, description, accented=facts.choice, has_zero=True)
+    numbers = Table(
+        f"{title}; p is Holm-corrected",
+        ("meta-level", "difference", "low", "high", "p"),
+        tuple(
+            (
+                Cell(name),
+                number(one.value, sign="+"),
+                number(one.low, sign="+"),
+                number(one.high, sign="+"),
+                p_value(_corrected(facts, name)),
+            )
+            for name, one in differences.items()
+        ),
+    )
+    return Figure(svg, title, description, numbers)
+
+
+def _table(facts: Facts) -> Table:
+    decimals = {"uar": 3, "weighted_f1": 3} | {f"ccc:{name}": 3 for name in facts.attributes}
+    decimals |= {"log_loss": 3, "jsd": 3, "ece": 3, "brier": 3}
+    header = ("meta-level", "macro-F1", *map(score_words, decimals))
+    header += ("minus soft vote", "p (Holm)", "leak gap", "fit s", "predict s")
+
+    def row(name: str) -> tuple[Cell, ...]:
+        own = facts.metrics["rows"][name]
+        difference = facts.minus_reference(name)
+        score = facts.score(name)
+        tone = "strong" if name == facts.choice else "dim" if own["is_baseline"] else ""
+        return (
+            Cell(name, tone=tone),
+            Cell(interval(score), score.value, is_number=True, tone=tone),
+            *(number(facts.score(name, key).value, places) for key, places in decimals.items()),
+            Cell("", is_number=True)
+            if difference is None
+            else Cell(interval(difference, "+"), difference.value, is_number=True),
+            p_value(_corrected(facts, name)),
+            number(own["leak_gap"], 2, "+"),
+            number(own["fit_seconds"], 2),
+            number(own["predict_seconds"], 2),
+        )
+
+    return Table(
+        "All scores. Log-loss (nats) and JSD (bits) are against the votes, ECE and Brier score against the "
+        "consensus class; of these four less is better. Leak gap: macro-F1 on the rows fitted on, minus "
+        "macro-F1 here.",
+        header,
+        tuple(row(name) for name in (*facts.stackers, *facts.baselines)),
+    )
+
+
+def _leaning(facts: Facts) -> Table | None:
+    """Show on which members the stackers lean that do not treat them all alike."""
+    shares = {name: facts.metrics["rows"][name]["shares"] for name in facts.stackers}
+    shares = {name: one for name, one in shares.items() if one and len(set(one.values())) > 1}
+    if not shares:
+        return None
+    members = facts.metrics["members"]
+    return Table(
+        "How much each member counts, in per cent: its weight, or its share of the stacker's Shapley values.",
+        ("member", *shares),
+        tuple(
+            (Cell(member), *(number(100 * one.get(member, 0.0), 1) for one in shares.values()))
+            for member in members
+        ),
+    )
+
+
+def _corrected(facts: Facts, name: str) -> float:
+    found = facts.metrics["rows"][name]["p_to_soft_vote"]
+    return math.nan if found is None else float(found)

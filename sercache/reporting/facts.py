@@ -1,0 +1,211 @@
+"""What a run's folder holds, read once for all sections of its report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.errors import ReportError, SercacheError
+from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.events import Event, Listener, ignore
+from sercache.files import read_json
+from sercache.posteriors import Posteriors
+from sercache.predictions.sources import load_sources, rows_of_sources
+from sercache.recipe import Recipe, StackingRecipe
+from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.stacking.joining import load_rows
+from sercache.stacking.plan import make_plan
+from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.table import REFERENCE
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The rows that stackers were judged on, and what each said of them.
+
+    Attributes:
+        rows: members' posteriors and the truth, N rows.
+        predictions: by stacker, in the order of ``rows``; of the members' own folds, where there are several
+            assignments of speakers to folds.
+        samples: bootstrap draws.
+        seed: of the bootstrap, the one that the comparison had.
+    """
+
+    rows: StackingRows
+    predictions: Mapping[str, Posteriors]
+    samples: int
+    seed: int
+
+    @cached_property
+    def known(self) -> NDArray[np.int64]:
+        """The rows that have a consensus class."""
+        return np.flatnonzero(self.rows.labels >= 0).astype(np.int64)
+
+    def probabilities(self, stacker: str) -> Floats:
+        """Return what a stacker said, ``(N, C)``."""
+        return self.predictions[stacker].class_probabilities
+
+    def decisions(self, stacker: str) -> NDArray[np.int64]:
+        """Return the class that a stacker names, ``(N,)``."""
+        return np.asarray(self.probabilities(stacker).argmax(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its report tells it.
+
+    Attributes:
+        run: its folder.
+        recipe: None where others' predictions were stacked.
+        description: of ``run.json``; empty where there is none.
+        metrics: of ``metrics.json``.
+        judged: None where corpus or predictions are not at hand; ``warnings`` says why.
+        warnings: what was odd when the rows were read.
+    """
+
+    run: Run
+    recipe: Recipe | None
+    description: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    judged: Judged | None
+    warnings: tuple[str, ...]
+
+    @property
+    def choice(self) -> str:
+        """The recommended stacker."""
+        return str(self.metrics["choice"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.metrics["classes"])
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.metrics["attributes"])
+
+    @cached_property
+    def stackers(self) -> tuple[str, ...]:
+        """Names, best macro-F1 first, without baselines."""
+        return tuple(name for name in self._by_score if not self.metrics["rows"][name]["is_baseline"])
+
+    @cached_property
+    def baselines(self) -> tuple[str, ...]:
+        """Names, best macro-F1 first."""
+        return tuple(name for name in self._by_score if self.metrics["rows"][name]["is_baseline"])
+
+    @property
+    def _by_score(self) -> list[str]:
+        return sorted(self.metrics["rows"], key=lambda name: -self.score(name).value)
+
+    @cached_property
+    def main_stackers(self) -> tuple[str, ...]:
+        """The recommended one, the best, the soft vote and the best single member, each once."""
+        wanted = dict.fromkeys([self.choice, self.stackers[0], REFERENCE, "best-single"])
+        return tuple(name for name in wanted if name in self.metrics["rows"])
+
+    def score(self, stacker: str, name: str = "macro_f1") -> Estimate:
+        """Return a score of a stacker."""
+        return estimate_of(self.metrics["rows"][stacker]["scores"][name])
+
+    def minus_reference(self, stacker: str) -> Difference | None:
+        """Return macro-F1 minus that of the soft vote; None for the soft vote itself."""
+        found = self.metrics["rows"][stacker]["to_soft_vote"].get("macro_f1")
+        return None if found is None else difference_of(found)
+
+
+def estimate_of(found: Mapping[str, Any]) -> Estimate:
+    """Return an estimate as ``metrics.json`` writes it."""
+    return Estimate(*(_float(found[part]) for part in ("value", "low", "high")))
+
+
+def difference_of(found: Mapping[str, Any]) -> Difference:
+    """Return a difference as ``metrics.json`` writes it."""
+    return Difference(*(_float(found[part]) for part in ("value", "low", "high", "p_value")))
+
+
+def read_metrics(run: Run) -> Mapping[str, Any]:
+    """Return what ``sercache stack`` measured.
+
+    Raises:
+        ReportError: there is nothing yet, or it is damaged.
+    """
+    try:
+        metrics: Mapping[str, Any] = read_json(run.metrics_path)
+        for key in ("rows", "choice", "classes", "attributes", "members", "verdict"):
+            metrics[key]
+        return metrics
+    except FileNotFoundError:
+        raise ReportError(
+            f"{run.root} has no {run.metrics_path.name}: sercache stack {run.root} makes it"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{run.metrics_path} is damaged ({error}); sercache stack {run.root} writes it anew"
+        ) from error
+
+
+def read_facts(run: Run, listener: Listener = ignore) -> Facts:
+    """Read a run, or a folder where others' predictions were stacked.
+
+    What is not at hand any more (the corpus, files of predictions) is told as a warning; the rest is shown.
+
+    Raises:
+        ReportError: nothing was stacked there yet, or ``metrics.json`` is damaged.
+    """
+    metrics = read_metrics(run)
+    recipe = run.recipe() if run.recipe_path.is_file() else None
+    description = read_json(run.description_path) if run.description_path.is_file() else {}
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            warnings.append(event.message)
+        else:
+            listener(event)
+
+    try:
+        judged: Judged | None = read_judged(run, recipe, metrics, listen)
+    except (SercacheError, OSError) as error:
+        warnings.append(f"Rows cannot be shown one by one: {error}")
+        judged = None
+    return Facts(run, recipe, description, metrics, judged, tuple(dict.fromkeys(warnings)))
+
+
+def read_judged(
+    run: Run, recipe: Recipe | None, metrics: Mapping[str, Any], listener: Listener = ignore
+) -> Judged:
+    """Read the rows that stackers were judged on.
+
+    Raises:
+        SercacheError: corpus, posteriors or predictions are gone, or are not those that were stacked.
+    """
+    if recipe is None:
+        sources = load_sources(run)
+        rows = rows_of_sources(sources, listener=listener)
+        seed, samples = sources.seed, StackingRecipe().bootstrap_samples
+    else:
+        rows = load_rows(run, allow_in_sample=True, listener=listener)
+        seed, samples = recipe.seed, recipe.stacking.bootstrap_samples
+    judged = make_plan(rows).judged
+    stale = (
+        f"{run.root}: corpus or members have changed since they were stacked; sercache stack does it again"
+    )
+    if judged.inputs.classes != tuple(metrics["classes"]) or len(judged) != metrics["judged_rows"]:
+        raise ReportError(stale)
+    predictions = {}
+    for name in metrics["rows"]:
+        found = Posteriors.load(run.stacker_folder(name) / "posteriors.parquet")
+        if found.ids != judged.inputs.ids:
+            raise ReportError(stale)
+        predictions[name] = found
+    return Judged(judged, predictions, samples, derive_seed(seed, "bootstrap"))
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,200 @@
+"""A map of the utterances: pooled embeddings in the plane, by class, speaker, and right or wrong."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.cache.pooling import pooled_layer
+from sercache.cache.store import Cache
+from sercache.errors import Interrupted, SercacheError
+from sercache.evaluation.metrics import Floats
+from sercache.events import Listener, ignore
+from sercache.interrupts import ShouldStop, never
+from sercache.reporting.blocks import Cell, Colouring, Map, MapPoint, Section, Table, count, number, shown
+from sercache.reporting.facts import Facts, Judged
+
+MOST_POINTS = 1200
+"""What t-SNE places in some seconds, and a page holds easily."""
+
+_FEWEST_FOR_TSNE = 100
+_COLOURS = 8
+_COMPONENTS = 30
+
+
+def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldStop = never) -> Section | None:
+    """Show the map; None where rows are not at hand, or are too few."""
+    judged = facts.judged
+    if judged is None or len(judged.rows) < 5:
+        return None
+    chosen = _sample(judged)
+    vectors, chosen, source = _vectors(facts, judged, chosen, listener, should_stop)
+    if len(chosen) < 5:
+        return None
+    places, method = in_the_plane(vectors, judged.seed)
+    classes, speakers, outcomes = _groups(facts, judged, chosen)
+    colourings = [_colouring("class", classes), _colouring("right or wrong", outcomes)]
+    if len(set(speakers) - {""}) > 1:
+        colourings.insert(1, _colouring("speaker", speakers))
+    groups = {"class": classes, "speaker": speakers, "right or wrong": outcomes}
+    own = [_places(groups[one.name], one) for one in colourings]
+    points = tuple(
+        MapPoint(float(x), float(y), _label(judged, row, classes[place]), tuple(one[place] for one in own))
+        for place, ((x, y), row) in enumerate(zip(places, chosen.tolist(), strict=True))
+    )
+    drawn = (
+        f"{len(points):,} of {len(judged.rows):,} rows, drawn at random"
+        if len(points) < len(judged.rows)
+        else ""
+    )
+    description = (
+        f"{len(points):,} utterances placed by {method} of {source}; near ones are alike. "
+        f"Neighbours of the same class: {_neighbours_alike(places, classes):.0%} (by chance "
+        f"{_alike_by_chance(classes):.0%})."
+    )
+    numbers = Table(
+        "Where each class lies: the middle of its points, from 0 to 100",
+        ("class", "points", "across", "down"),
+        tuple(
+            (
+                Cell(name),
+                count(int(own_rows.sum())),
+                number(100 * float(places[own_rows, 0].mean()), 0),
+                number(100 * float(places[own_rows, 1].mean()), 0),
+            )
+            for name in colourings[0].groups
+            if (own_rows := np.asarray([one == name for one in classes])).any()
+        ),
+    )
+    title = "Map"
+    caption = " ".join(
+        part
+        for part in (
+            f"{drawn}." if drawn else "",
+            "Distances between far groups mean little." if method == "t-SNE" else "",
+            "Point at a dot, or put the focus on the map and use the arrow keys, to see whose it is.",
+        )
+        if part
+    )
+    return Section(
+        "map", title, description, [Map(title, description, points, tuple(colourings), numbers, caption)]
+    )
+
+
+def in_the_plane(vectors: Floats, seed: int) -> tuple[Floats, str]:
+    """Return places from 0 to 1, ``(N, 2)``, and the name of the method; the same for the same input."""
+    from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
+
+    spread = vectors.std(axis=0)
+    scaled = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    components = min(_COMPONENTS, *scaled.shape)
+    with threadpool_limits(1):  # sums of several threads come in another order every time
+        if components < 2 or not spread.any():
+            places, method = np.column_stack([scaled[:, 0], np.zeros(len(scaled))]), "PCA"
+        else:
+            places = PCA(components, svd_solver="full").fit_transform(scaled)
+            method = "PCA"
+            if len(vectors) >= _FEWEST_FOR_TSNE:
+                from sklearn.manifold import TSNE
+
+                tsne = TSNE(init="pca", perplexity=30, random_state=seed % 2**32, max_iter=500)
+                places, method = tsne.fit_transform(places.astype(np.float32)), "t-SNE"
+    places = np.asarray(places[:, :2], dtype=np.float64)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return (places - low) / np.where(high > low, high - low, 1.0), method
+
+
+def _sample(judged: Judged) -> NDArray[np.int64]:
+    count_rows = len(judged.rows)
+    if count_rows <= MOST_POINTS:
+        return np.arange(count_rows)
+    return np.sort(np.random.default_rng(judged.seed).permutation(count_rows)[:MOST_POINTS])
+
+
+def _vectors(
+    facts: Facts, judged: Judged, chosen: NDArray[np.int64], listener: Listener, should_stop: ShouldStop
+) -> tuple[Floats, NDArray[np.int64], str]:
+    """Return what the rows are placed by, the rows that have it, and what it is in words."""
+    recipe = facts.recipe
+    if recipe is not None:
+        read = Counter(name for member in recipe.members for name in member.features)
+        for name, _ in read.most_common():
+            try:
+                feature_set = Cache(recipe.cache).find(recipe.features[name])
+                ids = [judged.rows.inputs.ids[row] for row in chosen.tolist()]
+                there = np.asarray([one in feature_set for one in ids])
+                if not there.any():
+                    continue
+                own = [one for one, is_there in zip(ids, there, strict=True) if is_there]
+                pooled = pooled_layer(
+                    feature_set, feature_set.layers[-1:], own, listener=listener, should_stop=should_stop
+                )
+                words = f"the pooled features '{name}' ({shown(feature_set.spec.encoder, 60)})"
+                return pooled, chosen[there], words
+            except Interrupted:
+                raise
+            except SercacheError:
+                continue
+    probabilities = judged.rows.inputs.class_probabilities[chosen]
+    logs = np.log(np.clip(probabilities, 1e-6, None)).reshape(len(chosen), -1)
+    return logs, chosen, "the members' log-probabilities (no features are at hand)"
+
+
+def _groups(
+    facts: Facts, judged: Judged, chosen: NDArray[np.int64]
+) -> tuple[list[str], list[str], list[str]]:
+    labels = judged.rows.labels[chosen].tolist()
+    decisions = judged.decisions(facts.choice)[chosen].tolist()
+    classes = [shown(facts.classes[label], 20) if label >= 0 else "no consensus" for label in labels]
+    speakers = [shown(judged.rows.speakers[row] or "", 20) for row in chosen.tolist()]
+    outcomes = [
+        "no consensus" if label < 0 else "right" if label == said else "wrong"
+        for label, said in zip(labels, decisions, strict=True)
+    ]
+    return classes, speakers, outcomes
+
+
+def _colouring(name: str, groups: Sequence[str]) -> Colouring:
+    """Return the legend: the largest groups have colours, the rest is grey."""
+    sizes = Counter(groups)
+    rest = {"no consensus", ""}
+    ranked = [
+        one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if one not in rest
+    ]
+    if name == "right or wrong":
+        ranked = [one for one in ("right", "wrong") if one in sizes]
+    named = ranked[:_COLOURS]
+    others = sum(sizes.values()) - sum(sizes[one] for one in named)
+    grey = "no consensus" if len(ranked) <= _COLOURS and name != "speaker" else "others"
+    legend = (*named, grey) if others else tuple(named)
+    return Colouring(name, legend, tuple([sizes[one] for one in named] + ([others] if others else [])))
+
+
+def _places(groups: Sequence[str], colouring: Colouring) -> list[int]:
+    place_of = {name: place for place, name in enumerate(colouring.groups[:_COLOURS])}
+    place_of.pop("no consensus", None)
+    return [place_of.get(one, _COLOURS) for one in groups]
+
+
+def _label(judged: Judged, row: int, class_name: str) -> str:
+    speaker = judged.rows.speakers[row]
+    return f"{shown(judged.rows.inputs.ids[row], 60)} · {class_name}" + (
+        f" · {shown(speaker, 30)}" if speaker else ""
+    )
+
+
+def _neighbours_alike(places: Floats, classes: Sequence[str], nearest: int = 5) -> float:
+    """Return the share of the nearest neighbours that are of the same class."""
+    from scipy.spatial import cKDTree
+
+    names = np.asarray(classes)
+    nearest = min(nearest, len(places) - 1)
+    _, found = cKDTree(places).query(places, k=nearest + 1)
+    return float((names[found[:, 1:]] == names[:, None]).mean())
+
+
+def _alike_by_chance(classes: Sequence[str]) -> float:
+    shares = np.asarray(list(Counter(classes).values())) / len(classes)
+    return float((shares**2).sum())

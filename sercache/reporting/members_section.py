@@ -1,0 +1,121 @@
+"""How different the members are: an ensemble gains from members that err on other rows."""
+
+import warnings
+
+import numpy as np
+
+from sercache.evaluation.metrics import Floats, macro_f1
+from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
+from sercache.reporting.facts import Facts, Judged
+
+_NAMED_COLUMNS = 8
+_LONGEST_HEADING = 12
+
+
+def members_section(facts: Facts) -> Section | None:
+    """Show disagreement and correlation of members, neighbours beside each other; None for one member."""
+    judged = facts.judged
+    if judged is None or len(judged.rows.inputs.members) < 2 or not len(judged.known):
+        return None
+    members = [shown(name, 22) for name in judged.rows.inputs.members]
+    apart, alike = disagreement(judged), correlation(judged)
+    order = _neighbours(apart)
+    pairs = [(first, second) for first in range(len(members)) for second in range(first)]
+    nearest = min(pairs, key=lambda pair: apart[pair])
+    furthest = max(pairs, key=lambda pair: apart[pair])
+    lead = (
+        f"{members[nearest[0]]} and {members[nearest[1]]} decide most alike (differently on "
+        f"{apart[nearest]:.0%} of rows), {members[furthest[0]]} and {members[furthest[1]]} least "
+        f"({apart[furthest]:.0%}). Members that err on other rows are what an ensemble gains from."
+    )
+    top = max(float(apart.max()), 0.01)
+    heats = Heats(
+        (
+            _heat(
+                "Disagreement",
+                "Rows that two members decide differently, in per cent.",
+                members,
+                apart,
+                order,
+                top,
+            ),
+            _heat(
+                "Correlation",
+                "Of the probability that two members give the true class, times 100.",
+                members,
+                alike,
+                order,
+                1.0,
+            ),
+        )
+    )
+    blocks: list[Block] = [heats, _table(judged, apart)]
+    return Section("members", "Members", lead, blocks)
+
+
+def disagreement(judged: Judged) -> Floats:
+    """Return the share of rows that each pair of members decides differently, ``(M, M)``."""
+    decisions = judged.rows.inputs.class_probabilities.argmax(axis=2)
+    return np.asarray([(decisions != decisions[:, [one]]).mean(axis=0) for one in range(decisions.shape[1])])
+
+
+def correlation(judged: Judged) -> Floats:
+    """Return the correlation of the probabilities given to the true class, ``(M, M)``; NaN for a constant."""
+    known = judged.known
+    own = judged.rows.inputs.class_probabilities[known, :, judged.rows.labels[known]]
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.atleast_2d(np.corrcoef(own.T))
+
+
+def _neighbours(apart: Floats) -> list[int]:
+    """Return the members in an order that puts those beside each other that decide alike."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(apart) < 3:
+        return list(range(len(apart)))
+    tree = linkage(squareform((apart + apart.T) / 2, checks=False), "average", optimal_ordering=True)
+    return [int(place) for place in leaves_list(tree)]
+
+
+def _heat(title: str, note: str, members: list[str], values: Floats, order: list[int], top: float) -> Heat:
+    names = [members[place] for place in order]
+    if len(names) > _NAMED_COLUMNS or max(map(len, names)) > _LONGEST_HEADING:
+        columns = [str(place) for place in range(1, len(names) + 1)]
+        names = [f"{place} {name}" for place, name in enumerate(names, start=1)]
+    else:
+        columns = names
+
+    def cell(row: int, column: int) -> tuple[float, str, str]:
+        value = float(values[row, column])
+        if row == column or np.isnan(value):
+            return 0.0, "", ""
+        return min(max(value / top, 0.0), 1.0), f"{100 * value:.0f}", ""
+
+    cells = tuple(tuple(cell(row, column) for column in order) for row in order)
+    return Heat(title, "", tuple(columns), tuple(names), cells, note)
+
+
+def _table(judged: Judged, apart: Floats) -> Table:
+    known, rows = judged.known, judged.rows
+    decisions = rows.inputs.class_probabilities.argmax(axis=2)[known]
+    labels = rows.labels[known]
+    is_wrong = decisions != labels[:, None]
+    others = len(rows.inputs.members) - 1
+
+    def row(place: int) -> tuple[Cell, ...]:
+        alone = ~is_wrong[:, place] & (is_wrong.sum(axis=1) == others)
+        return (
+            Cell(shown(rows.inputs.members[place], 60)),
+            number(macro_f1(labels, decisions[:, place], len(rows.inputs.classes))),
+            number(100 * float(apart[place].sum()) / others, 1),
+            number(100 * float(alone.mean()), 1),
+        )
+
+    return Table(
+        "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: "
+        "rows that only this member decides rightly.",
+        ("member", "macro-F1", "disagrees %", "alone right %"),
+        tuple(row(place) for place in range(len(rows.inputs.members))),
+    )

@@ -1,0 +1,270 @@
+"""Runs against each other: what differs in their recipes, and what it did, on the rows that they share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sercache.errors import ReportError
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm, mean_over
+from sercache.events import Event, Listener, ignore
+from sercache.files import without_nan
+from sercache.posteriors import Posteriors
+from sercache.reporting.facts import Facts, Judged, read_facts
+from sercache.reporting.recipe_differences import KeyDifference, differing, recipe_differences
+from sercache.reporting.wording import interval, listed
+from sercache.run import Run
+from sercache.stacking.protocol import Prediction
+from sercache.stacking.rows import StackingRows, columns_in_order
+from sercache.stacking.scores import scores_of
+from sercache.stacking.table import REFERENCE
+
+RECOMMENDED = "recommended"
+_OTHER_KINDS = (REFERENCE, "best-single")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stacker of one run.
+
+    Attributes:
+        run: name of the run.
+        kind: ``recommended``, ``soft-vote`` or ``best-single``.
+        stacker: which that is.
+        scores: on the shared rows.
+        differences: to the first run's of this kind; empty for the first run.
+        p_value: of the difference in macro-F1, Holm-corrected over all of the comparison; NaN for the first.
+    """
+
+    run: str
+    kind: str
+    stacker: str
+    scores: Mapping[str, Estimate]
+    differences: Mapping[str, Difference]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Everything about some runs.
+
+    Attributes:
+        runs: names; the first is what the others are held against.
+        folders: of the runs.
+        recipe_differences: keys that differ.
+        setting_differences: of versions, features, corpus and folds.
+        entries: kind by kind, in the order of the runs; a kind that all runs recommend is there once.
+        rows: that all runs judged.
+        speakers: of those.
+        notes: what to know before reading the differences.
+    """
+
+    runs: tuple[str, ...]
+    folders: tuple[str, ...]
+    recipe_differences: tuple[KeyDifference, ...]
+    setting_differences: tuple[KeyDifference, ...]
+    entries: tuple[Entry, ...]
+    rows: int
+    speakers: int
+    notes: tuple[str, ...]
+
+    def of(self, kind: str) -> tuple[Entry, ...]:
+        """Return the entries of a kind."""
+        return tuple(entry for entry in self.entries if entry.kind == kind)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What may be said, a sentence per run and kind."""
+        return tuple(_sentence(entry, self.runs[0]) for entry in self.entries if entry.differences)
+
+
+def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunComparison:
+    """Compare stacked runs on the rows that all of them judged.
+
+    Speakers are drawn with replacement, the same in every run. The truth is the first run's.
+
+    Raises:
+        ReportError: fewer than two runs, one is not stacked, their classes differ, or they share no rows.
+    """
+    if len(runs) < 2:
+        raise ReportError("compare wants two runs or more, such as: sercache compare runs/a runs/b")
+    names = _names(runs)
+    read: list[tuple[Facts, Judged]] = []
+    for done, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
+        facts = read_facts(run)
+        if facts.judged is None:
+            raise ReportError(f"{name}: {facts.warnings[-1]}")
+        read.append((facts, facts.judged))
+        listener(Event("advance", "read runs", done=done, total=len(runs)))
+    listener(Event("finish", "read runs"))
+    first_facts, first = read[0]
+    for name, (facts, _) in zip(names[1:], read[1:], strict=True):
+        if sorted(facts.classes) != sorted(first_facts.classes):
+            raise ReportError(
+                f"{names[0]} has the classes {', '.join(first_facts.classes)} and {name} has "
+                f"{', '.join(facts.classes)}: they cannot be compared; 'classes' in a recipe chooses them"
+            )
+    shared = set.intersection(*(set(judged.rows.inputs.ids) for _, judged in read))
+    ids = tuple(one for one in first.rows.inputs.ids if one in shared)
+    if not ids:
+        raise ReportError(f"{listed(names)} judged no utterance in common: they cannot be compared")
+    rows = _shared_rows(first.rows, ids, [judged.rows for _, judged in read])
+    bootstrap = SpeakerBootstrap(rows.speakers, first.samples, first.seed)
+    entries = _entries(names, read, rows, bootstrap)
+    recipes = [facts.recipe for facts, _ in read]
+    known = [recipe for recipe in recipes if recipe is not None]
+    return RunComparison(
+        runs=names,
+        folders=tuple(str(run.root) for run in runs),
+        recipe_differences=recipe_differences(known) if len(known) == len(recipes) else (),
+        setting_differences=differing([_settings(facts) for facts, _ in read]),
+        entries=entries,
+        rows=len(ids),
+        speakers=bootstrap.cluster_count,
+        notes=_notes(names, read, rows, ids),
+    )
+
+
+def as_json(comparison: RunComparison) -> dict[str, Any]:
+    """Return everything, as JSON knows it."""
+    content: dict[str, Any] = without_nan(asdict(comparison))
+    return content | {"verdict": list(comparison.verdict)}
+
+
+def _names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the folders' names, with their parents' where two are the same."""
+    paths = [run.root.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
+        raise ReportError("a run cannot be compared with itself")
+    short = [path.name for path in paths]
+    return tuple(
+        path.name if short.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in paths
+    )
+
+
+def _shared_rows(first: StackingRows, ids: tuple[str, ...], every: Sequence[StackingRows]) -> StackingRows:
+    """Return the first run's rows of these utterances, with the attributes that all runs have."""
+    place_of = {one: place for place, one in enumerate(first.inputs.ids)}
+    rows = first.take(np.asarray([place_of[one] for one in ids], dtype=np.int64))
+    names = [{attribute.name for attribute in one.inputs.attributes} for one in every]
+    common = set.intersection(*names)
+    kept = [place for place, one in enumerate(rows.inputs.attributes) if one.name in common]
+    inputs = replace(
+        rows.inputs,
+        attributes=tuple(rows.inputs.attributes[place] for place in kept),
+        attribute_values=rows.inputs.attribute_values[:, :, kept],
+    )
+    return replace(rows, inputs=inputs, attribute_targets=rows.attribute_targets[:, kept])
+
+
+def _entries(
+    names: Sequence[str],
+    read: Sequence[tuple[Facts, Judged]],
+    rows: StackingRows,
+    bootstrap: SpeakerBootstrap,
+) -> tuple[Entry, ...]:
+    entries: list[Entry] = []
+    choices = {facts.choice for facts, _ in read}
+    for kind in (RECOMMENDED, *(other for other in _OTHER_KINDS if choices != {other})):
+        before: dict[str, SumMetric] | None = None
+        for name, (facts, _) in zip(names, read, strict=True):
+            stacker = facts.choice if kind == RECOMMENDED else kind
+            metrics = _metrics(facts, stacker, rows)
+            differences = (
+                {}
+                if before is None
+                else {score: bootstrap.difference(metrics[score], before[score]) for score in metrics}
+            )
+            scores = {score: bootstrap.estimate(metric) for score, metric in metrics.items()}
+            entries.append(Entry(name, kind, stacker, scores, differences, float("nan")))
+            before = metrics if before is None else before
+    p_values = [one.differences["macro_f1"].p_value for one in entries if one.differences]
+    if not np.isnan(p_values).any():
+        p_values = holm(p_values).tolist()
+    corrected = iter(p_values)
+    return tuple(replace(one, p_value=float(next(corrected))) if one.differences else one for one in entries)
+
+
+def _metrics(facts: Facts, stacker: str, rows: StackingRows) -> dict[str, SumMetric]:
+    """Return a stacker's scores on the shared rows; over several assignments of folds, their means."""
+    folder = facts.run.stacker_folder(stacker)
+    attributes = [attribute.name for attribute in rows.inputs.attributes]
+    every = []
+    for repeat in range(facts.metrics["repeats"]):
+        found = Posteriors.load(folder / (f"posteriors-{repeat}.parquet" if repeat else "posteriors.parquet"))
+        own = found.take(rows.inputs.ids)
+        order = columns_in_order("classes", own.classes, rows.inputs.classes)
+        values = [own.attributes.index(name) for name in attributes]
+        every.append(
+            scores_of(rows, Prediction(own.class_probabilities[:, order], own.attribute_values[:, values]))
+        )
+    names = [name for name in every[0] if not name.startswith("f1:")]
+    return {name: mean_over([one[name] for one in every]) for name in names}
+
+
+def _settings(facts: Facts) -> dict[str, Any]:
+    described = dict(facts.description)
+    found = {f"versions.{name}": one for name, one in described.get("versions", {}).items()}
+    found |= {f"fingerprint of {name}": one[:12] for name, one in described.get("features", {}).items()}
+    found |= {f"{name} digest": described[name] for name in ("corpus", "folds") if name in described}
+    return found | {
+        "recommended": facts.choice,
+        "members": len(facts.metrics["members"]),
+        "judged rows": facts.metrics["judged_rows"],
+        "judged on": facts.metrics["judged_on"],
+    }
+
+
+def _notes(
+    names: Sequence[str],
+    read: Sequence[tuple[Facts, Judged]],
+    rows: StackingRows,
+    ids: tuple[str, ...],
+) -> tuple[str, ...]:
+    notes = []
+    for name, (facts, judged) in zip(names, read, strict=True):
+        left = len(judged.rows) - len(ids)
+        if left:
+            notes.append(
+                f"{left:,} of {len(judged.rows):,} rows that {name} judged are not in all runs: left out."
+            )
+        if facts.metrics["is_leaky"]:
+            notes.append(f"{name}: members trained on rows they are judged on; its scores say nothing.")
+    for name, (facts, judged) in zip(names[1:], read[1:], strict=True):
+        place_of = {one: place for place, one in enumerate(judged.rows.inputs.ids)}
+        own = [judged.rows.labels[place_of[one]] for one in ids]
+        theirs = [facts.classes[label] if label >= 0 else "" for label in own]
+        ours = [rows.inputs.classes[label] if label >= 0 else "" for label in rows.labels]
+        differ = sum(one != other for one, other in zip(ours, theirs, strict=True))
+        if differ:
+            notes.append(
+                f"{differ:,} shared rows have another consensus in {name}: judged by that of {names[0]}."
+            )
+        first_facts = read[0][0]
+        if facts.metrics["judged_on"] != first_facts.metrics["judged_on"]:
+            notes.append(
+                f"{names[0]} was judged on {first_facts.metrics['judged_on']} rows and {name} on "
+                f"{facts.metrics['judged_on']}: they learned from different numbers of rows."
+            )
+        elif judged.rows.fold_map_digest != read[0][1].rows.fold_map_digest:
+            notes.append(
+                f"{name} has other folds than {names[0]}: part of the difference is the luck of the folds."
+            )
+    if bool({facts.choice for facts, _ in read} - {read[0][0].choice}):
+        notes.append(
+            "The recommended meta-levels are not the same: each was chosen by looking at these rows."
+        )
+    return tuple(notes)
+
+
+def _sentence(entry: Entry, first: str) -> str:
+    difference = entry.differences["macro_f1"]
+    what = f"Recommended ({entry.stacker})" if entry.kind == RECOMMENDED else entry.stacker
+    figures = f"macro-F1 {interval(difference, '+')}"
+    if not np.isnan(entry.p_value):
+        figures += ", p < 0.001" if entry.p_value < 0.001 else f", p = {entry.p_value:.3f}"
+    if difference.is_clear and entry.p_value < 0.05:
+        word = "better" if difference.value > 0 else "worse"
+        return f"{what}: {entry.run} is {word} than {first}: {figures}."
+    return f"{what}: {entry.run} cannot be told apart from {first}: {figures}."

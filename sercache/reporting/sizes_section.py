@@ -1,0 +1,118 @@
+"""How many members it takes: macro-F1 of the soft vote of one member to all, and what they cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sercache.reporting.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Prose,
+    Section,
+    Table,
+    count,
+    number,
+    shown,
+)
+from sercache.reporting.drawing import ACCENT, INK, MUTED, SERIES, Canvas
+from sercache.reporting.facts import Facts, difference_of, estimate_of
+from sercache.reporting.wording import interval, p_value
+
+_ORDERS = {
+    "best": (ACCENT, "-", "best first"),
+    "greedy": (SERIES[1], (0, (5, 2)), "greedy"),
+    "thrifty": (SERIES[2], (0, (1, 1.5)), "thrifty"),
+    "random": (MUTED, (0, (2, 3)), "random"),
+}
+
+
+def sizes_section(facts: Facts) -> Section | None:
+    """Show the ensemble-size curve; None where there is one member, or it was not measured."""
+    curves = facts.metrics.get("curves")
+    if not curves or len(facts.metrics["members"]) < 2:
+        return None
+    points: dict[str, list[Mapping[str, Any]]] = {}
+    for point in curves["points"]:
+        points.setdefault(point["order"], []).append(point)
+    blocks: list[Block] = [Figures((_curve(points),))]
+    if curves["without"]:
+        blocks.append(_without(curves["without"]))
+    verdict = curves["verdict"]
+    blocks += [Prose(sentence) for sentence in verdict[1:]]
+    return Section("sizes", "Ensemble size", verdict[0] if verdict else "", blocks)
+
+
+def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
+    drawn = {order: points[order] for order in _ORDERS if order in points}
+    title = "Macro-F1 of the soft vote, by the number of members"
+    parts = []
+    for order, own in drawn.items():
+        first, last = estimate_of(own[0]["macro_f1"]), estimate_of(own[-1]["macro_f1"])
+        best = max(own, key=lambda point: estimate_of(point["macro_f1"]).value)
+        parts.append(
+            f"{order} from {first.value:.3f} with one to {last.value:.3f} with all, "
+            f"highest with {best['size']}"
+        )
+    description = f"A line per order in which members join: {'; '.join(parts)}."
+    with Canvas(520, 260) as canvas:
+        axes = canvas.axes
+        for order, own in drawn.items():
+            colour, dashes, name = _ORDERS[order]
+            sizes = [point["size"] for point in own]
+            scores = [estimate_of(point["macro_f1"]) for point in own]
+            if order in ("best", "random"):
+                axes.fill_between(
+                    sizes,
+                    [one.low for one in scores],
+                    [one.high for one in scores],
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+            axes.plot(sizes, [one.value for one in scores], color=colour, linestyle=dashes, label=name)
+        axes.set_xlabel("members")
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="lower right", labelcolor=INK)
+    numbers = Table(
+        "Every order and size",
+        ("order", "members", "macro-F1", "minus all", "encoders", "s per minute of speech", "joins"),
+        tuple(_row(point) for own in drawn.values() for point in own),
+    )
+    caption = (
+        "Bands: 95 % over speakers (best first), 90 % of random orders. Each order is decided on other rows "
+        "than those it is judged on."
+    )
+    return Figure(canvas.svg(title, description), title, description, numbers, caption)
+
+
+def _row(point: Mapping[str, Any]) -> tuple[Cell, ...]:
+    score = estimate_of(point["macro_f1"])
+    to_all = difference_of(point["to_all"]) if point["to_all"] else None
+    cost = point["cost"] or {}
+    return (
+        Cell(point["order"]),
+        count(point["size"]),
+        Cell(interval(score), score.value, is_number=True),
+        Cell("", is_number=True)
+        if to_all is None
+        else Cell(interval(to_all, "+"), to_all.value, is_number=True),
+        count(len(cost["encoders"])) if cost else Cell("", is_number=True),
+        number(cost.get("seconds_per_minute"), 2),
+        Cell(shown(point["members"][-1]) if point["members"] else ""),
+    )
+
+
+def _without(found: Mapping[str, Any]) -> Table:
+    differences = sorted(
+        ((name, difference_of(one)) for name, one in found.items()), key=lambda one: one[1].value
+    )
+    return Table(
+        "Leaving one out: macro-F1 of the soft vote without a member, minus that with all. Negative: it is "
+        "missed.",
+        ("without", "difference", "p (Holm)"),
+        tuple(
+            (Cell(shown(name, 60)), Cell(interval(one, "+"), one.value, is_number=True), p_value(one.p_value))
+            for name, one in differences
+        ),
+    )

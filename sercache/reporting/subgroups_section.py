@@ -1,0 +1,220 @@
+"""For whom it works: macro-F1 by speaker, gender, duration and ambiguity, and where it is worst."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.corpus.summary import utterance_seconds
+from sercache.evaluation.bootstrap import Estimate, SpeakerBootstrap, confusion_metric
+from sercache.evaluation.metrics import Floats, macro_f1_of_confusion
+from sercache.reporting.blocks import Block, Cell, Folded, Section, Table, count, shown
+from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.wording import interval
+
+GENDER_COLUMNS = ("gender", "sex")
+FEWEST_ROWS = 20
+"""Rows with a consensus class below which a group is not called the worst."""
+
+_SHOWN_SPEAKERS = 24
+_SPEAKER_SAMPLES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some of the judged rows.
+
+    Attributes:
+        name: of the group.
+        rows: with a consensus class.
+        speakers: of those.
+        macro_f1: over the classes that occur there; the interval is over speakers, of one speaker over clips.
+    """
+
+    name: str
+    rows: int
+    speakers: int
+    macro_f1: Estimate
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to part the rows.
+
+    Attributes:
+        name: of the way.
+        groups: worst first for speakers, else in their own order.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+
+    @property
+    def worst(self) -> Group | None:
+        """The group with the lowest score, among those with enough rows; None where there are not two."""
+        large = [one for one in self.groups if one.rows >= FEWEST_ROWS]
+        return min(large, key=lambda one: one.macro_f1.value) if len(large) > 1 else None
+
+
+def groupings(facts: Facts) -> tuple[Grouping, ...]:
+    """Part the judged rows in every way that the corpus allows, and score the recommended stacker."""
+    judged = facts.judged
+    if judged is None or not len(judged.known):
+        return ()
+    decisions = judged.decisions(facts.choice)
+    found = [
+        _by_name("gender", judged, decisions, _genders(judged)),
+        _by_quantile("duration", judged, decisions, _seconds(judged), "{:.1f} to {:.1f} s"),
+        _by_ambiguity(judged, decisions),
+        _by_name("speaker", judged, decisions, list(judged.rows.speakers)),
+    ]
+    return tuple(one for one in found if len(one.groups) > 1)
+
+
+def subgroups_section(facts: Facts, found: Sequence[Grouping]) -> Section | None:
+    """Show the groups; None where the rows cannot be parted."""
+    if not found:
+        return None
+    overall = facts.score(facts.choice)
+    said = [
+        f"by {one.name}, {worst.name} ({interval(worst.macro_f1)} on {worst.rows:,} rows)"
+        for one in found
+        if (worst := one.worst) is not None
+    ]
+    lead = (
+        f"Macro-F1 of {facts.choice}, over all {interval(overall)}. "
+        + (f"Worst: {'; '.join(said)}. " if said else "")
+        + "Of many groups one is always worst by luck: look at the intervals."
+    )
+    blocks: list[Block] = []
+    for one in found:
+        table = _table(one, overall)
+        if one.name == "speaker" and len(one.groups) > _SHOWN_SPEAKERS:
+            half = _SHOWN_SPEAKERS // 2
+            ends = Grouping(one.name, one.groups[:half] + one.groups[-half:])
+            caption = f"By speaker: the {half} worst and the {half} best of {len(one.groups)}"
+            blocks += [_table(ends, overall, caption), Folded(f"All {len(one.groups)} speakers", (table,))]
+        else:
+            blocks.append(table)
+    return Section("groups", "Groups", lead, blocks)
+
+
+def _table(one: Grouping, overall: Estimate, caption: str = "") -> Table:
+    over = "clips" if one.name == "speaker" else "speakers"
+
+    def row(group: Group) -> tuple[Cell, ...]:
+        score = group.macro_f1
+        tone = "bad" if score.high < overall.value else "dim" if group.rows < FEWEST_ROWS else ""
+        return (
+            Cell(group.name, tone="strong" if group == one.worst else ""),
+            count(group.rows),
+            count(group.speakers),
+            Cell(interval(score), score.value, is_number=True, tone=tone),
+        )
+
+    return Table(
+        f"{caption or f'By {one.name}'}; intervals over {over}. Red: wholly below the score over all. The "
+        f"worst group of at least {FEWEST_ROWS} rows is bold.",
+        (one.name, "rows", "speakers", "macro-F1"),
+        tuple(row(group) for group in one.groups),
+    )
+
+
+def _by_name(
+    name: str, judged: Judged, decisions: NDArray[np.int64], names: Sequence[str | None]
+) -> Grouping:
+    is_speaker = name == "speaker"
+    places: dict[str, list[int]] = {}
+    for place in judged.known.tolist():
+        own = names[place]
+        if own:
+            places.setdefault(own, []).append(place)
+    groups = [
+        _group(shown(own, 40), judged, decisions, np.asarray(rows), over_clips=is_speaker)
+        for own, rows in sorted(places.items())
+    ]
+    if is_speaker:
+        groups.sort(key=lambda one: one.macro_f1.value)
+    return Grouping(name, tuple(groups))
+
+
+def _by_quantile(
+    name: str, judged: Judged, decisions: NDArray[np.int64], values: Floats, words: str
+) -> Grouping:
+    known = judged.known[~np.isnan(values[judged.known])]
+    if not len(known):
+        return Grouping(name, ())
+    edges = np.unique(np.quantile(values[known], [0, 0.25, 0.5, 0.75, 1]))
+    if len(edges) < 3:
+        return Grouping(name, ())
+    which = np.clip(np.searchsorted(edges, values[known], side="right") - 1, 0, len(edges) - 2)
+    return Grouping(
+        name,
+        tuple(
+            _group(words.format(edges[part], edges[part + 1]), judged, decisions, known[which == part])
+            for part in range(len(edges) - 1)
+            if (which == part).any()
+        ),
+    )
+
+
+def _by_ambiguity(judged: Judged, decisions: NDArray[np.int64]) -> Grouping:
+    """Part by how much the raters differ: all alike, and two halves of the rest."""
+    entropy = vote_entropy(judged.rows.soft_targets)[judged.known]
+    differ = entropy > 1e-9
+    if not differ.any():
+        return Grouping("ambiguity", ())
+    middle = float(np.median(entropy[differ]))
+    parts = {
+        "raters agree": ~differ,
+        f"entropy up to {middle:.2f}": differ & (entropy <= middle),
+        f"entropy above {middle:.2f}": differ & (entropy > middle),
+    }
+    return Grouping(
+        "ambiguity",
+        tuple(
+            _group(name, judged, decisions, judged.known[chosen])
+            for name, chosen in parts.items()
+            if chosen.any()
+        ),
+    )
+
+
+def vote_entropy(soft_targets: Floats) -> Floats:
+    """Return how much raters differ, ``(N,)``: 0 all agree, 1 they scatter evenly; NaN without votes."""
+    classes = soft_targets.shape[1]
+    if classes < 2:
+        return np.where(np.isnan(soft_targets[:, 0]), np.nan, 0.0)
+    logs = np.log(soft_targets, out=np.zeros_like(soft_targets), where=soft_targets > 0)
+    return np.asarray(np.abs((soft_targets * logs).sum(axis=1)) / np.log(classes), dtype=np.float64)
+
+
+def _group(
+    name: str,
+    judged: Judged,
+    decisions: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    over_clips: bool = False,
+) -> Group:
+    speakers = [judged.rows.speakers[row] for row in rows.tolist()]
+    classes = len(judged.rows.inputs.classes)
+    metric = confusion_metric(judged.rows.labels[rows], decisions[rows], classes, macro_f1_of_confusion)
+    clusters: list[str | None] = [None] * len(rows) if over_clips else speakers
+    samples = min(judged.samples, _SPEAKER_SAMPLES) if over_clips else judged.samples
+    bootstrap = SpeakerBootstrap(clusters, samples, judged.seed)
+    return Group(name, len(rows), len(set(speakers) - {None}), bootstrap.estimate(metric))
+
+
+def _genders(judged: Judged) -> list[str | None]:
+    def of(extras: dict[str, str]) -> str | None:
+        by_name = {name.lower(): value for name, value in extras.items()}
+        return next((by_name[column].strip() for column in GENDER_COLUMNS if column in by_name), None)
+
+    return [of(dict(row.extras)) for row in judged.rows.corpus.utterances]
+
+
+def _seconds(judged: Judged) -> Floats:
+    corpus = judged.rows.corpus
+    return np.asarray([utterance_seconds(corpus, row) for row in corpus.utterances], dtype=np.float64)

@@ -1,0 +1,127 @@
+"""The answers on top: what to use, how good that is, how sure it is, and what to beware of."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sercache.cache.ledger import Failure
+from sercache.encoders.random_weights import has_random_weights
+from sercache.reporting.blocks import Headline, shown
+from sercache.reporting.facts import Facts
+from sercache.reporting.subgroups_section import Grouping
+from sercache.reporting.wording import duration, interval, listed
+from sercache.stacking.table import REFERENCE
+
+_FEW_SPEAKERS = 10
+_NEVER_RIGHT = 0.1
+_LARGE_GAP = 0.1
+_LARGE_ECE = 0.1
+
+
+def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
+    """Return the answers."""
+    metrics, choice = facts.metrics, facts.choice
+    score = facts.score(choice)
+    beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
+    answers = [
+        Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice), is_accented=True),
+        Headline(
+            "How good",
+            interval(score),
+            f"macro-F1 on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; "
+            f"{', '.join(beside)}.",
+        ),
+    ]
+    classes = {name: facts.score(choice, f"f1:{name}").value for name in facts.classes}
+    classes = {name: value for name, value in classes.items() if not math.isnan(value)}
+    if classes:
+        worst = min(classes, key=lambda name: classes[name])
+        groups = [
+            f"{one.name} {group.name} at {group.macro_f1.value:.3f}"
+            for one in found
+            if (group := one.worst) is not None
+        ]
+        answers.append(
+            Headline(
+                "Weakest at",
+                f"{shown(worst)}, F1 {classes[worst]:.3f}",
+                f"Groups: {'; '.join(groups)}." if groups else "",
+            )
+        )
+    cost = _cost(facts)
+    if cost:
+        answers.append(cost)
+    return tuple(answers)
+
+
+def cautions(
+    facts: Facts, found: Sequence[Grouping], failures: Mapping[str, list[Failure]]
+) -> tuple[str, ...]:
+    """Return what to beware of, the worst first."""
+    metrics, choice = facts.metrics, facts.choice
+    said = []
+    if metrics["is_leaky"]:
+        said.append(
+            "Members trained on rows they are judged on here: no score says anything of new speakers."
+        )
+    if facts.recipe is not None:
+        random = [name for name, one in facts.recipe.features.items() if has_random_weights(one.encoder)]
+        if random:
+            said.append(f"Encoders with random weights made {listed(random)}: these results mean nothing.")
+    if metrics["speakers"] < _FEW_SPEAKERS:
+        said.append(f"Only {metrics['speakers']} speakers: take every interval as rough.")
+    gap = metrics["rows"][choice]["leak_gap"]
+    if gap is not None and gap > _LARGE_GAP:
+        said.append(
+            f"{choice} scores {gap:+.2f} higher on the rows it was fitted on: it learned some by heart."
+        )
+    missed = [shown(name) for name in facts.classes if facts.score(choice, f"f1:{name}").value < _NEVER_RIGHT]
+    if missed:
+        are = "is" if len(missed) == 1 else "are"
+        said.append(f"{listed(missed)} {are} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
+    ece = facts.score(choice, "ece")
+    if ece.value > _LARGE_ECE:
+        said.append(
+            f"Its probabilities are not to be taken at their word before calibration (ECE {ece.value:.3f})."
+        )
+    overall = facts.score(choice).value
+    for one in found:
+        worst = one.worst
+        if worst is not None and worst.macro_f1.high < overall:
+            said.append(
+                f"It is clearly worse for {one.name} {worst.name}: macro-F1 {interval(worst.macro_f1)}."
+            )
+    failed = sum(map(len, failures.values()))
+    if failed:
+        said.append(f"{failed:,} utterances have no features.")
+    return (*said, *facts.warnings)
+
+
+def _what_it_is(name: str) -> str:
+    words = {
+        "best-single": "The member that was best on the fitting rows, alone.",
+        "soft-vote": "The plain mean of all members' probabilities.",
+        "hard-vote": "Each member has one vote.",
+        "weighted": "A mean of the members with fitted weights.",
+        "greedy": "Members chosen one by one, as long as the vote improves.",
+        "logistic": "A logistic regression on the members' probabilities.",
+        "neural": "MEDUSA's neural meta-classifier, one run.",
+        "soup": "Several runs of the neural meta-classifier, their weights averaged.",
+        "lightgbm": "Boosted trees on the members' probabilities.",
+    }
+    return words.get(name, "")
+
+
+def _cost(facts: Facts) -> Headline | None:
+    curves = facts.metrics.get("curves")
+    if not curves:
+        return None
+    every = [point for point in curves["points"] if point["order"] == "best"]
+    cost = every[-1]["cost"] if every else None
+    if not cost or cost["seconds_per_minute"] is None:
+        return None
+    return Headline(
+        "What it costs",
+        f"{duration(cost['seconds_per_minute'])} a minute",
+        f"of speech, to encode for all {every[-1]['size']} members ({len(cost['encoders'])} encoders); the "
+        f"{REFERENCE} and its like cost next to nothing on top.",
+    )
