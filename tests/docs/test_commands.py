@@ -21,7 +21,8 @@ def shown_lines(path):
     if path.suffix == ".yaml":
         blocks = ["\n".join(re.findall(r"(?m)^#   (.*)$", text))]
     else:
-        blocks = re.findall(r"(?ms)^```(?:bash|console)?\n(.*?)^```", text)
+        fenced = re.findall(r"(?ms)^```(\w*)[^\n]*\n(.*?)^```", text)
+        blocks = [block for language, block in fenced if language in ("", "bash", "console")]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in line.split("&&")]
     parts = [part.removeprefix(".venv/bin/") for part in parts]
