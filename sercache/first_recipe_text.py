@@ -10,6 +10,7 @@ import yaml
 
 from sercache.corpus.agreement import agreement_of
 from sercache.corpus.targets import consensus
+from sercache.encoders.registry import ENCODERS
 from sercache.first_recipe import (
     USUAL_FOLDS,
     Proposal,
@@ -138,6 +139,8 @@ def _feature(proposal: Proposal, feature: ProposedFeature) -> Iterator[str]:
             said += f"; {feature.untried:,} are still to be extracted"
         if feature.is_foreign:
             said += "; made by another tool"
+        elif "/" not in feature.recipe.encoder and feature.recipe.encoder not in ENCODERS:
+            said += "; a local checkpoint: to extract more of it, write its folder as encoder"
         yield from _comment(said, indent=2)
     yield f"  {feature.name}: {_flow(_changed(feature))}"
 

@@ -95,7 +95,8 @@ def test_every_feature_set_of_the_cache_is_found_again_by_its_recipe(tmp_path):
     ]  # fmt: skip
     for spec in specs:
         hold(tmp_path / "cache", corpus, spec)
-    recipe, _ = written(tmp_path, corpus, tmp_path / "cache")
+    recipe, text = written(tmp_path, corpus, tmp_path / "cache")
+    assert text.count("made by another tool") == text.count("a local checkpoint: ") == 1
     found = {Cache(recipe.cache).find(feature).spec.fingerprint for feature in recipe.features.values()}
     assert found == {spec.fingerprint for spec in specs}
 

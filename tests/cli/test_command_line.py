@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import typer
@@ -16,6 +17,9 @@ import typer
 from sercache.cli import console as screen
 from sercache.cli import main as command_line
 from sercache.events import Event
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from run_builder import make_corpus, write_features
 
 MAIN = [sys.executable, "-c", "from sercache.cli.main import main; main()"]
 WITHOUT_JSON = {
@@ -144,6 +148,16 @@ def test_json_is_one_document_on_stdout(run, corpus):
         assert isinstance(json.loads(out), list | dict)
 
 
+def test_what_is_in_a_cache_is_json_too(run, tmp_path):
+    write_features(tmp_path, make_corpus(tmp_path))
+    cache = tmp_path / "cache"
+    for command in (["ls", cache], ["info", cache], ["du", cache], ["merge", tmp_path / "other", cache]):
+        code, out, _ = run("cache", *command, "--json")
+        assert code == 0
+        assert [one["folder"].split("/")[-1].split("-")[0] for one in json.loads(out)] == ["speech", "words"]
+    assert json.loads(run("cache", "verify", cache, "--json")[1]) == []
+
+
 def test_quiet_goes_anywhere_and_leaves_results(run, corpus):
     _, usual, _ = run("corpus", "check", corpus)
     assert "Next: sercache corpus report" in usual
@@ -176,7 +190,6 @@ def test_verbose_tells_what_took_how_long_on_stderr(run, corpus):
 
 def test_results_become_plain_json(capfd):
     from dataclasses import dataclass
-    from pathlib import Path
 
     import numpy as np
 
