@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 def ablate(
     recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, .yaml.")],
     member: Annotated[
-        str | None, typer.Option(help="The member to take things out of; else the first deepser.")
+        str | None,
+        typer.Option("--member", "-m", help="The member to take things out of; else the first deepser."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
     variants: Annotated[
@@ -33,6 +36,7 @@ def ablate(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Take MEDUSA's ingredients out of a member, one at a time, and say which of them pay on this corpus.
 
@@ -49,9 +53,11 @@ def ablate(
     """
     from sercache.experiments.ablation import run_ablation
     from sercache.experiments.ablation_plan import plan_ablation
+    from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
+    from .console import print_json
     from .live_training import live_training
 
     chosen = None if variants is None else [name.strip() for name in variants.split(",")]
@@ -63,7 +69,10 @@ def ablate(
         report = run_ablation(
             plan, device=device, workers=workers, listener=listener, should_stop=should_stop
         )
-    _show(report)
+    if as_json:
+        print_json(read_json(report.json_path))
+    else:
+        _show(report)
 
 
 def _show(report: "AblationReport") -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,7 +23,7 @@ def audit(
         typer.Argument(metavar="FILE", help="Predictions, CSV or Parquet; the last one is the manifest."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write everything as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the balanced draws.")] = 0,
 ) -> None:
     """Recompute every metric of files of predictions, and look for what makes metrics untrue.
@@ -41,7 +43,7 @@ def audit(
     from sercache.predictions import audit as auditing
     from sercache.predictions.reading import member_names, read_predictions
 
-    from .console import console
+    from .console import console, print_json
     from .corpus import EXIT_PROBLEMS
 
     *files, labels = paths
@@ -57,7 +59,7 @@ def audit(
     if output is not None:
         write_json(output, auditing.as_json(report))
     if as_json:
-        console.print_json(data=auditing.as_json(report))
+        print_json(auditing.as_json(report))
     else:
         _show(report)
         if output is not None:

@@ -8,6 +8,7 @@ import typer
 from .bench_extract import bench_extract
 from .bench_stack import bench_stack, bench_stack_simulation
 from .bench_train import bench_train
+from .common_options import Json
 
 if TYPE_CHECKING:
     from sercache.benchmarks.cache_opening import Opening
@@ -43,6 +44,7 @@ def measure_cache(
     open_only: Annotated[
         bool, typer.Option("--open-only", help="Only open it and look ids up, in a fresh process.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Open a feature set and fill training batches from it, against other ways to keep the same frames.
 
@@ -58,8 +60,9 @@ def measure_cache(
     from sercache.interrupts import stop_flag
 
     from .cache_folders import open_feature_sets
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
+    measured = []
     with (
         tempfile.TemporaryDirectory(prefix="sercache-bench-") as folder,
         stop_flag() as should_stop,
@@ -81,10 +84,15 @@ def measure_cache(
                     listener=listener,
                     should_stop=should_stop,
                 )
+            measured.append({"folder": feature_set.folder, "opening": opening, "reading": reading})
+            if as_json:
+                continue
             console.print(feature_set.folder.name, style="bold", highlight=False, markup=False)
             _show_opening(opening)
             if reading is not None:
                 _show_reading(reading)
+    if as_json:
+        print_json(measured)
 
 
 def _show_opening(opening: "Opening") -> None:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.benchmarks.extraction import ExtractionBenchmark
 
@@ -19,19 +21,20 @@ def bench_extract(
     mean_seconds: Annotated[float, typer.Option(min=1.0, help="Their mean length.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often each way is timed, in turns.")] = 3,
     profile: Annotated[
-        bool, typer.Option(help="Also print what the forward pass spends its time on.")
+        bool, typer.Option("--profile", help="Also print what the forward pass spends its time on.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Time the extraction against the bare forward pass, and against transformers as it comes.
 
-    Examples: sercache bench extract --encoder random:wavlm-base
+    Example: sercache bench extract --encoder random:wavlm-base
 
-    sercache bench extract --device cuda --clips 2000 --encoder random:wavlm-large --encoder
+    Example: sercache bench extract --device cuda --clips 2000 --encoder random:wavlm-large --encoder
     random:whisper-large-v3 --encoder random:roberta-large --profile
     """
     from sercache.benchmarks.extraction import benchmark_extraction, profile_extraction
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     results = []
     with progress_listener() as listener:
@@ -47,6 +50,9 @@ def bench_extract(
                     listener=listener,
                 )
             )
+    if as_json:
+        print_json(results)
+        return
     _show(results)
     if profile:
         for name in encoder:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -26,6 +28,7 @@ def bench_stack(
             "--whole", help="Instead: a whole comparison with a test split, as sercache stack does."
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Fit and apply every stacker on simulated rows, each in a process of its own; or compare them all.
 
@@ -37,7 +40,7 @@ def bench_stack(
     from sercache.interrupts import stop_flag
     from sercache.recipe import StackingRecipe
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     title = f"{rows:,} rows x {members} members x {classes + attributes} outputs"
     with stop_flag() as should_stop, progress_listener() as listener:
@@ -51,6 +54,8 @@ def bench_stack(
                 listener=listener,
                 should_stop=should_stop,
             )
+            if as_json:
+                return print_json(compared)
             return _show_comparison(compared, title)
         timings = benchmark_stacking(
             rows,
@@ -61,6 +66,9 @@ def bench_stack(
             listener=listener,
             should_stop=should_stop,
         )
+    if as_json:
+        print_json(timings)
+        return
     _show_timings(timings, title)
 
 
@@ -70,6 +78,7 @@ def bench_stack_simulation(
         int | None, typer.Option(min=4, help="Simulated for each line on intervals; else 60, or 12 if quick.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Hold stackers, intervals and p-values against a simulated truth.
 
@@ -84,7 +93,7 @@ def bench_stack_simulation(
     from sercache.interrupts import stop_flag
     from sercache.recipe import StackingRecipe
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     sizes = (200, 800, 3200) if quick else (200, 800, 3200, 12_800, 51_200)
     corpora = corpora or (12 if quick else 60)
@@ -112,6 +121,9 @@ def bench_stack_simulation(
             for stacker, repeats in (("soft-vote", None), ("lightgbm", None), ("logistic", _REPEATS))
             for speakers in (10, 30)
         ]
+    if as_json:
+        print_json({"curve": curve, "coverages": coverages, "p_values": p_values})
+        return
     _show_curve(curve)
     _show_coverage(coverages)
     _show_p_values(p_values)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.benchmarks.ensemble_training import EnsembleBenchmark
     from sercache.benchmarks.training import TrainingBenchmark
@@ -39,6 +41,7 @@ def bench_train(
     epochs: Annotated[
         int | None, typer.Option(min=2, help="Of each training of the ensemble; else 4.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Time training against its arithmetic alone, and against the plain way; or a whole ensemble.
 
@@ -49,7 +52,7 @@ def bench_train(
     from sercache.errors import SercacheError
     from sercache.interrupts import stop_flag
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     try:
         frame_counts, sizes = ([int(each) for each in text.split(",")] for text in (mean_frames, dims))
@@ -102,7 +105,9 @@ def bench_train(
                 listener=listener,
                 should_stop=should_stop,
             )
-    if ensemble:
+    if as_json:
+        print_json(compared if ensemble else measured)
+    elif ensemble:
         _show_ensemble(compared)
     else:
         _show(measured)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.bundle.export import BundleReport
 
@@ -38,6 +40,7 @@ def bundle(
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload it to this repository of the hub, too.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: for your eyes only.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put what predicts a new recording into one folder: heads, stacker, calibration, encoders, model card.
 
@@ -52,7 +55,7 @@ def bundle(
     from sercache.interrupts import stop_flag
     from sercache.run import Run
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with stop_flag() as should_stop, progress_listener() as listener:
         report = export_bundle(
@@ -68,6 +71,9 @@ def bundle(
             should_stop=should_stop,
         )
         address = push_bundle(report.folder, push, private=private) if push is not None else None
+    if as_json:
+        print_json({"report": report, "address": address})
+        return
     _show(report, output)
     if address is not None:
         console.print(f"Uploaded to {address}", highlight=False, soft_wrap=True)
@@ -76,7 +82,7 @@ def bundle(
 def _show(report: "BundleReport", output: Path) -> None:
     from rich.table import Table
 
-    from .console import console
+    from .console import console, say_next
 
     description = report.description
     table = Table(box=None, pad_edge=False)
@@ -101,4 +107,4 @@ def _show(report: "BundleReport", output: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"Next: sercache predict {output} recording.wav", highlight=False, soft_wrap=True)
+    say_next(f"sercache predict {output} recording.wav")

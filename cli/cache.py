@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from . import cache_tools
-from .cache_folders import open_feature_sets
+from .cache_folders import describe_feature_set, open_feature_sets
+from .common_options import Json
 
 app = typer.Typer(help="Look into a cache, mend it, change what it holds.", no_args_is_help=True)
 
 
 @app.command("ls")
-def listopen_feature_sets(
+def list_feature_sets(
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.")],
+    as_json: Json = False,
 ) -> None:
     """List the feature sets of a cache.
 
@@ -23,8 +25,11 @@ def listopen_feature_sets(
 
     from sercache.cache.matching import shortened
 
-    from .console import console
+    from .console import console, print_json
 
+    if as_json:
+        print_json([describe_feature_set(feature_set) for feature_set in open_feature_sets(cache)])
+        return
     table = Table(box=None, pad_edge=False)
     table.add_column("encoder", overflow="fold")
     table.add_column("layers", overflow="fold")
@@ -49,6 +54,7 @@ def listopen_feature_sets(
 @app.command("info")
 def describe(
     path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
+    as_json: Json = False,
 ) -> None:
     """Print everything that a feature set's fingerprint covers, and what it holds.
 
@@ -56,8 +62,12 @@ def describe(
     """
     from sercache.cache.ledger import Ledger
 
-    from .console import console
+    from .console import console, print_json
 
+    if as_json:
+        described = [describe_feature_set(feature_set) for feature_set in open_feature_sets(path)]
+        print_json(described)
+        return
     for feature_set in open_feature_sets(path):
         console.print(str(feature_set.folder), style="bold", highlight=False, markup=False, soft_wrap=True)
         counts = feature_set.frame_counts(feature_set.ids)
@@ -80,6 +90,7 @@ def verify_cache(
         Path | None,
         typer.Option(help="A corpus: also compare its audio and text with what was extracted."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Read every byte, and name the utterances whose frames are not what was written.
 
@@ -92,7 +103,7 @@ def verify_cache(
     from sercache.errors import CacheError
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     feature_sets = open_feature_sets(path)
     corpus = None if sources is None else read_corpus(sources)
@@ -103,7 +114,9 @@ def verify_cache(
             if corpus is not None and not found:
                 found = verify_sources(feature_set, corpus, listener=listener, should_stop=should_stop)
             rotten += found
-    for one in rotten:
+    if as_json:
+        print_json(rotten)
+    for one in () if as_json else rotten:
         who = "every utterance in it" if one.utterance_id is None else one.utterance_id
         console.print(f"{one.path}: {who}: {one.what}", highlight=False, markup=False, soft_wrap=True)
     if rotten:
@@ -111,6 +124,8 @@ def verify_cache(
             f"{path}: {len(rotten):,} findings; sercache cache repair extracts again what is damaged, "
             "sercache extract --replace-changed what has changed"
         )
+    if as_json:
+        return
     held = sum(len(feature_set) for feature_set in feature_sets)
     what = "every checksum and every source fits" if sources else "every checksum fits"
     sets = "1 feature set" if len(feature_sets) == 1 else f"{len(feature_sets)} feature sets"

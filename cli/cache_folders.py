@@ -7,6 +7,22 @@ if TYPE_CHECKING:
     from sercache.cache.store import FeatureSet
 
 
+def describe_feature_set(feature_set: "FeatureSet") -> dict[str, object]:
+    """Return what ``--json`` says of a feature set."""
+    from sercache.cache.ledger import Ledger
+
+    return {
+        "folder": feature_set.folder,
+        "fingerprint": feature_set.spec.fingerprint,
+        "utterances": len(feature_set),
+        "failed": len(Ledger(feature_set.folder).failures),
+        "seconds": feature_set.seconds,
+        "size_bytes": feature_set.size_bytes,
+        "shards": len(feature_set.shard_paths),
+        **feature_set.spec.provenance(),
+    }
+
+
 def open_feature_sets(path: Path, *, only_one: bool = False) -> "list[FeatureSet]":
     """Return the feature set that lies at ``path``, or all of the cache that does.
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .cache_folders import open_feature_sets
+from .common_options import Json
 
 if TYPE_CHECKING:
     from sercache.cache.store import FeatureSet
 
 
 def du(
-    cache: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a cache, or of a feature set.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a cache, or of a feature set.")],
+    as_json: Json = False,
 ) -> None:
     """Show what a cache takes on disk, and for what.
 
@@ -25,15 +27,30 @@ def du(
     from sercache.cache.matching import shortened
     from sercache.cache.usage import usage_of
 
-    from .console import console
+    from .console import console, print_json
 
+    if as_json:
+        print_json(
+            [
+                {
+                    "folder": usage.feature_set.folder,
+                    "total_bytes": usage.total_bytes,
+                    "layer_bytes": usage.layer_bytes,
+                    "overhead_bytes": usage.overhead_bytes + usage.other_bytes,
+                    "temporary_bytes": usage.temporary_bytes,
+                    "failures": usage.failures,
+                }
+                for usage in map(usage_of, open_feature_sets(path))
+            ]
+        )
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("feature set", "layers"):
         table.add_column(heading, overflow="fold")
     for heading in ("GB", "GB a layer", "overhead", "failures", "left over"):
         table.add_column(heading, justify="right", no_wrap=True)
     total = 0
-    for feature_set in open_feature_sets(cache):
+    for feature_set in open_feature_sets(path):
         usage = usage_of(feature_set)
         total += usage.total_bytes
         table.add_row(
@@ -46,22 +63,23 @@ def du(
             f"{usage.temporary_bytes / 1e9:.3f} GB" if usage.temporary_bytes else "-",
         )
     console.print(table)
-    free = shutil.disk_usage(cache).free
+    free = shutil.disk_usage(path).free
     console.print(f"in all {total / 1e9:.3f} GB; {free / 1e9:,.1f} GB are free", highlight=False)
 
 
 def repair(
     path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a feature set, or of a cache.")],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="The recipe (.yaml) or the corpus (.csv, .parquet).")
+        Path, typer.Argument(metavar="SOURCE", help="A recipe, .yaml; or a manifest, .csv or .parquet.")
     ],
     encoder: Annotated[
         list[str] | None, typer.Option(help="Folder of a local checkpoint; hub names are known. Repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     trust_remote_code: Annotated[
-        bool, typer.Option(help="Let Python code that comes with a checkpoint run.")
+        bool, typer.Option("--trust-remote-code", help="Let Python code that comes with a checkpoint run.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Verify, and extract again just what is damaged.
 
@@ -76,7 +94,7 @@ def repair(
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
-    from .console import console, progress_listener
+    from .console import print_json, progress_listener, say
 
     places = list(encoder or [])
     corpus_path = source
@@ -86,7 +104,7 @@ def repair(
         places += [feature.encoder for feature in recipe.features.values()]
     folders = {encoder_name(place): place for place in reversed(places)}
     corpus = read_corpus(corpus_path)
-    lost = []
+    lost, reports = [], []
     with stop_flag() as should_stop, progress_listener() as listener:
         for feature_set in open_feature_sets(path):
             name = feature_set.spec.encoder
@@ -101,13 +119,12 @@ def repair(
                 should_stop=should_stop,
             )
             text = f" (texts: {column})" if column else ""
-            console.print(
-                f"{done.folder}: {len(done.found):,} findings, {done.extracted:,} extracted again{text}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            reports.append(done)
+            if not as_json:
+                say(f"{done.folder}: {len(done.found):,} findings, {done.extracted:,} extracted again{text}")
             lost += [f"{utterance_id} in {done.folder}" for utterance_id in done.lost]
+    if as_json:
+        print_json(reports)
     if lost:
         raise CacheError(
             f"{len(lost):,} utterances could not be extracted again, first {lost[0]}: not in the corpus, or "
@@ -130,18 +147,18 @@ def prune(
 
     Without --keep-layers and --keep-corpus the chosen feature sets are removed.
 
-    Examples: sercache cache prune cache/wavlm-0123456789ab --keep-layers 9
+    Example: sercache cache prune cache/wavlm-0123456789ab --keep-layers 9
 
-    sercache cache prune cache --keep-corpus corpus.csv --dry-run
+    Example: sercache cache prune cache --keep-corpus corpus.csv --dry-run
 
-    sercache cache prune cache --encoder microsoft/wavlm-large
+    Example: sercache cache prune cache --encoder microsoft/wavlm-large
     """
     from sercache.cache import prune as pruning
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, progress_listener, say_next
 
     if keep_layers and keep_corpus:
         raise CacheError("one at a time: --keep-layers or --keep-corpus")
@@ -181,7 +198,9 @@ def prune(
                 pruning.keep_utterances(feature_set, ids)
             else:
                 pruning.remove_feature_set(feature_set)
-    pruning.sweep(path if not (path / "feature_set.json").exists() else path.parent)
+    swept = path if not (path / "feature_set.json").exists() else path.parent
+    pruning.sweep(swept)
+    say_next(f"sercache cache du {swept}")
 
 
 def _pruned(
@@ -207,6 +226,7 @@ def merge(
     sources: Annotated[
         list[Path], typer.Argument(metavar="CACHE", help="Caches to take from; they stay as they are.")
     ],
+    as_json: Json = False,
 ) -> None:
     """Put caches together that were made on several machines.
 
@@ -217,10 +237,15 @@ def merge(
     from sercache.cache.merge import merge as merge_caches
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener, say_next
 
     with stop_flag() as should_stop, progress_listener() as listener:
         merged = merge_caches(target, sources, listener=listener, should_stop=should_stop)
+    if as_json:
+        print_json(
+            [{"folder": one.feature_set.folder, "added": one.added, "known": one.known} for one in merged]
+        )
+        return
     for one in merged:
         console.print(
             f"{one.feature_set.folder}: {one.added:,} utterances added, {one.known:,} were there, "
@@ -229,6 +254,7 @@ def merge(
             markup=False,
             soft_wrap=True,
         )
+    say_next(f"sercache cache ls {target}")
 
 
 def export(
@@ -239,6 +265,7 @@ def export(
     ] = "npy",
     layer: Annotated[str | None, typer.Option(help="Which of several kept layers.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Convert to float32.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write frames for other tools; index.csv says which file holds which utterance.
 
@@ -247,13 +274,16 @@ def export(
     from sercache.exchange.exporting import export as export_frames
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     (found,) = open_feature_sets(feature_set, only_one=True)
     with stop_flag() as should_stop, progress_listener() as listener:
         done = export_frames(
             found, output, format, layer=layer, as_float32=float32, listener=listener, should_stop=should_stop
         )
+    if as_json:
+        print_json(done)
+        return
     console.print(
         f"{done.folder}: {done.utterances:,} utterances in {done.files:,} files",
         highlight=False,
@@ -273,6 +303,7 @@ def import_frames(
     num_layers: Annotated[int, typer.Option(min=0, help="With --layers: how many the encoder has.")] = 0,
     frame_rate: Annotated[float, typer.Option(min=0.01, help="Frames per second of audio.")] = 50.0,
     modality: Annotated[Literal["audio", "text"], typer.Option(help="What the encoder read.")] = "audio",
+    as_json: Json = False,
 ) -> None:
     """Bring frames that another tool made into the cache; their provenance is marked as foreign.
 
@@ -284,7 +315,7 @@ def import_frames(
     from sercache.exchange.importing import Foreign, import_npy
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener, say_next
 
     names = parse_layers(layers, num_layers).names
     foreign = Foreign(encoder, modality, names, num_layers, None if modality == "text" else frame_rate)
@@ -292,6 +323,16 @@ def import_frames(
         done = import_npy(
             folder, cache, read_corpus(corpus), foreign, listener=listener, should_stop=should_stop
         )
+    if as_json:
+        print_json(
+            {
+                "folder": done.feature_set.folder,
+                "utterances": done.utterances,
+                "without_file": done.without_file,
+                "unused_files": done.unused_files,
+            }
+        )
+        return
     lines = [f"{done.feature_set.folder}: {done.utterances:,} utterances"]
     if done.without_file:
         lines.append(f"  {len(done.without_file):,} utterances have no file, first '{done.without_file[0]}'")
@@ -299,3 +340,4 @@ def import_frames(
         lines.append(f"  {done.unused_files:,} files belong to no utterance of the corpus")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say_next(f"sercache init {corpus} --cache {cache}")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -20,7 +22,7 @@ def compare(
         typer.Argument(metavar="RUN1 RUN2...", help="Stacked runs; the others are held against the first."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
 
@@ -35,14 +37,14 @@ def compare(
     from sercache.reporting.page import render
     from sercache.run import Run
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with progress_listener() as listener:
         comparison = run_comparison.compare_runs([Run(run) for run in runs], listener)
     if output is not None:
         write_atomically(output, render(comparison_page(comparison)))
     if as_json:
-        console.print_json(data=run_comparison.as_json(comparison))
+        print_json(run_comparison.as_json(comparison))
         return
     _show(comparison)
     if output is not None:

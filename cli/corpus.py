@@ -1,4 +1,4 @@
-"""``sercache corpus``: import, check, show."""
+"""``sercache corpus``: import, check, show; report in a file of its own."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,16 +7,21 @@ import typer
 
 from sercache.errors import CorpusError
 
+from .common_options import Json
+from .corpus_report import corpus_report
+
 if TYPE_CHECKING:
     from sercache.corpus import Corpus
     from sercache.corpus.check import Problem
     from sercache.corpus.summary import CorpusSummary
 
-app = typer.Typer(no_args_is_help=True, help="Import, check and show a corpus.")
+app = typer.Typer(no_args_is_help=True, help="Import, check, show and report a corpus.")
 
-Manifest = Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, CSV or Parquet.")]
+Manifest = Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, .csv or .parquet.")]
 
 EXIT_PROBLEMS = 2
+
+app.command("report")(corpus_report)
 
 
 @app.command("import")
@@ -24,7 +29,8 @@ def import_corpus(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="cremad, csv, emobox, emodb, msp-podcast or ravdess; csv is any label table."
+            metavar="KIND",
+            help="cremad, csv, emobox, emodb, emotionlines, msp-podcast or ravdess; csv is any label table.",
         ),
     ],
     root: Annotated[
@@ -39,24 +45,31 @@ def import_corpus(
             "--option", metavar="KEY=VALUE", help="An option of the reader; may come several times."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Turn a corpus as published into a manifest. Recordings stay where they are.
 
     Example: sercache corpus import emodb EmoDB/ -o emodb.csv
 
-    sercache corpus import csv recordings/ --option label=feeling --option rename=hap:Happy,sad:Sad
+    Example: sercache corpus import csv recordings/ --option label=feeling --option rename=hap:Happy,sad:Sad
     """
     from sercache.corpus.manifest import write_corpus
     from sercache.corpus.readers.registry import READERS
 
+    from .console import print_json, say, say_next
+
     corpus = READERS[kind](root, _parse_options(option or []))
     write_corpus(corpus, output)
     speakers = {row.speaker for row in corpus.utterances} - {None}
-    typer.echo(
+    if as_json:
+        counts = {"utterances": len(corpus), "speakers": len(speakers), "classes": corpus.classes}
+        print_json({"path": output, **counts})
+        return
+    say(
         f"{output}: {_plural(len(corpus), 'utterance')}, {_plural(len(speakers), 'speaker')}, "
         f"{len(corpus.classes)} classes ({', '.join(corpus.classes)})"
     )
-    typer.echo(f"Next: sercache corpus check {output}")
+    say_next(f"sercache corpus check {output}")
 
 
 @app.command()
@@ -66,6 +79,7 @@ def check(
         bool, typer.Option(help="Decode every recording to its end; --no-decode reads headers only.")
     ] = True,
     limit: Annotated[int, typer.Option(min=0, help="Most problems to list, errors first; 0: all.")] = 50,
+    as_json: Json = False,
 ) -> None:
     """List everything that is wrong with a manifest, by line. Exits with code 2 if there are errors.
 
@@ -74,13 +88,18 @@ def check(
     from sercache.corpus.check import check_corpus
     from sercache.interrupts import stop_flag
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener, say_next
 
     with stop_flag() as should_stop, progress_listener() as listener:
         problems = check_corpus(manifest, decode=decode, listener=listener, should_stop=should_stop)
-    _show_problems(manifest.name, problems, limit)
+    if as_json:
+        print_json(problems)
+    else:
+        _show_problems(manifest.name, problems, limit)
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(EXIT_PROBLEMS)
+    if not as_json:
+        say_next(f"sercache corpus report {manifest}")
 
 
 @app.command()
@@ -89,6 +108,7 @@ def show(
     speakers: Annotated[
         bool, typer.Option("--speakers", help="Count the utterances of each speaker.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Count classes, splits, speakers and hours, and say how far the raters disagree.
 
@@ -97,11 +117,17 @@ def show(
     from sercache.corpus.manifest import read_corpus
     from sercache.corpus.summary import summarize
 
+    from .console import print_json, say_next
+
     corpus = read_corpus(manifest)
     summary = summarize(corpus)
+    if as_json:
+        print_json(summary)
+        return
     _show_counts(manifest.name, corpus, summary)
     if speakers:
         _show_speakers(summary)
+    say_next(f"sercache corpus report {manifest}")
 
 
 def _parse_options(pairs: list[str]) -> dict[str, str]:

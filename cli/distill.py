@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -46,7 +48,7 @@ def distill(
         Path | None,
         typer.Option(metavar="FILE", help="Export the encoder too: waveform, filter banks or tokens in."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     workers: Annotated[
         int | None,
@@ -73,7 +75,7 @@ def distill(
     from sercache.options import settings_of
     from sercache.run import Run
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener, say_next
     from .live_training import live_training
 
     settings = DistillationSettings(
@@ -99,7 +101,7 @@ def distill(
                 plan, device=device, workers=workers, listener=listener, should_stop=should_stop
             )
     if as_json:
-        console.print_json(data=report_as_json(report))
+        print_json(report_as_json(report))
     else:
         _show(report)
     path = run.distillation_path(plan.student.name)
@@ -114,6 +116,7 @@ def distill(
     if not as_json:
         for place, what in written:
             console.print(f"  {place}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+        say_next(f"sercache stack {run_path}")
 
 
 def _show(report: "DistillationReport") -> None:

@@ -1,30 +1,30 @@
 """``sercache doctor``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from .common_options import Json
 
 if TYPE_CHECKING:
     from sercache.doctor import Finding
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """Print versions, devices, free disk, and what is missing.
 
     Exits with code 2 if something is missing that sercache cannot work without.
-    """
-    from dataclasses import asdict
 
+    Example: sercache doctor
+    """
     from sercache.doctor import diagnose
+
+    from .console import print_json
 
     findings = diagnose(Path())
     if as_json:
-        import json
-
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json(findings)
     else:
         _show(findings)
     if any(finding.is_blocking for finding in findings):

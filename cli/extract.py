@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.extract.extraction import ExtractionReport
     from sercache.recipe import FeatureRecipe
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 def extract(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A recipe (.yaml), or a corpus (.csv, .parquet).")
+        Path, typer.Argument(metavar="SOURCE", help="A recipe, .yaml; or a manifest, .csv or .parquet.")
     ],
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the cache; with a recipe, the recipe's own.")
@@ -36,7 +38,10 @@ def extract(
         ),
     ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option(help="With --encoder: let Python code that comes with a checkpoint run.")
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="With --encoder: let Python code that comes with a checkpoint run."
+        ),
     ] = False,
     devices: Annotated[
         str,
@@ -52,9 +57,11 @@ def extract(
             min=0, help="Utterances that may fail per feature set; else 5 % of the corpus, at least 10."
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try again what failed before.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
     replace_changed: Annotated[
-        bool, typer.Option(help="Extract anew what changed since it was extracted.")
+        bool, typer.Option("--replace-changed", help="Extract anew what changed since it was extracted.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how long it would take and how much it would store.")
@@ -63,14 +70,15 @@ def extract(
         bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
     ] = False,
     check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
+    as_json: Json = False,
 ) -> None:
     """Run every encoder over the corpus once and keep its features in the cache.
 
     Interrupt it as you like: the same command goes on from there, and redoes nothing that is finished.
 
-    Examples: sercache extract recipe.yaml
+    Example: sercache extract recipe.yaml
 
-    sercache extract corpus.csv --cache cache --encoder logmel --encoder microsoft/wavlm-large:last4
+    Example: sercache extract corpus.csv --cache cache --encoder logmel --encoder microsoft/wavlm-large:last4
     """
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import RecipeError
@@ -79,7 +87,7 @@ def extract(
     from sercache.recipe import load_recipe
 
     from . import extract_preview
-    from .console import console, progress_listener
+    from .console import print_json, progress_listener, say_next
 
     is_recipe = source.suffix.lower() in (".yaml", ".yml")
     options = {
@@ -103,10 +111,10 @@ def extract(
         features = dict(_feature_recipe(request, options) for request in encoder)
     places = [name.strip() for name in devices.split(",") if name.strip()]
     if dry_run:
-        extract_preview.dry_run(read_corpus(corpus_path), features, cache_root, places, retry_failed)
+        extract_preview.dry_run(read_corpus(corpus_path), features, cache_root, places, retry_failed, as_json)
         return
     if check:
-        extract_preview.check(read_corpus(corpus_path), features, cache_root, places, check_clips)
+        extract_preview.check(read_corpus(corpus_path), features, cache_root, places, check_clips, as_json)
         return
     with stop_flag() as should_stop, progress_listener() as listener:
         report = extract_features(
@@ -120,9 +128,11 @@ def extract(
             listener=listener,
             should_stop=should_stop,
         )
+    if as_json:
+        print_json(report)
+        return
     _show(report)
-    following = f"sercache train-ensemble {source}" if is_recipe else f"sercache cache info {cache_root}"
-    console.print(f"Next: {following}", highlight=False, soft_wrap=True)
+    say_next(f"sercache {f'train-ensemble {source}' if is_recipe else f'init {source} --cache {cache_root}'}")
 
 
 def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, FeatureRecipe]":

@@ -16,17 +16,21 @@ def dry_run(
     cache: Path,
     devices: Sequence[str],
     retry_failed: bool,
+    as_json: bool,
 ) -> None:
     """Show what an extraction would cost; nothing is written."""
     from sercache.extract.estimate import estimate
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     with progress_listener() as listener:
         found = estimate(
             corpus, features, cache, devices=devices, retry_failed=retry_failed, listener=listener
         )
-    _show_estimate(found, cache, len(devices))
+    if as_json:
+        print_json(found)
+    else:
+        _show_estimate(found, cache, len(devices))
 
 
 def check(
@@ -35,6 +39,7 @@ def check(
     cache: Path,
     devices: Sequence[str],
     clips: int,
+    as_json: bool,
 ) -> None:
     """Show the largest error of each comparison.
 
@@ -46,7 +51,7 @@ def check(
     from sercache.errors import EncoderError
     from sercache.extract.self_check import check_features
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with progress_listener() as listener:
         findings = check_features(
@@ -69,7 +74,10 @@ def check(
             finding.utterance_id,
             style=style,
         )
-    console.print(table)
+    if as_json:
+        print_json(findings)
+    else:
+        console.print(table)
     bad = [finding for finding in findings if not finding.is_fine]
     if bad:
         raise EncoderError(

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.finetuning.finetune import FinetuningReport
 
@@ -51,6 +53,7 @@ def finetune(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Train a member's encoders further, together with its heads, into one more member of the run.
 
@@ -70,6 +73,7 @@ def finetune(
     from sercache.interrupts import stop_flag
     from sercache.run import Run
 
+    from .console import print_json
     from .live_finetuning import live_finetuning
 
     given = {
@@ -102,7 +106,9 @@ def finetune(
         raise typer.Exit(_EXIT_INTERRUPTED) from None  # the first process says it for all
     finally:
         processes.leave()
-    if processes.is_first:
+    if processes.is_first and as_json:
+        print_json(report)
+    elif processes.is_first:
         _show(report)
 
 
@@ -131,7 +137,7 @@ def _changes(settings: "list[str] | tuple[()]") -> dict[str, Any]:
 def _show(report: "FinetuningReport") -> None:
     from rich.table import Table
 
-    from .console import console
+    from .console import console, say_next
 
     table = Table(box=None, pad_edge=False)
     table.add_column("member", overflow="fold")
@@ -158,4 +164,4 @@ def _show(report: "FinetuningReport") -> None:
         "is more than chance, sercache stack says.",
         style="dim",
     )
-    console.print(f"Next: sercache stack {report.run.root}", highlight=False, soft_wrap=True)
+    say_next(f"sercache stack {report.run.root}")

@@ -19,8 +19,12 @@ def live_finetuning(batch_size: int) -> Iterator[Listener]:
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .console import progress_console
+    from .console import is_quiet, progress_console, progress_listener
 
+    if is_quiet():
+        with progress_listener() as listener:
+            yield listener
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -23,8 +23,12 @@ def live_training(names: Sequence[str]) -> Iterator[Listener]:
     """
     from rich.live import Live
 
-    from .console import progress_console
+    from .console import is_quiet, progress_console, progress_listener
 
+    if is_quiet():
+        with progress_listener() as listener:
+            yield listener
+        return
     board = _Board(names)
     if not progress_console.is_terminal:
         yield board.print_line

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.evaluation.bootstrap import Estimate
     from sercache.experiments.layer_probe import LayerReport
@@ -24,7 +26,7 @@ def probe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a .csv; of a cache, one per feature set.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which cached layer of an encoder is best on a corpus: a linear probe on each, out of fold.
 
@@ -33,11 +35,12 @@ def probe(
     Example: sercache probe cache/wavlm-0123456789ab corpus.csv
     """
     from sercache.corpus.manifest import read_corpus
-    from sercache.experiments.layer_probe import as_json, probe_layers, save_probe
+    from sercache.experiments.layer_probe import as_json as report_as_json
+    from sercache.experiments.layer_probe import probe_layers, save_probe
     from sercache.interrupts import stop_flag
 
     from .cache_folders import open_feature_sets
-    from .console import console, progress_listener
+    from .console import print_json, progress_listener
 
     corpus = read_corpus(corpus_path)
     feature_sets = open_feature_sets(path)
@@ -56,21 +59,23 @@ def probe(
                     should_stop=should_stop,
                 )
             )
-    for report in reports:
+    written: list[Path | None] = [None] * len(reports)
+    for place, report in enumerate(reports):
         if output is not None:
             name = f"{output.stem}-{report.folder.name}{output.suffix}" if len(reports) > 1 else output.name
+            written[place] = output.with_name(name)
             save_probe(report, output.with_name(name))
-    if json:
-        console.print_json(data=[as_json(report) for report in reports])
+    if as_json:
+        print_json([report_as_json(report) for report in reports])
         return
-    for report in reports:
-        _show(report)
+    for report, place_written in zip(reports, written, strict=True):
+        _show(report, place_written)
 
 
-def _show(report: "LayerReport") -> None:
+def _show(report: "LayerReport", written: Path | None) -> None:
     from rich.table import Table
 
-    from .console import console
+    from .console import console, say_next
 
     console.print(report.folder.name, style="bold", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
@@ -109,15 +114,13 @@ def _show(report: "LayerReport") -> None:
         markup=False,
     )
     console.print(report.verdict, highlight=False, markup=False)
+    if written is not None:
+        console.print(f"  {written}  [dim]this table, for programs[/]", highlight=False, soft_wrap=True)
     if len([layer for layer in report.layers if layer.request]) > 1:
         kept = report.best_kept
         freed = report.size_bytes * (1 - 1 / sum(bool(layer.request) for layer in report.layers))
-        console.print(
-            f"Next: sercache cache prune {report.folder} --keep-layers {kept.request}  "
-            f"(frees {freed / 1e9:.3g} GB)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+        say_next(
+            f"sercache cache prune {report.folder} --keep-layers {kept.request}  (frees {freed / 1e9:.3g} GB)"
         )
 
 

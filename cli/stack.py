@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,7 +23,8 @@ def stack(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN", help="A run folder, made by sercache train-ensemble; or files of predictions."
+            metavar="RUN|PREDICTIONS",
+            help="A run folder, made by sercache train-ensemble; or files of predictions.",
         ),
     ],
     predictions: Annotated[
@@ -51,6 +54,7 @@ def stack(
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html, one page that shows it all.")
     ] = True,
+    as_json: Json = False,
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
@@ -67,13 +71,14 @@ def stack(
     Example: sercache stack --predictions a.csv b.csv --labels corpus.csv -o stacked
     """
     from sercache.errors import StackingError
+    from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.predictions.sources import Sources, rows_of_sources, save_sources
     from sercache.recipe import StackingRecipe
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener, say_next
     from .report import report_after_stacking
 
     if predictions != (labels is not None):
@@ -93,6 +98,10 @@ def stack(
             comparison = compare(
                 folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
             )
+    report = report_after_stacking(folder.root) if with_report else None
+    if as_json:
+        print_json(read_json(folder.metrics_path))
+        return
     console.print(_table(comparison, is_wide=console.width >= _WIDE))
     console.print(_legend(comparison), style="dim", highlight=False)
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
@@ -100,7 +109,6 @@ def stack(
     soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
     for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
-    report = report_after_stacking(folder.root) if with_report else None
     for path, what in (
         *([(report, "all of it in pictures: open it in a browser")] if report else []),
         (folder.comparison_path, "this table, with an interval for every score"),
@@ -109,6 +117,8 @@ def stack(
         (folder.root / "stack", "the fitted stackers and what they predicted"),
     ):
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+    if not predictions:
+        say_next(f"sercache bundle {folder.root} -o bundle")
 
 
 def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.training.ensemble import EnsembleReport
 
@@ -18,6 +20,7 @@ def train_ensemble(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
@@ -29,19 +32,23 @@ def train_ensemble(
     from sercache.recipe import load_recipe
     from sercache.training.ensemble import train_ensemble as train
 
+    from .console import print_json
     from .live_training import live_training
 
     recipe = load_recipe(recipe_path)
     names = [f"{member.name}/fold-{fold}" for member in recipe.members for fold in range(recipe.folds.count)]
     with stop_flag() as should_stop, live_training(names) as listener:
         report = train(recipe, device=device, workers=workers, listener=listener, should_stop=should_stop)
-    _show(report, recipe.output)
+    if as_json:
+        print_json(report)
+    else:
+        _show(report, recipe.output)
 
 
 def _show(report: "EnsembleReport", output: Path) -> None:
     from rich.table import Table
 
-    from .console import console
+    from .console import console, say_next
 
     table = Table(box=None, pad_edge=False)
     table.add_column("member", overflow="fold")
@@ -68,4 +75,7 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)
-    console.print(f"Next: sercache stack {output}", highlight=False, soft_wrap=True)
+    console.print(
+        f"  {output / 'members'}  [dim]fold models and posteriors[/]", highlight=False, soft_wrap=True
+    )
+    say_next(f"sercache stack {output}")

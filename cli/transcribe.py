@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.transcripts.transcription import TranscriptionReport
 
 
 def transcribe(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, CSV or Parquet.")],
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, .csv or .parquet.")],
     model: Annotated[str, typer.Option(help="A Whisper model: a hub name, or the folder of a checkpoint.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write the corpus; else where it was.")
@@ -26,7 +28,10 @@ def transcribe(
         int | None,
         typer.Option(min=0, help="Utterances that may fail; else 5 % of the corpus, at least 10."),
     ] = None,
-    again: Annotated[bool, typer.Option(help="Transcribe again what was transcribed before.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Transcribe again what was transcribed before.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write what was said into a new column of the corpus, text:MODEL, for text encoders to read.
 
@@ -43,7 +48,7 @@ def transcribe(
     from sercache.transcripts.transcription import transcribe_corpus
     from sercache.transcripts.whisper import WhisperTranscriber
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise SercacheError(f"--precision {precision}: write auto, float32 or bfloat16")
@@ -65,14 +70,15 @@ def transcribe(
             should_stop=should_stop,
         )
     write_corpus(report.corpus, target)
-    _show(report, target)
+    if as_json:
+        names = ("column", "folder", "transcribed", "reused", "failed", "flagged")
+        print_json({"path": target, **{name: getattr(report, name) for name in names}})
+    else:
+        _show(report, target)
 
 
 def _show(report: "TranscriptionReport", target: Path) -> None:
-    from .console import console
-
-    def say(line: str, style: str | None = None) -> None:
-        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    from .console import is_quiet, say
 
     say(f"{report.transcribed:,} transcribed now, {report.reused:,} before, {report.failed:,} failed")
     for flag, ids in report.flagged.items():
@@ -81,4 +87,5 @@ def _show(report: "TranscriptionReport", target: Path) -> None:
     if report.failed:
         say(f"  {report.folder / 'failures.csv'} says why", "yellow")
     say(f"{target}: column '{report.column}'")
-    say(f'Next: in a recipe, text_column: "{report.column}" for a text encoder')
+    if not is_quiet():
+        say(f'Next: in a recipe, text_column: "{report.column}" for a text encoder')

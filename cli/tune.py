@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,7 +18,9 @@ _SHOWN_IMPORTANCES = 5
 
 def tune(
     recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, .yaml.")],
-    member: Annotated[str | None, typer.Option(help="The member to search for; else the first.")] = None,
+    member: Annotated[
+        str | None, typer.Option("--member", "-m", help="The member to search for; else the first.")
+    ] = None,
     space_path: Annotated[
         Path | None,
         typer.Option("--space", metavar="FILE", help="What to search, .yaml; else what suits the head."),
@@ -43,6 +47,7 @@ def tune(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Search for a member's best settings on inner folds, and judge them on rows that no trial saw.
 
@@ -62,10 +67,11 @@ def tune(
     from sercache.experiments.tuning import run_tuning
     from sercache.experiments.tuning_plan import plan_tuning
     from sercache.experiments.tuning_study import load_optuna
+    from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
-    from .console import progress_listener
+    from .console import print_json, progress_listener
 
     load_optuna()
     plan = plan_tuning(
@@ -87,11 +93,14 @@ def tune(
             listener=listener,
             should_stop=should_stop,
         )
-    _show(report, recipe_path)
+    if as_json:
+        print_json(read_json(report.json_path))
+    else:
+        _show(report, recipe_path)
 
 
 def _show(report: "TuningReport", recipe_path: Path) -> None:
-    from .console import console
+    from .console import console, say_next
 
     console.print(_table(report))
     failed = len(report.trials) - len(report.ranked)
@@ -115,7 +124,7 @@ def _show(report: "TuningReport", recipe_path: Path) -> None:
     ):
         console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
     recommended = report.best_path if report.beats_recipe else recipe_path
-    console.print(f"Next: sercache train-ensemble {recommended}", highlight=False, soft_wrap=True)
+    say_next(f"sercache train-ensemble {recommended}")
 
 
 def _table(report: "TuningReport") -> "Table":

@@ -12,15 +12,17 @@ from sercache.corpus.targets import (
     NO_AGREEMENT_INDEX,
     OTHER_INDEX,
     UNLABELLED_INDEX,
-    TargetPolicy,
     consensus,
-    soft_targets,
+    vote_entropy,
 )
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, SPLITS, Corpus, Utterance
-from sercache.errors import AudioError
+from sercache.errors import AudioError, Interrupted
+from sercache.events import Event, Listener, ignore
+from sercache.interrupts import ShouldStop, never
 
 UNLABELLED = "unlabelled"
 NO_SPLIT = "no split"
+DURATIONS_TASK = "durations"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class CorpusSummary:
         return self.total.classes[name] / labelled if labelled else 0.0
 
 
-def summarize(corpus: Corpus, *, read_headers: bool = True) -> CorpusSummary:
+def summarize(
+    corpus: Corpus, *, read_headers: bool = True, seconds: NDArray[np.float64] | None = None
+) -> CorpusSummary:
     """Count what a corpus holds.
 
     Args:
@@ -75,9 +79,11 @@ def summarize(corpus: Corpus, *, read_headers: bool = True) -> CorpusSummary:
         read_headers: ask the recordings for their duration where the manifest does not tell it (``start`` and
             ``end``, or an extra column ``seconds``). A recording that cannot be read is left out of the
             hours.
+        seconds: the durations, ``(N,)``, where they are known already.
     """
-    each = [utterance_seconds(corpus, row, read_headers) for row in corpus.utterances]
-    seconds = np.asarray(each, dtype=np.float64)
+    if seconds is None:
+        each = [utterance_seconds(corpus, row, read_headers) for row in corpus.utterances]
+        seconds = np.asarray(each, dtype=np.float64)
     splits = {}
     for name in (*SPLITS, None):
         rows = [index for index, row in enumerate(corpus.utterances) if row.split == name]
@@ -117,14 +123,28 @@ def _summarize_split(corpus: Corpus, seconds: NDArray[np.float64]) -> SplitSumma
 
 
 def _ambiguity(corpus: Corpus) -> float | None:
-    if len(corpus.classes) < 2:
-        return None
-    targets = soft_targets(corpus, TargetPolicy())
-    targets = targets[~np.isnan(targets).any(axis=1)]
-    if not len(targets):
-        return None
-    logarithms = np.log(targets, out=np.zeros_like(targets), where=targets > 0)
-    return float(abs((targets * logarithms).sum(axis=1).mean()) / np.log(len(corpus.classes)))
+    entropy = vote_entropy(corpus)
+    known = entropy[~np.isnan(entropy)]
+    return float(known.mean()) if len(known) else None
+
+
+def corpus_seconds(
+    corpus: Corpus, *, listener: Listener = ignore, should_stop: ShouldStop = never
+) -> NDArray[np.float64]:
+    """Return the duration of each utterance, ``(N,)`` in seconds, as :func:`utterance_seconds` does.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    seconds = np.full(len(corpus), np.nan)
+    listener(Event("start", DURATIONS_TASK, total=len(corpus)))
+    for place, row in enumerate(corpus.utterances):
+        if should_stop():
+            raise Interrupted(f"stopped after {place} of {len(corpus)} recordings")
+        seconds[place] = utterance_seconds(corpus, row)
+        listener(Event("advance", DURATIONS_TASK, done=place + 1, total=len(corpus)))
+    listener(Event("finish", DURATIONS_TASK, done=len(corpus), total=len(corpus)))
+    return seconds
 
 
 def utterance_seconds(corpus: Corpus, row: Utterance, read_headers: bool = True) -> float:

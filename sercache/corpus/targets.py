@@ -113,6 +113,22 @@ def targets_of(votes: Votes, policy: TargetPolicy) -> NDArray[np.float64]:
     return targets
 
 
+def vote_entropy(corpus: Corpus) -> NDArray[np.float64]:
+    """Return how far the votes on each utterance scatter over the classes, secondary choices included.
+
+    Returns:
+        ``(N,)`` float64: entropy over that of an even spread, 0 where all agree, 1 where they scatter evenly
+        over all classes; NaN where nobody voted for a class, or there are fewer than two.
+    """
+    if len(corpus.classes) < 2:
+        return np.full(len(corpus), np.nan)
+    targets = soft_targets(corpus, TargetPolicy())
+    logarithms = np.log(targets, out=np.zeros_like(targets), where=targets > 0)
+    logarithms[np.isnan(targets)] = np.nan
+    entropy: NDArray[np.float64] = np.abs((targets * logarithms).sum(axis=1)) / np.log(len(corpus.classes))
+    return entropy
+
+
 def consensus(corpus: Corpus) -> NDArray[np.int64]:
     """Return the plurality class of each utterance; see :func:`plurality`."""
     return plurality(Votes.of(corpus))

@@ -61,11 +61,11 @@ def load_encoder(
     Raises:
         EncoderError: there is no such encoder or layer, or it cannot be loaded; one line says why.
     """
-    from sercache.encoders.inference import prepare_for_inference, prepare_for_training
-
     if name in ENCODERS:
         parse_layers(layers, num_layers=0)
         return ENCODERS[name]()
+    from sercache.encoders.inference import prepare_for_inference, prepare_for_training  # torch
+
     checkpoint = open_transformers_checkpoint(name, trust_remote_code=trust_remote_code, revision=revision)
     selection = parse_layers(layers, checkpoint.num_layers)
     model = checkpoint.load_model()

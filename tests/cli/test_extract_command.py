@@ -54,7 +54,9 @@ def test_a_corpus_extracts_the_encoders_it_is_given(manifest, tmp_path, capsys):
         "logmel",
     ]
     assert {feature_set.spec.dtype for feature_set in Cache(tmp_path / "c").feature_sets()} == {"float32"}
-    assert f"Next: sercache cache info {tmp_path / 'c'}" in capsys.readouterr().out.replace("\n", "")
+    assert f"Next: sercache init {manifest} --cache {tmp_path / 'c'}" in capsys.readouterr().out.replace(
+        "\n", ""
+    )
 
 
 def test_failures_are_in_the_summary(manifest, tmp_path, capsys):

@@ -1,0 +1,135 @@
+"""A corpus before any model: what is in it, how far its raters agree, and what would make results untrue."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sercache.corpus.agreement import Agreement, agreement_of
+from sercache.corpus.distribution import Distribution, distribution_of
+from sercache.corpus.findings import Finding, findings_of
+from sercache.corpus.leaks import Boundary, Leak, boundary_of, find_leaks
+from sercache.corpus.summary import CorpusSummary, corpus_seconds, summarize
+from sercache.corpus.targets import consensus
+from sercache.corpus.utterance import Corpus
+from sercache.events import Listener, ignore
+from sercache.files import without_nan
+from sercache.interrupts import ShouldStop, never
+
+
+@dataclass(frozen=True)
+class SpeakerReport:
+    """Who speaks.
+
+    Attributes:
+        count: known speakers.
+        anonymous: utterances that name none.
+        rows: utterances per known speaker; None where no speaker is known.
+        classes: classes per known speaker, by consensus.
+        largest: the speakers with the most utterances, and how many.
+        by_class: how many speakers each class is heard from.
+    """
+
+    count: int
+    anonymous: int
+    rows: Distribution | None
+    classes: Distribution | None
+    largest: tuple[tuple[str, int], ...]
+    by_class: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """Everything that can be said of a corpus before any model.
+
+    Attributes:
+        path: of the manifest.
+        class_names: in the corpus's order.
+        summary: utterances, speakers, hours and classes, in all and by split.
+        agreement: of the raters; None where nobody voted.
+        seconds: how long utterances are; None where no duration is known.
+        words: how many words they have; None where there are no texts.
+        speakers: who speaks.
+        boundary: what separates what is learned from what is judged.
+        leaks: what crosses it.
+        findings: what to know before a training, the gravest first.
+    """
+
+    path: Path
+    class_names: tuple[str, ...]
+    summary: CorpusSummary
+    agreement: Agreement | None
+    seconds: Distribution | None
+    words: Distribution | None
+    speakers: SpeakerReport
+    boundary: Boundary
+    leaks: tuple[Leak, ...]
+    findings: tuple[Finding, ...]
+
+
+def report_corpus(
+    path: Path, corpus: Corpus, *, listener: Listener = ignore, should_stop: ShouldStop = never
+) -> CorpusReport:
+    """Look at a corpus: its labels, its recordings' headers, and the bytes of those that may be the same.
+
+    Args:
+        path: of the manifest, for the report to name.
+        corpus: what it holds.
+        listener: told how far the recordings are.
+        should_stop: looked at between two recordings.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    seconds = corpus_seconds(corpus, listener=listener, should_stop=should_stop)
+    summary = summarize(corpus, seconds=seconds)
+    agreement = agreement_of(corpus)
+    speakers = _speakers(corpus)
+    boundary = boundary_of(corpus)
+    leaks = find_leaks(corpus, listener=listener, should_stop=should_stop)
+    spread = distribution_of(seconds)
+    words = [len(row.text.split()) for row in corpus.utterances if row.text is not None]
+    findings = findings_of(summary, agreement, spread, speakers.by_class, boundary, leaks, corpus.classes)
+    return CorpusReport(
+        path=path,
+        class_names=corpus.classes,
+        summary=summary,
+        agreement=agreement,
+        seconds=spread,
+        words=distribution_of(words),
+        speakers=speakers,
+        boundary=boundary,
+        leaks=leaks,
+        findings=findings,
+    )
+
+
+def as_json(report: CorpusReport) -> dict[str, Any]:
+    """Return the report as JSON values; null where a figure is not defined."""
+    speakers = {("" if name is None else name): rows for name, rows in report.summary.speakers.items()}
+    content = asdict(report)
+    content["summary"]["speakers"] = speakers
+    plain: dict[str, Any] = without_nan(content)
+    return plain
+
+
+def _speakers(corpus: Corpus) -> SpeakerReport:
+    labels = consensus(corpus).tolist()
+    rows: Counter[str] = Counter()
+    heard: dict[str, set[int]] = {}
+    for row, label in zip(corpus.utterances, labels, strict=True):
+        if row.speaker is not None:
+            rows[row.speaker] += 1
+            heard.setdefault(row.speaker, set()).update({label} if label >= 0 else ())
+    return SpeakerReport(
+        count=len(rows),
+        anonymous=sum(row.speaker is None for row in corpus.utterances),
+        rows=distribution_of(list(rows.values())),
+        classes=distribution_of([len(classes) for classes in heard.values()]),
+        largest=tuple(rows.most_common(5)),
+        by_class={
+            name: sum(index in classes for classes in heard.values())
+            for index, name in enumerate(corpus.classes)
+        },
+    )

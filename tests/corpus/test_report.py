@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sercache.corpus import Corpus, Utterance
+from sercache.corpus.report import as_json, report_corpus
+from sercache.errors import Interrupted
+
+
+def corpus_of(count: int, **changes: object) -> Corpus:
+    rows = []
+    for place in range(count):
+        given: dict[str, object] = {
+            "id": f"u{place}",
+            "text": f"this is sentence number {place}",
+            "speaker": f"s{place % 10}",
+            "votes": (3.0, 0.0) if place % 2 else (1.0, 2.0),
+            "extras": {"seconds": "2.5"},
+        }
+        rows.append(Utterance(**(given | changes)))  # type: ignore[arg-type]
+    return Corpus(("A", "B"), (), tuple(rows), Path())
+
+
+def findings(corpus: Corpus) -> list[str]:
+    return [f"{one.gravity}: {one.message}" for one in report_corpus(Path("c.csv"), corpus).findings]
+
+
+def test_a_healthy_corpus_says_only_how_far_raters_agree() -> None:
+    (only,) = findings(corpus_of(100))
+    assert only.startswith("note: alpha 0.")
+
+
+def test_the_gravest_comes_first() -> None:
+    rows = corpus_of(100).utterances
+    split = [
+        Utterance(row.id, speaker=row.speaker, votes=row.votes, split="test" if place < 5 else "train")
+        for place, row in enumerate(rows)
+    ]
+    said = findings(Corpus(("A", "B"), (), tuple(split), Path()))
+    assert said[0].startswith("leak: train and test share 5 speakers, such as 's0' (45 and 5 utterances)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speaker": None}, "warning: no speaker is named"),
+        ({"speaker": "one"}, "warning: 1 speaker: as many folds at most"),
+        ({"votes": (1.0, 0.0)}, "warning: no utterance has 'B' as its consensus"),
+        ({"votes": (0.0, 0.0)}, "warning: nobody voted"),
+        ({"extras": {"seconds": "70"}}, "note: the longest utterance has 70 s"),
+        ({"text": "all of them say so"}, "note: several speakers share 1 sentence"),
+        ({"votes": (0.5, 0.25)}, "note: 100 utterances with parts of votes"),
+    ],
+)
+def test_it_says_what_one_should_know(changes: dict[str, object], message: str) -> None:
+    assert any(one.startswith(message) for one in findings(corpus_of(100, **changes)))
+
+
+def test_rare_classes_and_classes_of_few_speakers_are_named() -> None:
+    rows = list(corpus_of(100).utterances)
+    rows += [Utterance(f"c{place}", speaker="s0", votes=(0, 0, 2)) for place in range(25)]
+    rows += [Utterance("d", speaker="s1", votes=(0, 0, 0, 1))]
+    votes = [(*row.votes, 0.0, 0.0, 0.0)[:4] for row in rows]
+    full = [Utterance(row.id, speaker=row.speaker, votes=one) for row, one in zip(rows, votes, strict=True)]
+    said = findings(Corpus(tuple("ABCD"), (), tuple(full), Path()))
+    assert any("fewer than 20 utterances of 'D'" in one for one in said)
+    assert any("fewer than 5 speakers of 'C'" in one for one in said)
+
+
+def test_the_json_is_whole_and_plain() -> None:
+    content = as_json(report_corpus(Path("c.csv"), corpus_of(20)))
+    assert json.loads(json.dumps(content, allow_nan=False)) == json.loads(json.dumps(content))
+    assert content["summary"]["total"]["utterances"] == 20
+    assert content["seconds"]["quantiles"]["median"] == 2.5
+    assert content["speakers"]["by_class"] == {"A": 5, "B": 5}
+    assert np.isclose(content["agreement"]["unanimous"], 0.5)
+
+
+def test_it_can_be_stopped() -> None:
+    with pytest.raises(Interrupted, match="after 0 of 20 recordings"):
+        report_corpus(Path("c.csv"), corpus_of(20), should_stop=lambda: True)
