@@ -41,7 +41,7 @@ class Windows:
     def spans(self, seconds: float) -> list[tuple[float, float]]:
         """Return start and end of each window; the last one ends with the recording.
 
-        >>> Windows(6, 3).spans(10)
+        >>> Windows(6.0, 3.0).spans(10.0)
         [(0.0, 6.0), (3.0, 9.0), (4.0, 10.0)]
         """
         if seconds <= self.length_seconds:

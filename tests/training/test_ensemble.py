@@ -281,7 +281,7 @@ def test_class_order_of_the_recipe_is_the_order_of_the_columns(tmp_path):
     [
         ({"classes": ["Hapy"]}, RecipeError, "the corpus corpus.csv has no class 'Hapy'"),
         ({"features": {"speech": {"encoder": "wavlm"}, "words": {"encoder": "words"}}}, CacheError,
-         "feature set 'speech': .*the cache holds no features of wavlm .*run sercache extract"),
+         "feature set 'speech': the cache .* holds no features of wavlm .*run sercache extract"),
         ({"features": {"speech": {"encoder": "speech", "time_pool": 3}, "words": {"encoder": "words"}}},
          CacheError, "holds speech with time_pool 1, not 3"),
         ({"members": [{"name": "one", "features": ["speech"], "options": {"widht": 3}}]}, RecipeError,
