@@ -58,6 +58,9 @@ def predict(
     transcriber: Annotated[
         str | None, typer.Option(help="The Whisper model for recordings without a text.")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of what it transcribes, such as en; else detected.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Keep features here, and look them up.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let Python code that comes with an encoder run.")
@@ -86,6 +89,7 @@ def predict(
 
     if bool(paths) == (corpus is not None):
         raise BundleError("name recordings or folders (or - for a pipe), or else a manifest with --corpus")
+    shape = _form(form, output)
     with ExitStack() as stack:
         recordings: list[Recording]
         if corpus is not None:
@@ -104,6 +108,7 @@ def predict(
             device=device,
             encoders=named_encoders(encoder or []),
             transcriber=transcriber,
+            language=language,
             cache=cache,
             trust_remote_code=trust_remote_code,
             listener=listener,
@@ -120,7 +125,7 @@ def predict(
                 yield answer
 
         attributes = [attribute.name for attribute in opened.attributes]
-        _write(answers(), _form(form, output), output, opened.classes, attributes)
+        _write(answers(), shape, output, opened.classes, attributes)
     if failed:
         typer.echo(f"{failed} of {len(recordings)} could not be predicted", err=True)
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -140,8 +145,12 @@ def named_encoders(encoders: list[str]) -> dict[str, str]:
 
 
 def _form(form: Form | None, output: Path | None) -> Form:
+    from sercache.errors import BundleError
+
     from .console import console
 
+    if form is Form.table and output is not None:
+        raise BundleError("a table is for the terminal; write .csv or .jsonl with --output")
     if form is not None:
         return form
     if output is not None:
@@ -159,7 +168,7 @@ def _write(
     import json
 
     from sercache.bundle.recordings import as_csv
-    from sercache.files import write_atomically
+    from sercache.files import write_lines
 
     from .console import console
 
@@ -175,9 +184,8 @@ def _write(
         for line in lines:
             typer.echo(line)
         return
-    content = list(lines)
-    write_atomically(output, "".join(f"{line}\n" for line in content))
-    console.print(f"{output}: {len(content) - (form is Form.csv):,} rows", highlight=False, soft_wrap=True)
+    count = write_lines(output, lines)
+    console.print(f"{output}: {count - (form is Form.csv):,} rows", highlight=False, soft_wrap=True)
 
 
 def _show(answer: "Answer") -> None:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +39,33 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
     _fsync_folder(path.parent)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write lines as they come, and give the file its name when they end; return how many there were.
+
+    If they end in an error, those that came are kept under that name all the same: they took long.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, stream = _open_temporary(path)
+    count = 0
+    with stream:
+        try:
+            for line in lines:
+                stream.write(f"{line}\n".encode())
+                count += 1
+        finally:
+            if count:
+                stream.flush()
+                os.fsync(stream.fileno())
+                temporary.replace(path)
+            else:
+                temporary.unlink(missing_ok=True)
+    _fsync_folder(path.parent)
+    return count
 
 
 @contextmanager

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.files import read_json, remove_stale_temporaries, slug, write_atomically, write_json
+from sercache.errors import Interrupted
+from sercache.files import (
+    read_json,
+    remove_stale_temporaries,
+    slug,
+    write_atomically,
+    write_json,
+    write_lines,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
@@ -48,3 +56,17 @@ def test_a_slug_is_one_safe_path_component(text):
     assert component
     assert not set(component) & set("/\\.\0 ")
     assert len(component) <= 64
+
+
+def test_lines_that_end_in_an_error_are_kept(tmp_path):
+    def lines():
+        yield "one"
+        yield "two"
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        write_lines(tmp_path / "out.csv", lines())
+    assert (tmp_path / "out.csv").read_text() == "one\ntwo\n"
+    assert write_lines(tmp_path / "out.csv", iter(["three"])) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert (tmp_path / "out.csv").read_text() == "three\n"

@@ -121,23 +121,29 @@ class Segment:
     Attributes:
         waveforms: by sampling rate, ``(S,)`` each; empty for a text alone.
         seconds: how long it is; NaN for a text alone.
-        text: what is said in it.
+        words: what is said in it: what was given or heard under the empty name, columns of a manifest under
+            theirs.
         span: the window; None for the whole recording.
     """
 
     waveforms: Mapping[int, Waveform]
     seconds: float
-    text: str | None
+    words: Mapping[str, str]
     span: tuple[float, float] | None = None
 
+    def words_of(self, column: str) -> str | None:
+        """Return what an encoder reads that learnt from a column of transcripts; None if nothing is known."""
+        return self.words.get(column) or self.words.get("")
+
     def cut(self, start_seconds: float, end_seconds: float) -> "Segment":
-        """Return a window of this segment."""
+        """Return a window of this segment; which words fall into it is known only if it is all."""
+        words = self.words if (start_seconds, end_seconds) == (0.0, self.seconds) else {}
         waveforms = {
             rate: waveform[round(start_seconds * rate) : round(end_seconds * rate)]
             for rate, waveform in self.waveforms.items()
         }
         span = (start_seconds, end_seconds)
-        return Segment(waveforms, end_seconds - start_seconds, self.text, span)
+        return Segment(waveforms, end_seconds - start_seconds, words, span)
 
 
 @dataclass(frozen=True)
@@ -150,9 +156,10 @@ class Decoded:
 
 def read_recording(recording: Recording, rates_hz: frozenset[int]) -> Decoded | FailedClip:
     """Decode a recording at each of the rates; a bad one is a failed clip, never an exception."""
-    text = (recording.text or "").strip() or None
+    every = {**(recording.extras or {}), "": recording.text or ""}
+    words = {column: stripped for column, text in every.items() if (stripped := text.strip())}
     if recording.path is None or not rates_hz:
-        return Decoded(recording, Segment({}, _seconds(recording), text))
+        return Decoded(recording, Segment({}, _seconds(recording), words))
     try:
         waveforms = {
             rate: load_audio(recording.path, rate, recording.start_seconds, recording.end_seconds)
@@ -162,7 +169,7 @@ def read_recording(recording: Recording, rates_hz: frozenset[int]) -> Decoded | 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return FailedClip(recording.id, reason)
     rate, waveform = next(iter(waveforms.items()))
-    return Decoded(recording, Segment(waveforms, len(waveform) / rate, text))
+    return Decoded(recording, Segment(waveforms, len(waveform) / rate, words))
 
 
 def header_seconds(recording: Recording) -> float:

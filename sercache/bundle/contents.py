@@ -11,16 +11,20 @@ from sercache.bundle.description import BundledScore, Evaluation
 from sercache.calibration.final import Calibration
 from sercache.derived import DerivedMember, derived_members
 from sercache.errors import BundleError, did_you_mean
+from sercache.events import ignore
 from sercache.files import read_json
 from sercache.finetuning.fold import overlay_name
 from sercache.posteriors import Posteriors
-from sercache.recipe import MemberRecipe
+from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
 from sercache.stacking.best_single import BestSingle
 from sercache.stacking.calibrating import CALIBRATION_NAME
+from sercache.stacking.joining import load_rows
 from sercache.stacking.mixture import Mixture
+from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.task import earlier_result, input_digest
 from sercache.training.context import read_run_corpus
 from sercache.training.rows import LabelledRows
 
@@ -59,6 +63,7 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
     metrics = _metrics(run)
     chosen = str(metrics["choice"]) if stacker is None else stacker
     evaluation = _evaluation(metrics, chosen)
+    _refuse_stale(run, recipe, metrics, chosen)
     folder = run.stacker_folder(chosen)
     saved = SavedStacker.read(folder)
     read = _read_members(folder)
@@ -133,6 +138,20 @@ def _metrics(run: Run) -> dict[str, Any]:
             f"speakers; run sercache stack {run.root} again without --allow-in-sample"
         )
     return metrics
+
+
+def _refuse_stale(run: Run, recipe: Recipe, metrics: Mapping[str, Any], stacker: str) -> None:
+    """Make sure that stacker and figures are those of the members as they are now."""
+    settings = recipe.stacking
+    plan = make_plan(load_rows(run), settings.repeats, recipe.seed, ignore)
+    digest = input_digest(stacker, plan.digest(), settings, recipe.seed)
+    result = earlier_result(stacker, digest, run.stacker_folder(stacker), plan.repeats)
+    is_same = result is not None and tuple(metrics["members"]) == plan.fitting.inputs.members
+    if result is None or not is_same or metrics["rows"][stacker]["fit_seconds"] != result.fit_seconds:
+        raise BundleError(
+            f"{run.root}: members, settings or the corpus have changed since sercache stack; run sercache "
+            f"stack {run.root} again"
+        )
 
 
 def _read_members(folder: Path) -> tuple[str, ...]:

@@ -193,14 +193,40 @@ def read_description(folder: Path) -> BundleDescription:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: not the description of a bundle ({where}: {first['msg']})") from None
+    _refuse_strangers(folder, description)
     for name, wanted in description.files.items():
         _check_file(folder, name, wanted)
     return description
 
 
+def _refuse_strangers(folder: Path, description: BundleDescription) -> None:
+    """Make sure that nothing is read that has no digest: no file beside those listed, no part out of them.
+
+    A loader may well take up a file that nobody named, an adapter beside an encoder's weights for one. Hidden
+    files in the bundle's own folder are version control's and the hub's, and nobody reads them.
+    """
+    listed = set(description.files)
+    outside = [name for name in listed if not _is_inside(name)]
+    parts = {path for member in description.members for path in member.models}
+    parts |= {path for member in description.members for its in member.overlays for path in its.values()}
+    folders = {one.folder for one in description.features.values() if one.folder is not None}
+    outside += sorted(parts - listed)
+    outside += [one for one in folders if not _is_inside(one) or not _has_part(listed, one)]
+    if outside:
+        where = folder / DESCRIPTION_NAME
+        raise BundleError(f"{where}: names what is not a file of the bundle ('{outside[0]}')")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_free = name.as_posix() in (CARD_NAME, DESCRIPTION_NAME) or name.parts[0].startswith(".")
+        if not path.is_dir() and not is_free and name.as_posix() not in listed:
+            raise BundleError(f"{path}: is no part of the bundle; remove it, or make the bundle anew")
+
+
+def _has_part(listed: set[str], folder: str) -> bool:
+    return any(name.startswith(f"{folder}/") for name in listed)
+
+
 def _check_file(folder: Path, name: str, wanted: FileDigest) -> None:
-    if not _is_inside(name):
-        raise BundleError(f"{folder / DESCRIPTION_NAME}: names a file outside the bundle ('{name}')")
     path = folder / name
     try:
         if path.stat().st_size != wanted.size_bytes:

@@ -16,8 +16,8 @@ from sercache.errors import BundleError, EncoderError
 from sercache.events import Event, Listener
 from sercache.recipe import FeatureRecipe
 
-_FREE_TO_DIFFER = {"encoder", "revision", "library"}
-"""Of an included encoder, whose digests were checked; another version of the library is worth a warning."""
+_FREE_TO_DIFFER = {"encoder", "revision"}
+"""Of an included encoder, whose digests were checked: it lies in a folder of another name."""
 
 
 def describe_feature(
@@ -66,6 +66,7 @@ def load_feature_encoder(
     given: Mapping[str, str],
     trust_remote_code: bool,
     listener: Listener,
+    precision: Precision | None = None,
 ) -> tuple[Encoder, FeatureSpec]:
     """Load the encoder of a feature set, and make sure that it makes the frames that the heads learnt from.
 
@@ -77,6 +78,7 @@ def load_feature_encoder(
         given: encoders that the user names instead, by feature set: a folder, or a hub name.
         trust_remote_code: whether Python code that comes with an encoder may run.
         listener: told if another version of the library computes.
+        precision: in which it computes; None for that of the feature set.
 
     Raises:
         BundleError: the encoder is another one, or comes with code that may not run.
@@ -89,16 +91,18 @@ def load_feature_encoder(
             f"feature set '{name}': encoder '{spec.encoder}' comes with its own Python code; read it in "
             f"{source}, then allow it with --trust-remote-code"
         )
-    precision: Precision = "bfloat16" if spec.options.get("precision") == "bfloat16" else "float32"
+    stated: Precision = "bfloat16" if spec.options.get("precision") == "bfloat16" else "float32"
     encoder = load_encoder(
         source,
         feature.recipe.layers,
         device=device,
-        precision=precision,
-        trust_remote_code=trust_remote_code,
+        precision=precision or stated,
+        trust_remote_code=trust_remote_code and feature.runs_own_code,
         revision=revision,
     )
     differences = _differences(encoder.spec, spec)
+    if precision is not None:
+        differences.pop("options", None)
     if feature.origin == "included" and name not in given:
         differences = {key: both for key, both in differences.items() if key not in _FREE_TO_DIFFER}
     if library := differences.pop("library", None):

@@ -1,6 +1,6 @@
 """What stands behind a bundle's answer: members, the stacker over them, and its calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sercache.bundle.description import CALIBRATION_NAME, STACKER_FOLDER, Bundle
 from sercache.bundle.features import Encoded, FeatureMaker
 from sercache.bundle.models import Member, disagreement
 from sercache.calibration.final import Calibrated, Calibration
+from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
 from sercache.stacking.protocol import Stacker
 from sercache.stacking.registry import load_stacker
@@ -67,7 +68,12 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, root: Path, description: BundleDescription, makers: Mapping[str, FeatureMaker], device: str
+        cls,
+        root: Path,
+        description: BundleDescription,
+        makers: Mapping[str, FeatureMaker],
+        device: str,
+        maker_in: Callable[[str, Precision], FeatureMaker],
     ) -> "Ensemble":
         """Read members, stacker and calibration of the bundle in ``root``.
 
@@ -82,7 +88,7 @@ class Ensemble:
             calibration = Calibration.load(root / CALIBRATION_NAME) if calibrated else None
         except StackingError as error:
             raise BundleError(str(error)) from None
-        members = tuple(Member.load(one, description, root, on) for one in description.members)
+        members = tuple(Member.load(one, description, root, on, maker_in) for one in description.members)
         return cls(description, makers, members, stacker, saved.signature.extras, calibration, on)
 
     @property
@@ -106,8 +112,8 @@ class Ensemble:
         known: Sequence[Mapping[str, str]],
         encoded: Mapping[str, Encoded],
         places: Sequence[int],
-    ) -> list[Said]:
-        """Return what is said of the segments at ``places``, in their order.
+    ) -> list[Said | str]:
+        """Return what is said of the segments at ``places``, in their order, or why nothing can be.
 
         Args:
             segments: N of them.
@@ -117,9 +123,11 @@ class Ensemble:
         """
         if not places:
             return []
-        each = [
-            member.predict(segments, encoded, self.makers, places, self.device) for member in self.members
-        ]
+        each, failed = [], dict[int, str]()
+        for member in self.members:
+            own, its_failures = member.predict(segments, encoded, self.makers, places, self.device)
+            each.append(own)
+            failed |= its_failures
         members = np.stack([one.class_probabilities for one in each], axis=1)
         values = np.stack([one.attribute_values for one in each], axis=1)
         extra_values = self._extra_values(segments, known, encoded, places)
@@ -131,7 +139,9 @@ class Ensemble:
             final = Calibrated(posteriors, posteriors.argmax(axis=1), np.zeros(posteriors.shape, np.bool_))
         differ = disagreement(members)
         return [
-            Said(
+            failed[row]
+            if row in failed
+            else Said(
                 decision=int(final.classes[row]),
                 probabilities=final.probabilities[row],
                 posteriors=posteriors[row],

@@ -132,18 +132,23 @@ def export_bundle(
             evaluation=contents.evaluation,
             training_data=_training_data(recipe, read_run_corpus(recipe), list(opened.values())),
         )
-        return finish_bundle(building, description, output)
+        return finish_bundle(building, description, output, replace)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def finish_bundle(building: Path, description: BundleDescription, output: Path) -> BundleReport:
+def finish_bundle(
+    building: Path, description: BundleDescription, output: Path, replace: bool
+) -> BundleReport:
     """Write card and description into a folder that holds all other parts, and give it its name."""
     write_atomically(building / CARD_NAME, model_card(description))
     write_description(building, description)
+    _refuse_taken(output, replace)  # much time may have passed
+    earlier = building.with_name(f"{building.name}.earlier")
     if output.exists():
-        shutil.rmtree(output)
+        output.rename(earlier)
     building.rename(output)
+    shutil.rmtree(earlier, ignore_errors=True)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     return BundleReport(output, read_description(output), size)
 

@@ -19,13 +19,14 @@ from sercache.cache.store import FeatureSet
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Utterance
 from sercache.encoders.protocol import Encoder, Frames
-from sercache.errors import CacheError
+from sercache.errors import CacheError, SercacheError
 from sercache.extract.encoding import EncodedUtterance, encode_rows
-from sercache.extract.inputs import EncoderInput
+from sercache.extract.inputs import EncoderInput, FailedRow
 from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import HeadInput
 
 _SECONDS_AT_ONCE = 60.0
+_ENCODING_ERRORS = (SercacheError, RuntimeError, ValueError, IndexError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class FeatureMaker:
         encoder: loaded.
         spec: of the cached feature set that heads were trained on.
         cache_root: where frames are kept and looked up; None to keep none.
+
+    Raises:
+        CacheError: what is kept cannot be read.
     """
 
     def __init__(self, name: str, encoder: Encoder, spec: FeatureSpec, cache_root: Path | None) -> None:
@@ -56,49 +60,56 @@ class FeatureMaker:
         self.encoder = encoder
         self.spec = spec
         self._kept = None if cache_root is None else start_feature_set(cache_root, spec)
+        if self._kept is not None:
+            len(self._kept)  # a shard that cannot be read is said now, and not over some recording
 
     @property
     def reads_text(self) -> bool:
         """Whether it reads words, and not sound."""
         return self.spec.modality == "text"
 
+    @property
+    def column(self) -> str:
+        """The column of transcripts that heads learnt from; empty for the plain text."""
+        return str(self.spec.options.get("text_column") or "")
+
+    def has_input(self, segment: Segment) -> bool:
+        """Return whether there is anything of a segment that the encoder reads."""
+        return segment.words_of(self.column) is not None if self.reads_text else bool(segment.waveforms)
+
     def encode(self, segments: Sequence[Segment]) -> Encoded:
-        """Return the frames of segments, each as it would come out of the cache."""
+        """Return the frames of segments as they would come out of the cache; equal ones are encoded once."""
         keys = {
             place: self._key(segment) for place, segment in enumerate(segments) if self.has_input(segment)
         }
-        frames: list[Frames | None] = [None] * len(segments)
-        errors: dict[int, str] = {}
-        made: dict[str, StoredUtterance] = {}
-        missing = []
+        found: dict[str, Frames] = {}
+        missing: dict[str, Segment] = {}
         for place, key in keys.items():
-            if self._kept is not None and key in self._kept:
-                frames[place] = self._from_cache(self._kept, key)
-            else:
-                missing.append(place)
-        rows = [self._input(segments[place], keys[place]) for place in missing]
-        for place, encoded in zip(
-            missing, encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE), strict=True
-        ):
-            if not isinstance(encoded, EncodedUtterance):
-                errors[place] = str(encoded.error).splitlines()[0]
-                continue
+            if key not in found and (kept := self._from_cache(key)) is not None:
+                found[key] = kept
+            elif key not in found:
+                missing.setdefault(key, segments[place])
+        rows = [self._input(segment, key) for key, segment in missing.items()]
+        made: dict[str, StoredUtterance] = {}
+        errors: dict[str, str] = {}
+        for key, encoded in zip(missing, self._encoded(rows), strict=True):
             try:
+                if not isinstance(encoded, EncodedUtterance):
+                    raise encoded.error
                 stored = tuple(to_storage(plane, self._dtype) for plane in encoded.frames)
-            except CacheError as error:
-                errors[place] = str(error)
+            except _ENCODING_ERRORS as error:
+                errors[key] = _first_line(error)
                 continue
-            frames[place] = np.stack([from_storage(plane, self._dtype) for plane in stored])
-            key, row = keys[place], encoded.source
-            made[key] = StoredUtterance(key, stored, row.seconds, row.source)
-        if self._kept is not None and made:
-            self._keep(self._kept, made)
-        return Encoded(tuple(frames), errors)
+            found[key] = np.stack([from_storage(plane, self._dtype) for plane in stored])
+            made[key] = StoredUtterance(key, stored, encoded.source.seconds, encoded.source.source)
+        self._keep(made)
+        return Encoded(
+            tuple(found.get(keys.get(place, "")) for place in range(len(segments))),
+            {place: errors[key] for place, key in keys.items() if key in errors},
+        )
 
-    def encode_with(self, overlay: EncoderOverlay, segments: Sequence[Segment]) -> tuple[Frames | None, ...]:
+    def encode_with(self, overlay: EncoderOverlay, segments: Sequence[Segment]) -> Encoded:
         """Return the frames of segments as a fine-tuned encoder makes them: never rounded, never cached.
-
-        A segment that cannot be encoded has none.
 
         Raises:
             EncoderError: the encoder has no such weights.
@@ -108,12 +119,13 @@ class FeatureMaker:
         # The bundle's digests have told whose weights these are; an included encoder has another name.
         spec = self.encoder.spec
         mine = replace(overlay.description, encoder=spec.encoder, revision=spec.revision)
-        frames: list[Frames | None] = [None] * len(segments)
         with replace(overlay, description=mine).applied_to(self.encoder):
-            encoded = list(encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE))
-        for place, one in zip(places, encoded, strict=True):
-            frames[place] = one.frames if isinstance(one, EncodedUtterance) else None
-        return tuple(frames)
+            encoded = dict(zip(places, self._encoded(rows), strict=True))
+        frames = {place: one.frames for place, one in encoded.items() if isinstance(one, EncodedUtterance)}
+        errors = {
+            place: _first_line(one.error) for place, one in encoded.items() if isinstance(one, FailedRow)
+        }
+        return Encoded(tuple(frames.get(place) for place in range(len(segments))), errors)
 
     def batch(self, frames: Sequence[Frames | None], device: torch.device) -> HeadInput:
         """Return frames of B segments as a head reads them, padded and masked, on the device."""
@@ -134,32 +146,48 @@ class FeatureMaker:
         mean: NDArray[np.float64] = frames[-1].astype(np.float64).mean(axis=0)
         return mean
 
-    def has_input(self, segment: Segment) -> bool:
-        """Return whether there is anything of a segment that the encoder reads."""
-        return segment.text is not None if self.reads_text else bool(segment.waveforms)
-
     def _input(self, segment: Segment, key: str) -> EncoderInput:
         utterance = Utterance(key)
         if self.reads_text:
-            return EncoderInput(utterance, segment.text or "", float("nan"), Source(key, 0))
+            words = segment.words_of(self.column) or ""
+            return EncoderInput(utterance, words, float("nan"), Source(key, 0))
         rate = self.spec.sample_rate_hz or 0
         return EncoderInput(utterance, segment.waveforms[rate], segment.seconds, Source(key, 0))
 
     def _key(self, segment: Segment) -> str:
         """Return a digest of what the encoder reads: a name or a path would give another file's frames."""
         if self.reads_text:
-            return xxhash.xxh3_128_hexdigest((segment.text or "").encode())
+            return xxhash.xxh3_128_hexdigest((segment.words_of(self.column) or "").encode())
         return xxhash.xxh3_128_hexdigest(segment.waveforms[self.spec.sample_rate_hz or 0].tobytes())
 
     @property
     def _dtype(self) -> StorageDtype:
         return self.spec.dtype or "float32"
 
-    def _from_cache(self, kept: FeatureSet, key: str) -> Frames:
-        kept.check(kept.places([key]))
-        return np.stack([from_storage(kept.frames(key, layer), self._dtype) for layer in kept.layers])
+    def _encoded(self, rows: Sequence[EncoderInput]) -> list[EncodedUtterance | FailedRow]:
+        return list(encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE))
 
-    def _keep(self, kept: FeatureSet, made: Mapping[str, StoredUtterance]) -> None:
-        task = xxhash.xxh3_64_hexdigest("".join(sorted(made)).encode())[:12]
-        publish_shard(kept, task, [made[key] for key in sorted(made)])
-        self._kept = FeatureSet(kept.folder)
+    def _from_cache(self, key: str) -> Frames | None:
+        """Return what is kept; nothing where it is not there or has rotted."""
+        if self._kept is None or key not in self._kept:
+            return None
+        try:
+            self._kept.check(self._kept.places([key]))
+            planes = [self._kept.frames(key, layer) for layer in self._kept.layers]
+        except CacheError:
+            return None
+        return np.stack([from_storage(plane, self._dtype) for plane in planes])
+
+    def _keep(self, made: Mapping[str, StoredUtterance]) -> None:
+        """Publish what is not kept yet; the place of what has rotted is sercache cache repair's to mend."""
+        if self._kept is None:
+            return
+        fresh = [key for key in sorted(made) if key not in self._kept]
+        if fresh:
+            task = xxhash.xxh3_64_hexdigest("".join(fresh).encode())[:12]
+            publish_shard(self._kept, task, [made[key] for key in fresh])
+            self._kept = FeatureSet(self._kept.folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
 """Finding out what is said in recordings that came without a text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sercache.bundle.clips import Segment
@@ -18,14 +18,17 @@ class Listening:
     Args:
         model: hub name or folder.
         device: where it computes, as torch names it.
+        language: code of the language; None to detect it, clip by clip.
+        columns: of transcripts, that encoders learnt from.
 
     Raises:
         EncoderError: it cannot be loaded, or is no Whisper model.
     """
 
-    def __init__(self, model: str, device: str) -> None:
+    def __init__(self, model: str, device: str, language: str | None, columns: Collection[str]) -> None:
         precision: Precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
-        self._transcriber = WhisperTranscriber(model, device=device, precision=precision)
+        self._columns = columns
+        self._transcriber = WhisperTranscriber(model, language=language, device=device, precision=precision)
         self._batch_size = _PIECES_ON_CPU if device == "cpu" else _PIECES_ON_GPU
 
     @property
@@ -33,15 +36,19 @@ class Listening:
         """What audio must be resampled to."""
         return self._transcriber.sample_rate_hz
 
-    def with_texts(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Return the segments, each with a text unless nobody speaks in it."""
+    def with_words(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return the segments, each with its words unless nobody speaks in it."""
         rate = self.sample_rate_hz
-        silent = [place for place, one in enumerate(segments) if one.text is None and rate in one.waveforms]
+        silent = [
+            place
+            for place, one in enumerate(segments)
+            if rate in one.waveforms and any(one.words_of(column) is None for column in self._columns)
+        ]
         heard = hear(
             self._transcriber, [segments[place].waveforms[rate] for place in silent], self._batch_size
         )
         texts = {place: transcript.text for place, transcript in zip(silent, heard, strict=True)}
         return [
-            replace(one, text=texts[place] or None) if place in texts else one
+            replace(one, words={**one.words, "": texts[place]}) if texts.get(place) else one
             for place, one in enumerate(segments)
         ]

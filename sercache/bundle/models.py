@@ -1,6 +1,6 @@
 """The members of a bundle: what their models say of encoded segments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import BundleDescription, BundledMember
 from sercache.bundle.features import Encoded, FeatureMaker
-from sercache.encoders.protocol import Frames
+from sercache.encoders.network import batches_by_length
+from sercache.encoders.protocol import Frames, Precision
 from sercache.errors import BundleError, TrainingError
 from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import Head
 from sercache.stacking.protocol import Prediction
 from sercache.training.checkpoint import load_head
 
-_BATCH = 32
+_FRAMES_PER_BATCH = 16_384
+"""Padding included; a longer recording goes alone."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class Model:
 
     Attributes:
         head: on the device.
-        overlays: by feature set: the weights of encoders that were trained together with this head.
+        overlays: by feature set: the weights of encoders that were trained together with this head, and the
+            encoder that they are laid over.
     """
 
     head: Head
-    overlays: Mapping[str, EncoderOverlay]
+    overlays: Mapping[str, tuple[EncoderOverlay, FeatureMaker]]
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,21 @@ class Member:
 
     @classmethod
     def load(
-        cls, member: BundledMember, description: BundleDescription, root: Path, device: torch.device
+        cls,
+        member: BundledMember,
+        description: BundleDescription,
+        root: Path,
+        device: torch.device,
+        maker_in: Callable[[str, Precision], FeatureMaker],
     ) -> "Member":
         """Read a member's models.
+
+        Args:
+            member: what the bundle says of it.
+            description: the bundle's.
+            root: its folder.
+            device: where heads compute.
+            maker_in: gives the maker of a feature set's frames whose encoder computes in a precision.
 
         Raises:
             BundleError: a model is damaged, or has other classes, attributes or inputs than the bundle says.
@@ -68,6 +83,7 @@ class Member:
             try:
                 head, stated = load_head(root / model)
                 laid = {name: EncoderOverlay.load(root / path) for name, path in overlaid.items()}
+                over = {name: (its, maker_in(name, its.description.precision)) for name, its in laid.items()}
             except TrainingError as error:
                 raise BundleError(str(error)) from None
             for what, value in wanted.items():
@@ -75,7 +91,7 @@ class Member:
                     raise BundleError(
                         f"{root / model}: has the {what} {getattr(stated, what)}, the bundle {value}"
                     )
-            models.append(Model(head.to(device), laid))
+            models.append(Model(head.to(device), over))
         return cls(member.name, member.features, tuple(models))
 
     @property
@@ -106,27 +122,36 @@ class Member:
         makers: Mapping[str, FeatureMaker],
         places: Sequence[int],
         device: torch.device,
-    ) -> Prediction:
-        """Return what the member says of some segments, ``(N, C)`` and ``(N, A)``.
+    ) -> tuple[Prediction, dict[int, str]]:
+        """Return what the member says of N segments, ``(N, C)`` and ``(N, A)``; and why of some it cannot.
 
         Args:
             segments: all of them.
             encoded: their frames by feature set, but for those of encoders of the member's own.
             makers: of frames, by feature set.
-            places: which segments.
+            places: which N segments.
             device: where heads compute.
         """
         shared = {name: [encoded[name].frames[place] for place in places] for name in self.shared_features}
         chosen = [segments[place] for place in places]
-        said = []
+        said, failed = [], dict[int, str]()
         for model in self.models:
-            own = {name: makers[name].encode_with(its, chosen) for name, its in model.overlays.items()}
-            frames = {name: own[name] if name in own else shared[name] for name in self.features}
+            own = {
+                name: maker.encode_with(overlay, chosen) for name, (overlay, maker) in model.overlays.items()
+            }
+            frames = {
+                name: own[name].frames if name in own else tuple(shared[name]) for name in self.features
+            }
+            for row, its in enumerate(zip(*frames.values(), strict=True)):
+                if all(one is None for one in its):
+                    reasons = [one.errors[row] for one in own.values() if row in one.errors]
+                    failed[row] = f"{self.name}: {reasons[0] if reasons else 'nothing to hear or read'}"
             said.append(_apply(model.head, frames, makers, device))
-        return Prediction(
+        mean = Prediction(
             np.mean([one.class_probabilities for one in said], axis=0),
             np.mean([one.attribute_values for one in said], axis=0),
         )
+        return mean, failed
 
 
 def _apply(
@@ -135,20 +160,18 @@ def _apply(
     makers: Mapping[str, FeatureMaker],
     device: torch.device,
 ) -> Prediction:
-    """Return what a head says of N segments, ``(N, C)`` and ``(N, A)``; those of one length share batches."""
+    """Return what a head says of N segments, ``(N, C)`` and ``(N, A)``; a long one never pads a short one."""
     lengths = [
         sum(0 if one is None else one.shape[1] for one in its) for its in zip(*frames.values(), strict=True)
     ]
-    order = np.argsort(lengths, kind="stable")
+    batches = batches_by_length(lengths, _FRAMES_PER_BATCH)
     probabilities, values = [], []
-    for first in range(0, len(order), _BATCH):
-        rows = order[first : first + _BATCH]
-        output = head(
-            [makers[name].batch([its[row] for row in rows], device) for name, its in frames.items()]
-        )
+    for rows in batches:
+        inputs = [makers[name].batch([its[row] for row in rows], device) for name, its in frames.items()]
+        output = head(inputs)
         probabilities.append(torch.softmax(output.logits.double(), dim=1).cpu().numpy())
         values.append(output.attributes.double().cpu().numpy())
-    back = np.argsort(order, kind="stable")
+    back = np.argsort(np.concatenate([np.asarray(rows) for rows in batches]), kind="stable")
     return Prediction(np.concatenate(probabilities)[back], np.concatenate(values)[back])
 
 

@@ -1,7 +1,7 @@
 """A bundle, opened: recordings in, what is heard in them out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from sercache.bundle.features import Encoded, FeatureMaker
 from sercache.bundle.listening import Listening
 from sercache.corpus import Attribute
 from sercache.devices import resolve_device, usable_cores
-from sercache.errors import Interrupted
+from sercache.encoders.protocol import Precision
+from sercache.errors import Interrupted, SercacheError
 from sercache.events import Event, Listener, ignore
 from sercache.extract.encoding import group_by_seconds
 from sercache.extract.inputs import read_ahead
@@ -34,6 +35,9 @@ from sercache.interrupts import ShouldStop, never
 _GROUP_SECONDS = 120.0
 _LEAST_SECONDS = 2.0
 """What a recording counts for at least when recordings are gathered: a group has at most 60."""
+
+_CLIP_ERRORS = (SercacheError, RuntimeError, ValueError, MemoryError)
+"""What may happen over one odd recording, a device that runs out of memory included."""
 
 
 class Bundle:
@@ -67,6 +71,7 @@ class Bundle:
         device: str = "auto",
         encoders: Mapping[str, str] | None = None,
         transcriber: str | None = None,
+        language: str | None = None,
         cache: Path | None = None,
         trust_remote_code: bool = False,
         listener: Listener = ignore,
@@ -78,6 +83,7 @@ class Bundle:
             device: ``auto``, or a device as torch names it.
             encoders: folders or hub names of encoders by feature set, for a bundle without them.
             transcriber: the Whisper model for recordings without a text; else the one the bundle names.
+            language: that it shall hear, such as ``en``; None to detect it.
             cache: folder in which frames are kept and looked up; None keeps none.
             trust_remote_code: whether Python code that comes with an encoder may run.
             listener: told of what is loaded, and of what is not as it was.
@@ -89,8 +95,9 @@ class Bundle:
         """
         description = read_description(path)
         place = resolve_device(device)
-        makers = {}
-        for name, feature in description.features.items():
+
+        def make(name: str, precision: Precision | None, kept_in: Path | None) -> FeatureMaker:
+            feature = description.features[name]
             listener(Event("note", name, message=f"loading {feature.recipe.encoder}"))
             encoder, spec = load_feature_encoder(
                 name,
@@ -100,12 +107,27 @@ class Bundle:
                 given=encoders or {},
                 trust_remote_code=trust_remote_code,
                 listener=listener,
+                precision=precision,
             )
-            makers[name] = FeatureMaker(name, encoder, spec, cache)
-        reads_text = any(maker.reads_text for maker in makers.values())
+            return FeatureMaker(name, encoder, spec, kept_in)
+
+        makers = {name: make(name, None, cache) for name in description.features}
+        others: dict[tuple[str, Precision], FeatureMaker] = {}
+
+        def maker_in(name: str, precision: Precision) -> FeatureMaker:
+            """Fine-tuned weights compute in the precision that they learnt in."""
+            if makers[name].spec.options.get("precision", "float32") == precision:
+                return makers[name]
+            if (name, precision) not in others:
+                others[name, precision] = make(name, precision, None)
+            return others[name, precision]
+
+        ensemble = Ensemble.load(path, description, makers, place, maker_in)
+        columns = {maker.column for maker in makers.values() if maker.reads_text}
         model = transcriber or description.transcriber
-        listening = Listening(model, place) if model is not None and reads_text else None
-        return cls(description, makers, Ensemble.load(path, description, makers, place), listening)
+        has_ears = model is not None and columns
+        listening = Listening(str(model), place, language, columns) if has_ears else None
+        return cls(description, makers, ensemble, listening)
 
     @property
     def name(self) -> str:
@@ -143,7 +165,8 @@ class Bundle:
         """Yield what is heard in recordings, in order; a bad one is a failed clip and does not end the rest.
 
         Recordings are decoded ahead in threads, and those that come together share batches. A recording that
-        is longer than an encoder reads at once goes in overlapping windows, as in extraction.
+        is longer than an encoder reads at once goes in overlapping windows, as in extraction. A timeline
+        hears the words of each window where they can be transcribed; else it goes by the sound alone.
 
         Args:
             recordings: any number of them.
@@ -163,67 +186,79 @@ class Bundle:
         for group in group_by_seconds(((one, _cost(one)) for one in read), _GROUP_SECONDS):
             if should_stop():
                 raise Interrupted(f"stopped after {done} recordings")
-            for answer in self._predict_group(group, windows):
+            decoded = [one for one in group if isinstance(one, Decoded)]
+            answers = iter(self._answers(decoded))
+            for one in group:
+                answer = one if isinstance(one, FailedClip) else next(answers)
+                if windows is not None and isinstance(answer, ClipPrediction):
+                    answer = self._with_timeline(answer, one, windows)
                 done += 1
                 listener(Event("advance", "predict", done=done, total=total))
                 yield answer
 
     def _rates(self) -> frozenset[int]:
-        rates = {
-            maker.spec.sample_rate_hz
-            for maker in self._makers.values()
-            if maker.spec.sample_rate_hz is not None
-        }
+        specs = [maker.spec for maker in self._makers.values()]
+        rates = {spec.sample_rate_hz for spec in specs if spec.sample_rate_hz is not None}
         return frozenset(rates | ({self._listening.sample_rate_hz} if self._listening else set()))
 
-    def _predict_group(
-        self, group: Sequence[Decoded | FailedClip], windows: Windows | None
-    ) -> Iterator[ClipPrediction | FailedClip]:
-        answers = iter(self._answers([one for one in group if isinstance(one, Decoded)], windows))
-        for each in group:
-            yield each if isinstance(each, FailedClip) else next(answers)
-
-    def _answers(
-        self, decoded: Sequence[Decoded], windows: Windows | None
-    ) -> list[ClipPrediction | FailedClip]:
-        """Return what is heard in each, in order; what is common to all is done once."""
-        wholes = [one.whole for one in decoded]
-        if self._listening is not None:
-            wholes = self._listening.with_texts(wholes)
-        cut = [_windows_of(whole, windows) for whole in wholes]
-        segments = [*wholes, *chain.from_iterable(cut)]
-        encoded = {
-            name: maker.encode(segments)
-            for name, maker in self._makers.items()
-            if name in self._ensemble.reads
-        }
-        complete = [
-            place for place in range(len(segments)) if self._ensemble.can_predict(segments, encoded, place)
+    def _answers(self, decoded: Sequence[Decoded]) -> list[ClipPrediction | FailedClip]:
+        """Return what is heard in each, in order; over an error that one causes, the others go on."""
+        try:
+            segments = self._with_words([one.whole for one in decoded])
+            encoded, said = self._hear(segments, [one.recording for one in decoded])
+        except _CLIP_ERRORS as error:
+            if len(decoded) > 1:
+                return [answer for one in decoded for answer in self._answers([one])]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            return [FailedClip(one.recording.id, reason) for one in decoded]
+        return [
+            FailedClip(one.recording.id, its)
+            if isinstance(its, str)
+            else self._clip(one.recording.id, segments[place], its, self._notes(encoded, segments, place))
+            for place, (one, its) in enumerate(zip(decoded, said, strict=True))
         ]
-        known = [one.recording.extras or {} for one in decoded]
-        known += [extras for extras, its in zip(known, cut, strict=True) for _ in its]
-        said = dict(zip(complete, self._ensemble.say(segments, known, encoded, complete), strict=True))
-        answers: list[ClipPrediction | FailedClip] = []
-        first = len(wholes)
-        for place, (one, its) in enumerate(zip(decoded, cut, strict=True)):
-            if place in said:
-                notes = self._notes(encoded, wholes[place], place)
-                span = [at for at in range(first, first + len(its)) if at in said]
-                timeline = tuple(self._window(segments[at], said[at]) for at in span)
-                answers.append(self._clip(one.recording.id, wholes[place], said[place], notes, timeline))
-            else:
-                answers.append(FailedClip(one.recording.id, self._why_not(segments, encoded, place)))
-            first += len(its)
-        return answers
 
-    def _clip(
-        self,
-        clip_id: str,
-        segment: Segment,
-        said: Said,
-        notes: tuple[str, ...],
-        timeline: tuple[WindowPrediction, ...],
-    ) -> ClipPrediction:
+    def _with_words(self, segments: Sequence[Segment]) -> list[Segment]:
+        return self._listening.with_words(segments) if self._listening is not None else list(segments)
+
+    def _hear(
+        self, segments: Sequence[Segment], recordings: Sequence[Recording]
+    ) -> tuple[dict[str, Encoded], list[Said | str]]:
+        """Return the frames of segments, and what is said of each or why nothing can be."""
+        ensemble = self._ensemble
+        encoded = {name: self._makers[name].encode(segments) for name in sorted(ensemble.reads)}
+        places = range(len(segments))
+        complete = [place for place in places if ensemble.can_predict(segments, encoded, place)]
+        known = [recording.extras or {} for recording in recordings]
+        said = dict(zip(complete, ensemble.say(segments, known, encoded, complete), strict=True))
+        return encoded, [
+            said[place] if place in said else self._why_not(segments, encoded, place) for place in places
+        ]
+
+    def _with_timeline(self, answer: ClipPrediction, one: Decoded, windows: Windows) -> ClipPrediction:
+        """Return an answer with what is heard in each window; few windows at a time are held in memory."""
+        if not one.whole.waveforms:
+            return answer
+        cut = ((one.whole.cut(*span), span[1] - span[0]) for span in windows.spans(one.whole.seconds))
+        timeline: list[WindowPrediction] = []
+        notes = list(answer.notes)
+        if self.needs_text and self._listening is None and answer.text is not None:
+            notes.append("the timeline goes by the sound alone: which words fall into a window is not known")
+        for group in group_by_seconds(cut, _GROUP_SECONDS):
+            try:
+                segments = self._with_words(group)
+                _, said = self._hear(segments, [one.recording] * len(segments))
+            except _CLIP_ERRORS as error:
+                notes.append(f"timeline: {str(error).splitlines()[0]}")
+                break
+            for segment, its in zip(segments, said, strict=True):
+                if isinstance(its, str):
+                    notes.append(f"timeline: {its}")
+                else:
+                    timeline.append(self._window(segment, its))
+        return replace(answer, windows=tuple(timeline), notes=tuple(dict.fromkeys(notes)))
+
+    def _clip(self, clip_id: str, segment: Segment, said: Said, notes: tuple[str, ...]) -> ClipPrediction:
         return ClipPrediction(
             id=clip_id,
             seconds=segment.seconds,
@@ -239,9 +274,8 @@ class Bundle:
                 for name, probabilities in zip(self._ensemble.names, said.members, strict=True)
             },
             disagreement=said.disagreement,
-            text=segment.text,
+            text=self._text_of(segment),
             notes=notes,
-            windows=timeline,
         )
 
     def _window(self, segment: Segment, said: Said) -> WindowPrediction:
@@ -260,9 +294,16 @@ class Bundle:
     def _by_attribute(self, values: NDArray[np.float64]) -> dict[str, float]:
         return dict(zip((one.name for one in self.attributes), values.tolist(), strict=True))
 
-    def _notes(self, encoded: Mapping[str, Encoded], segment: Segment, place: int) -> tuple[str, ...]:
+    def _text_of(self, segment: Segment) -> str | None:
+        """Return the words that a member reads; where members read several columns, those of the first."""
+        columns = [maker.column for maker in self._makers.values() if maker.reads_text] or [""]
+        return segment.words_of(columns[0])
+
+    def _notes(
+        self, encoded: Mapping[str, Encoded], segments: Sequence[Segment], place: int
+    ) -> tuple[str, ...]:
         notes = [f"{name}: {one.errors[place]}" for name, one in encoded.items() if place in one.errors]
-        if self.needs_text and segment.text is None:
+        if self.needs_text and self._text_of(segments[place]) is None:
             notes.append("without its words: no text is known")
         return tuple(notes)
 
@@ -275,19 +316,13 @@ class Bundle:
             for one in self._ensemble.members
             if not one.can_predict(segments, encoded, self._makers, place)
         )
-        wants_words = any(self._makers[name].reads_text for name in member.features)
-        if segments[place].text is None and wants_words:
+        texts = [self._makers[name] for name in member.features if self._makers[name].reads_text]
+        if any(maker.has_input(segments[place]) is False for maker in texts):
             return (
                 f"member '{member.name}' reads words and no text is known; give one with --text or a "
                 "manifest, or a Whisper model with --transcriber"
             )
         return f"member '{member.name}' hears sound, and there is no audio"
-
-
-def _windows_of(whole: Segment, windows: Windows | None) -> list[Segment]:
-    if windows is None or not whole.waveforms:
-        return []
-    return [whole.cut(*span) for span in windows.spans(whole.seconds)]
 
 
 def _cost(one: Decoded | FailedClip) -> float:

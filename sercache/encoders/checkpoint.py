@@ -31,6 +31,8 @@ _CHECKPOINT_FILES = (
     "*processor_config.json",
     "*.safetensors",
     "pytorch_model*.bin",
+    "adapter_config.json",
+    "adapter_model*",
     "tokenizer*",
     "vocab*",
     "merges.txt",

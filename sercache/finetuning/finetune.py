@@ -106,10 +106,10 @@ def finetune_member(
     kept = settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
     new = MemberRecipe.model_validate(member.model_dump() | {"name": _checked_name(new_name)})
     derived = DerivedMember("finetuned", member.name, new, {"features": chosen, **kept})
+    live = _open(context, member, chosen, settings, processes, listener)
     if processes.is_first:
         save_derived(run, derived)
     processes.wait()
-    live = _open(context, member, chosen, settings, processes, listener)
     work = FoldFinetuning(context, member, derived, live, settings, processes, listener, should_stop)
     folds = range(context.recipe.folds.count)
     try:

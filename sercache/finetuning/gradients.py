@@ -1,12 +1,31 @@
 """The gradients of one step, added up over processes; and what a step has to say, without waiting for it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sercache.finetuning.processes import Processes
+
+_TOLD = 3
+"""Numbers that a step tells beside its gradients."""
+
+
+class Told(NamedTuple):
+    """What all processes told of one step, added up.
+
+    Attributes:
+        loss: of its rows.
+        stops: how many want to stop.
+        saves: how many want the state to be saved.
+        rows: of the step.
+    """
+
+    loss: float
+    stops: float
+    saves: float
+    rows: int
 
 
 class Gradients:
@@ -19,8 +38,8 @@ class Gradients:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         sizes = [parameter.numel() for parameter in parameters]
         # What processes tell each other beside gradients comes last, so that one sum does for both.
-        self._flat = torch.zeros(sum(sizes) + 2, device=parameters[0].device)
-        self._values = self._flat[:-2]
+        self._flat = torch.zeros(sum(sizes) + _TOLD, device=parameters[0].device)
+        self._values = self._flat[:-_TOLD]
         for parameter, own in zip(parameters, torch.split(self._values, sizes), strict=True):
             parameter.grad = own.view_as(parameter)
 
@@ -29,11 +48,11 @@ class Gradients:
         self._flat.zero_()
 
     def add_up(self, processes: Processes, told: Tensor) -> Tensor:
-        """Sum the gradients over all processes, and with them ``told`` ``(2,)``, whose sum is returned."""
-        self._flat[-2:] = told
+        """Sum the gradients over all processes, and with them ``told`` ``(3,)``, whose sum is returned."""
+        self._flat[-_TOLD:] = told
         if processes.count > 1:
             self._flat.copy_(processes.add(self._flat))
-        return self._flat[-2:].clone()
+        return self._flat[-_TOLD:].clone()
 
     def clip(self, most: float | None) -> None:
         """Scale all gradients down so that their norm is at most ``most``; without waiting for the device."""
@@ -42,13 +61,13 @@ class Gradients:
 
 
 class StepNews:
-    """Loss and wish to stop of each step, read one step late: then a GPU need not be waited for."""
+    """What each step tells, read one step late: then a GPU need not be waited for."""
 
     def __init__(self) -> None:
         self._waiting: tuple[Tensor, Any, int] | None = None
 
-    def exchange(self, told: Tensor, rows: int) -> list[tuple[float, float, int]]:
-        """Begin to read what a step of so many rows told, ``(2,)``; return what the step before it did."""
+    def exchange(self, told: Tensor, rows: int) -> list[Told]:
+        """Begin to read what a step of so many rows told, ``(3,)``; return what the step before it did."""
         before = self.rest()
         copied = None
         if told.device.type == "cuda":
@@ -58,13 +77,13 @@ class StepNews:
         self._waiting = (told, copied, rows)
         return before
 
-    def rest(self) -> list[tuple[float, float, int]]:
-        """Return ``(loss, wish to stop, rows)`` of the step that was not read yet, if there is one."""
+    def rest(self) -> list[Told]:
+        """Return what the step told that was not read yet, if there is one."""
         if self._waiting is None:
             return []
         told, copied, rows = self._waiting
         self._waiting = None
         if copied is not None:
             copied.synchronize()
-        loss, wants_stop = told.tolist()
-        return [(loss, wants_stop, rows)]
+        loss, stops, saves = told.tolist()
+        return [Told(loss, stops, saves, rows)]

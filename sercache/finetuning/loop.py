@@ -20,7 +20,7 @@ from torch import Tensor
 from sercache.errors import Interrupted, TrainingError
 from sercache.events import Event, Listener, ignore
 from sercache.finetuning.clips import Clips, Prepared
-from sercache.finetuning.gradients import Gradients, StepNews
+from sercache.finetuning.gradients import Gradients, StepNews, Told
 from sercache.finetuning.processes import Processes
 from sercache.heads.protocol import Head, HeadOutput
 from sercache.interrupts import ShouldStop, never
@@ -244,8 +244,11 @@ class Finetuning:
                     share = len(micro.rows) / len(steps[step])
                     loss += self._learn(micro, next(prepared), targets, objective, epoch_seed, share)
                     micro = next(waiting, None)
-                wants_stop = float(self.processes.count > 1 and self.should_stop())
-                told = torch.stack([loss, torch.full_like(loss, wants_stop)])
+                # All processes learn of both wishes in the same step, and act on them in the same step.
+                wants_stop = self.processes.count > 1 and self.should_stop()
+                is_due = time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
+                wishes = [float(wants_stop), float(is_due and self.processes.is_first)]
+                told = torch.cat([loss.view(1), torch.tensor(wishes).to(loss, non_blocking=True)])
                 told = self._gradients.add_up(self.processes, told)
                 self._gradients.clip(self.member.gradient_clip)
                 done = progress.stage_epochs * len(steps) + step
@@ -253,11 +256,13 @@ class Finetuning:
                     group["lr"] = group["peak"] * min(1.0, (done + 1) / max(warm_up, 1.0))
                 optimizer.step()
                 progress.steps, progress.seconds = step + 1, time.monotonic() - began
-                must_stop = self._note(news.exchange(told, len(steps[step])))
+                heard = news.exchange(told, len(steps[step]))
+                if any(one.stops or one.saves for one in heard):
+                    heard += news.rest()
+                self._note(heard)
                 self._tell(len(steps))
-                is_due = time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
-                if must_stop or (is_due and self.processes.is_first):
-                    self._note(news.rest())
+                must_stop = any(one.stops for one in heard)
+                if must_stop or any(one.saves for one in heard):
                     self._save(optimizer)
                 if must_stop:
                     raise self._interrupted()
@@ -325,13 +330,12 @@ class Finetuning:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _note(self, news: list[tuple[float, float, int]]) -> bool:
-        """Take in what became known of finished steps; return whether somebody wants to stop."""
-        for loss, _, rows in news:
-            self._finite(loss, "loss")
-            self.progress.loss += loss * rows
-            self.progress.rows += rows
-        return any(wants_stop for _, wants_stop, _ in news)
+    def _note(self, news: list[Told]) -> None:
+        """Take in what became known of finished steps."""
+        for told in news:
+            self._finite(told.loss, "loss")
+            self.progress.loss += told.loss * told.rows
+            self.progress.rows += told.rows
 
     def _stop(self, optimizer: torch.optim.Optimizer) -> None:
         self._save(optimizer)

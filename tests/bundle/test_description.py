@@ -73,7 +73,29 @@ def test_a_newer_format_says_so(copied):
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "heads/../../outside", "..\\outside", ""])
 def test_a_path_out_of_the_bundle_is_refused_unread(copied, name):
     edited(copied, files={name: {"size_bytes": 1, "sha256": "0" * 64}})
-    with pytest.raises(BundleError, match="names a file outside the bundle"):
+    with pytest.raises(BundleError, match="names what is not a file of the bundle"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize("part", ["model", "folder"])
+def test_so_is_a_part_that_has_no_digest(copied, part):
+    content = json.loads((copied / "bundle.json").read_text())
+    if part == "model":
+        content["members"][0]["models"][0] = "../elsewhere.safetensors"
+    else:
+        content["features"]["deep"]["folder"] = str(copied.parent)
+    edited(copied, members=content["members"], features=content["features"])
+    with pytest.raises(BundleError, match="names what is not a file of the bundle"):
+        Bundle.load(copied)
+
+
+def test_a_file_that_nobody_listed_is_refused(copied):
+    """transformers would lay an adapter over the weights without a word."""
+    (copied / ".gitattributes").write_text("* text=auto")
+    read_description(copied)
+    encoder = next((copied / "encoders").iterdir())
+    (encoder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"adapter_config\.json: is no part of the bundle"):
         Bundle.load(copied)
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from sercache import Bundle
+from sercache.bundle import encoders as bundle_encoders
 from sercache.bundle.encoders import describe_feature
 from sercache.bundle.export import export_bundle
 from sercache.bundle.hub import find_bundle, push_bundle
@@ -79,6 +81,37 @@ def test_an_unfinished_run_is_one_line(finished, tmp_path):
     unstacked.metrics_path.unlink()
     with pytest.raises(BundleError, match=r"has no comparison yet; run sercache stack"):
         export_bundle(unstacked, tmp_path / "b")
+
+
+def test_figures_of_other_members_are_refused(finished, tmp_path):
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    posteriors = Posteriors.load(run.posteriors_path("deep"))
+    mirrored = replace(posteriors, class_probabilities=posteriors.class_probabilities[:, ::-1].copy())
+    mirrored.save(run.posteriors_path("deep"))
+    with pytest.raises(BundleError, match="have changed since sercache stack"):
+        export_bundle(run, tmp_path / "b", stacker="neural")
+
+
+def test_another_version_of_the_library_is_worth_a_warning(bundle_folder, monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "99.0")
+    told = []
+    Bundle.load(bundle_folder, device="cpu", listener=told.append)
+    warned = [event.message for event in told if event.kind == "warning"]
+    assert any("this is transformers 99.0" in message for message in warned)
+
+
+def test_code_runs_only_of_encoders_that_said_they_have_some(bundle_folder, monkeypatch):
+    asked = []
+    load = bundle_encoders.load_encoder
+
+    def seen(*arguments, trust_remote_code, **options):
+        asked.append(trust_remote_code)
+        return load(*arguments, trust_remote_code=trust_remote_code, **options)
+
+    monkeypatch.setattr(bundle_encoders, "load_encoder", seen)
+    Bundle.load(bundle_folder, device="cpu", trust_remote_code=True)
+    assert asked
+    assert not any(asked)
 
 
 def test_the_card_is_the_hubs_and_says_what_binds_the_user(finished, checkpoint, tmp_path):

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from sercache import Bundle
-from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Segment, Windows, read_recording
+from sercache.bundle.features import FeatureMaker
 from sercache.bundle.models import disagreement
 from sercache.bundle.recordings import recordings_of
+from sercache.cache.store import Cache
 from sercache.corpus.readers.registry import READERS
-from sercache.errors import BundleError
+from sercache.errors import BundleError, CacheError
 from sercache.posteriors import Posteriors
 
 
@@ -141,9 +144,102 @@ def test_a_window_is_heard_as_the_same_stretch_alone(bundle, tmp_path):
     (answer,) = bundle.predict([Recording("long", tmp_path / "long.wav", "yes")], windows=Windows(1.0, 0.5))
     assert [one.start_seconds for one in answer.windows] == pytest.approx([0.0, 0.5, 1.0, 1.5])
     soundfile.write(tmp_path / "cut.wav", waveform[RATE_HZ : 2 * RATE_HZ], RATE_HZ, subtype="FLOAT")
-    (alone,) = bundle.predict([Recording("cut", tmp_path / "cut.wav", "yes")])
+    (alone,) = bundle.predict([Recording("cut", tmp_path / "cut.wav")])
     for name in CLASSES:
         assert answer.windows[2].probabilities[name] == pytest.approx(alone.probabilities[name], abs=1e-5)
+    assert "the timeline goes by the sound alone" in answer.notes[0]
+    (whole,) = bundle.predict([Recording("cut", tmp_path / "cut.wav", "yes")], windows=Windows(6.0, 3.0))
+    assert whole.windows[0].probabilities == pytest.approx(dict(whole.probabilities), abs=1e-6)
+
+
+def test_words_of_a_window_are_heard_in_the_window(bundle_folder, tiny_whisper, make_spoken):
+    bundle = Bundle.load(bundle_folder, device="cpu", transcriber=str(tiny_whisper), language="en")
+    corpus = make_spoken(2.0)
+    path = corpus.audio_path(corpus.utterances[0])
+    (answer,) = bundle.predict([Recording("a", path)], windows=Windows(1.0, 1.0))
+    (cut,) = bundle.predict([Recording("cut", path, start_seconds=1.0, end_seconds=2.0)])
+    assert cut.text
+    for name in CLASSES:
+        assert answer.windows[1].probabilities[name] == pytest.approx(cut.probabilities[name], abs=1e-5)
+
+
+def test_a_long_recording_pads_nobody_and_few_windows_are_held(bundle, tmp_path, monkeypatch):
+    """Memory: the frames of a batch stay within bounds, however long the recording."""
+    sizes = []
+    batch = FeatureMaker.batch
+
+    def seen(self, frames, device):
+        inputs = batch(self, frames, device)
+        sizes.append(tuple(inputs.frames.shape[:2]))
+        return inputs
+
+    monkeypatch.setattr(FeatureMaker, "batch", seen)
+    waveform = np.tile(spoken("Angry", 10.0, 1), 20)
+    soundfile.write(tmp_path / "long.flac", waveform, RATE_HZ)
+    short = [Recording(f"short-{number}", tmp_path / "long.flac", "yes", 0.0, 1.0) for number in range(5)]
+    long = Recording("long", tmp_path / "long.flac", "yes")
+    *_, answer = bundle.predict([*short, long], windows=Windows(5.0, 2.5))
+    assert len(answer.windows) == 79
+    assert all(rows == 1 or rows * longest <= 16_384 for rows, longest in sizes)
+    assert max(rows for rows, _ in sizes) <= 60
+
+
+@pytest.mark.parametrize("where", ["encoder", "head"])
+def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatch, where):
+    recordings = recordings_of(finished.corpus, "test")[:5]
+    good = {one.id: one for one in bundle.predict(recordings)}
+    odd = read_recording(recordings[2], frozenset({RATE_HZ})).whole
+    maker = bundle._makers["deep"]
+    odd_frames = maker.encode([odd]).frames[0].shape[1]
+    begin, batch = maker.encoder.begin, FeatureMaker.batch
+
+    def begin_or_fail(prepared):
+        if any(len(one) == len(odd.waveforms[RATE_HZ]) for one in prepared):
+            raise RuntimeError("CUDA out of memory")
+        return begin(prepared)
+
+    def batch_or_fail(self, frames, device):
+        if self is maker and any(one.shape[1] == odd_frames for one in frames):
+            raise RuntimeError("CUDA out of memory")
+        return batch(self, frames, device)
+
+    if where == "encoder":
+        monkeypatch.setattr(maker.encoder, "begin", begin_or_fail)
+    else:
+        monkeypatch.setattr(FeatureMaker, "batch", batch_or_fail)
+    answers = list(bundle.predict(recordings))
+    assert [isinstance(one, FailedClip) for one in answers] == [False, False, True, False, False]
+    assert "CUDA out of memory" in answers[2].error
+    for answer in answers[:2] + answers[3:]:
+        np.testing.assert_allclose(posteriors_of([answer]), posteriors_of([good[answer.id]]), atol=1e-5)
+
+
+def test_a_rotten_cache_is_encoded_again(finished, bundle_folder, bundle, tmp_path):
+    recordings = recordings_of(finished.corpus, "test")[:3]
+    fresh = posteriors_of(bundle.predict(recordings))
+    list(Bundle.load(bundle_folder, device="cpu", cache=tmp_path).predict(recordings))
+    shards = list(tmp_path.glob("*/shard-*.h5"))
+    assert shards
+    for shard in shards:
+        with h5py.File(shard) as stored:
+            planes = stored["frames"]
+            dataset = planes if isinstance(planes, h5py.Dataset) else next(iter(planes.values()))
+            first = dataset.id.get_offset() + stored.userblock_size
+        content = bytearray(shard.read_bytes())
+        content[first : first + 64] = bytes(64)
+        shard.write_bytes(content)
+    for kept in Cache(tmp_path).feature_sets():
+        with pytest.raises(CacheError):
+            kept.check(kept.places(kept.ids))
+    again = Bundle.load(bundle_folder, device="cpu", cache=tmp_path)
+    np.testing.assert_allclose(posteriors_of(again.predict(recordings)), fresh, atol=1e-5)
+
+
+def test_an_encoder_reads_the_column_that_its_heads_learnt_from():
+    segment = Segment({}, float("nan"), {"": "given", "text:whisper": "heard"})
+    assert segment.words_of("text:whisper") == "heard"
+    assert segment.words_of("text:other") == "given"
+    assert Segment({}, 1.0, {"text:whisper": "heard"}).words_of("") is None
 
 
 def test_features_are_kept_only_if_asked_and_never_those_of_another_file(
