@@ -62,7 +62,7 @@ def bench_train(
         raise SercacheError("--mean-frames and --dims need one number above 0 for each feature set")
     if frames not in (None, *_RESIDENT):
         raise SercacheError(f"--frames is {', '.join(_RESIDENT)}, not '{frames}'")
-    only_there = {"--members": members, "--folds": folds, "--epochs": epochs}
+    only_there: dict[str, object] = {"--members": members, "--folds": folds, "--epochs": epochs}
     if ensemble:
         only_there = {"--rounds": rounds, "--compile": compile_head or None, "--frames": frames}
     for option, value in only_there.items():
