@@ -9,16 +9,18 @@ from pathlib import Path
 from sercache.cache.ledger import Ledger, default_failure_limit
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Utterance
-from sercache.devices import resolve_devices, usable_cores
+from sercache.devices import usable_cores
 from sercache.encoders.protocol import Encoder
 from sercache.encoders.registry import ENCODERS, check_encoder
+from sercache.engines.choice import AUTO, LOCAL, EngineChoice
+from sercache.engines.protocol import Needs
 from sercache.engines.protocol import Task as EngineTask
-from sercache.engines.registry import ENGINES
-from sercache.errors import Interrupted
+from sercache.errors import Interrupted, SercacheError
 from sercache.events import Listener, ignore
 from sercache.extract.feature_set import open_settled, settle, unsettled, without_changed
 from sercache.extract.plan import Task, measure, plan_tasks
 from sercache.extract.share import Feature, Share, deal, run_share
+from sercache.extract.spread import Spread, needs_of, settle_elsewhere, stopped
 from sercache.files import remove_stale_temporaries
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import FeatureRecipe
@@ -65,6 +67,7 @@ def extract(
     max_failures: int | None = None,
     retry_failed: bool = False,
     replace_changed: bool = False,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> ExtractionReport:
@@ -78,11 +81,13 @@ def extract(
         features: feature sets by name.
         cache_root: folder of the cache.
         devices: ``auto``, or devices as torch names them; with several, each does its share of the tasks in a
-            process of its own (``("cuda:0", "cuda:1")``, ``("cpu", "cpu")``).
+            process of its own (``("cuda:0", "cuda:1")``, ``("cpu", "cpu")``). On a cluster, which knows its
+            devices, ``cpu`` or ``cuda``, repeated for at most so many workers.
         max_failures: how many utterances of a feature set may fail; None for 5 % of the corpus, but at least
             10, and never all of it.
         retry_failed: try again what failed before.
         replace_changed: extract anew what changed since it was extracted.
+        engine: where to extract.
         listener: is told of the progress.
         should_stop: is asked between calls of the encoder.
 
@@ -97,7 +102,8 @@ def extract(
     extraction = _Extraction(
         corpus=corpus,
         cache=Cache(cache_root),
-        places=_places(features, devices),
+        places=_places(features, devices, engine),
+        engine=engine,
         failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         retry_failed=retry_failed,
         replace_changed=replace_changed,
@@ -133,6 +139,7 @@ class _Extraction:
     corpus: Corpus
     cache: Cache
     places: Sequence[str]
+    engine: EngineChoice
     failure_limit: int
     retry_failed: bool
     replace_changed: bool
@@ -155,6 +162,9 @@ class _Extraction:
     def _open(self, name: str, recipe: FeatureRecipe) -> _Opened:
         place = "cpu" if recipe.encoder in ENCODERS else self.places[0]  # embedded ones are numpy
         corpus = self.corpus if recipe.text_column is None else self.corpus.with_text_of(recipe.text_column)
+        if self.engine.is_cluster and place != "cpu":  # this machine may not have what it will run on
+            settle_elsewhere(self.engine, self.cache.root, name, recipe, corpus, place)
+            place = "cpu"
         settled = settle(self.cache, recipe, corpus, place)
         feature_set = open_settled(self.cache, settled, place)
         remove_stale_temporaries(feature_set.folder)
@@ -188,41 +198,53 @@ class _Extraction:
             )
 
     def _run(self, lacking: Sequence[_Opened], tasks: Sequence[Task], failed: Mapping[str, int]) -> None:
-        """Do the tasks of one pass, on one device here or on several in processes of their own.
+        """Do the tasks of one pass: here, in a process for each of several devices, or on a cluster.
 
         ``failed`` says how many utterances of each feature set failed in the passes before.
         """
         is_numpy = all(opened.feature.recipe.encoder in ENCODERS for opened in lacking)
         places = ["cpu"] * len(self.places) if is_numpy else self.places
-        name = " + ".join(opened.feature.name for opened in lacking)
-        on_cpu = sum(place == "cpu" for place in places)
         features = tuple(
             replace(one.feature, failed=one.feature.failed + failed[one.feature.name]) for one in lacking
         )
-        shares = [
-            Share(
-                name=name if len(places) == 1 else f"{name} [{number}: {place}]",
-                corpus=lacking[0].corpus,
-                cache_root=self.cache.root,
-                features=features,
-                tasks=hand,
-                device=place,
-                threads=max(1, usable_cores() // on_cpu) if len(places) > 1 and place == "cpu" else None,
-            )
-            for number, (place, hand) in enumerate(zip(places, deal(tasks, len(places)), strict=True), 1)
-        ]
-        if len(shares) == 1:
-            encoders = [opened.encoder for opened in lacking]
-            run_share(shares[0], encoders, listener=self.listener, should_stop=self.should_stop)
+        name = " + ".join(feature.name for feature in features)
+        corpus, begun_ns = lacking[0].corpus, time.time_ns()
+        corpus = replace(
+            corpus, root=corpus.root.resolve()
+        )  # a worker elsewhere has another folder to begin in
+        cache_root = self.cache.root.resolve()
+
+        def share(name: str, place: str, tasks: Sequence[Task]) -> Share:
+            own = corpus.select(row.utterance.id for task in tasks for row in task.rows)
+            return Share(name, own, len(corpus), cache_root, features, tuple(tasks), place, begun_ns)
+
+        if self.engine.is_cluster:
+            alone = len(places) == 1
+            needs = needs_of(places[0], 1 if is_numpy else usable_cores() // len(places))
+            spread = Spread(name, self.listener, self.should_stop)
+            shares = [share(f"{name}: {task.name}", places[0], [task]) for task in tasks]
+            spread.run(self.engine.open(None if alone else len(places), local="ray"), shares, needs)
             return
-        work = [EngineTask(share.name, run_share, (share,)) for share in shares if share.tasks]
+        if len(places) == 1 and self.engine.name == AUTO:
+            encoders = [opened.encoder for opened in lacking]
+            run_share(
+                share(name, places[0], tasks), encoders, listener=self.listener, should_stop=self.should_stop
+            )
+            return
+        shares = [
+            share(name if len(places) == 1 else f"{name} [{number}: {place}]", place, hand)
+            for number, (place, hand) in enumerate(zip(places, deal(tasks, len(places)), strict=True), 1)
+            if hand
+        ]
+        cores = max(1, usable_cores() // max(1, places.count("cpu")))
+        work = [
+            EngineTask(one.name, run_share, (one,), Needs(cores=cores if one.device == "cpu" else 0))
+            for one in shares
+        ]
         try:
-            errors = ENGINES["processes"](len(work), 1).run(work, self.listener, self.should_stop)
+            errors = self.engine.open(len(work), local="processes").run(work, self.listener, self.should_stop)
         except Interrupted:
-            raise Interrupted(
-                f"{name}: stopped; finished shards are in {self.cache.root}, "
-                "the same command goes on from there"
-            ) from None
+            raise stopped(name, self.cache.root) from None
         for error in errors.values():
             raise error
 
@@ -252,8 +274,10 @@ def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]
     ]
 
 
-def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str]) -> list[str]:
+def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str], engine: EngineChoice) -> list[str]:
     """Return the devices; embedded encoders alone need no torch to find out which there are."""
     if all(recipe.encoder in ENCODERS for recipe in features.values()):
         devices = ["cpu" if name == "auto" else name for name in devices]
-    return resolve_devices(devices)
+    if not devices:
+        raise SercacheError("no device is named; write auto, cpu, cuda:0, or several: cuda:0,cuda:1")
+    return [engine.resolve_device(name) for name in devices]

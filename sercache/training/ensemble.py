@@ -6,7 +6,7 @@ import numpy as np
 
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
-from sercache.devices import resolve_device
+from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.evaluation.metrics import macro_f1
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
@@ -46,6 +46,7 @@ def train_ensemble(
     *,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> EnsembleReport:
@@ -60,6 +61,7 @@ def train_ensemble(
         device: ``auto``, or a device as torch names it.
         workers: processes that train side by side and share the cores; 1 trains here. None is one per core (a
             head is too small to keep several busy), and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -74,8 +76,9 @@ def train_ensemble(
     trained = train_members(
         context,
         recipe.members,
-        device=resolve_device(device),
+        device=engine.resolve_device(device),
         workers=workers,
+        engine=engine,
         listener=listener,
         should_stop=should_stop,
     )

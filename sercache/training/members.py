@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from sercache.cache.store import FeatureSet
-from sercache.engines.protocol import Task
-from sercache.engines.registry import ENGINES
+from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.protocol import Needs, Task
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
@@ -21,7 +22,7 @@ from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import RunContext, split_ids
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
-from sercache.training.planning import Plan, plan_training
+from sercache.training.planning import Plan, plan_apart, plan_training
 from sercache.training.turns import FoldsFailed, train_folds
 
 
@@ -56,6 +57,7 @@ def train_members(
     *,
     device: str,
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Trained:
@@ -70,6 +72,7 @@ def train_members(
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -83,7 +86,7 @@ def train_members(
         for fold in range(context.recipe.folds.count)
         for member in members
     ]
-    plan, errors = _train(context, members, jobs, workers, listener, should_stop)
+    plan, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
     reports = [_gather(context, member, errors) for member in members]
     if all(report.error for report in reports):
         for error in errors.values():
@@ -99,6 +102,7 @@ def refit_members(
     *,
     device: str,
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> None:
@@ -112,6 +116,7 @@ def refit_members(
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -120,7 +125,7 @@ def refit_members(
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
     jobs = [FoldJob(context.run.root, member.name, ALL_FOLDS, device) for member in members]
-    _, errors = _train(context, members, jobs, workers, listener, should_stop)
+    _, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
     for error in errors.values():
         raise error
 
@@ -153,6 +158,7 @@ def _train(
     members: Sequence[MemberRecipe],
     jobs: Sequence[FoldJob],
     workers: int | None,
+    choice: EngineChoice,
     listener: Listener,
     should_stop: ShouldStop,
 ) -> tuple[Plan, dict[str, SercacheError]]:
@@ -163,12 +169,16 @@ def _train(
             listener(Event("finish", job.name))
         else:
             left.append(job)
-    plan = plan_training(context, members, left, workers)
+    if choice.is_cluster:
+        plan = plan_apart(left, workers)
+    else:
+        plan = plan_training(context, members, left, 1 if choice.name == "in-process" else workers)
     if left:
         listener(Event("note", "plan", message=plan.description))
     tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
-    engine = ENGINES["processes" if plan.threads else "in-process"](plan.workers, plan.threads)
-    work = [Task(name, train_folds, (group,)) for name, group in tasks.items()]
+    engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
+    needs = Needs(cores=plan.threads, gpus=0.0 if left and left[0].device == "cpu" else 1.0)
+    work = [Task(name, train_folds, (group,), needs, _folders(context)) for name, group in tasks.items()]
     try:
         failed = engine.run(work, listener, should_stop)
     except Interrupted:
@@ -184,6 +194,12 @@ def _train(
         else:
             errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
     return plan, errors
+
+
+def _folders(context: RunContext) -> tuple[Path, ...]:
+    """Return what every machine that trains must see: the run first, which is written to."""
+    caches = {feature_set.folder.resolve() for feature_set in context.feature_sets.values()}
+    return context.run.root, *sorted(caches)
 
 
 def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
