@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engine_options import Address, EngineName, engine_choice
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -33,6 +35,8 @@ def ablate(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Take MEDUSA's ingredients out of a member, one at a time, and say which of them pay on this corpus.
 
@@ -61,7 +65,12 @@ def ablate(
     ]
     with stop_flag() as should_stop, live_training(folds) as listener:
         report = run_ablation(
-            plan, device=device, workers=workers, listener=listener, should_stop=should_stop
+            plan,
+            device=device,
+            workers=workers,
+            engine=engine_choice(engine, address),
+            listener=listener,
+            should_stop=should_stop,
         )
     _show(report)
 

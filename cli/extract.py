@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engine_options import Address, EngineName, engine_choice
+
 if TYPE_CHECKING:
     from sercache.extract.extraction import ExtractionReport
     from sercache.recipe import FeatureRecipe
@@ -61,6 +63,8 @@ def extract(
         bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
     ] = False,
     check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Run every encoder over the corpus once and keep its features in the cache.
 
@@ -115,6 +119,7 @@ def extract(
             max_failures=max_failures,
             retry_failed=retry_failed,
             replace_changed=replace_changed,
+            engine=engine_choice(engine, address),
             listener=listener,
             should_stop=should_stop,
         )

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engine_options import Address, EngineName, engine_choice
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -48,6 +50,8 @@ def stack(
             help="Let in what members say of rows they trained on, to see the leak.",
         ),
     ] = False,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
@@ -77,17 +81,28 @@ def stack(
     if not predictions and len(paths) != 1:
         raise StackingError("one run at a time; files of predictions want --predictions and --labels")
     folder = Run(output if predictions else paths[0])
+    choice = engine_choice(engine, address)
     with stop_flag() as should_stop, progress_listener() as listener:
         if labels is not None:
             rows = rows_of_predictions(
                 paths, read_corpus(labels), are_out_of_fold=out_of_fold, seed=seed, listener=listener
             )
             comparison = compare_rows(
-                rows, StackingRecipe(), seed, folder, listener=listener, should_stop=should_stop
+                rows,
+                StackingRecipe(),
+                seed,
+                folder,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
             )
         else:
             comparison = compare(
-                folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
+                folder,
+                allow_in_sample=allow_in_sample,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
             )
     console.print(_table(comparison, is_wide=console.width >= _WIDE))
     console.print(_legend(comparison), style="dim", highlight=False)

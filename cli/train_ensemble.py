@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engine_options import Address, EngineName, engine_choice
+
 if TYPE_CHECKING:
     from sercache.training.ensemble import EnsembleReport
 
@@ -18,6 +20,8 @@ def train_ensemble(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
@@ -34,7 +38,14 @@ def train_ensemble(
     recipe = load_recipe(recipe_path)
     names = [f"{member.name}/fold-{fold}" for member in recipe.members for fold in range(recipe.folds.count)]
     with stop_flag() as should_stop, live_training(names) as listener:
-        report = train(recipe, device=device, workers=workers, listener=listener, should_stop=should_stop)
+        report = train(
+            recipe,
+            device=device,
+            workers=workers,
+            engine=engine_choice(engine, address),
+            listener=listener,
+            should_stop=should_stop,
+        )
     _show(report, recipe.output)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .engine_options import Address, EngineName, engine_choice
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -43,6 +45,8 @@ def tune(
             min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
         ),
     ] = None,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Search for a member's best settings on inner folds, and judge them on rows that no trial saw.
 
@@ -84,6 +88,7 @@ def tune(
             timeout_seconds=None if timeout is None else 60 * timeout,
             device=device,
             workers=workers,
+            engine=engine_choice(engine, address),
             listener=listener,
             should_stop=should_stop,
         )

@@ -33,8 +33,8 @@ class Needs:
 class Task:
     """One piece of long work: idempotent, and it publishes its result atomically.
 
-    ``function(*arguments, listener=..., should_stop=...)`` returns nothing: what it made lies on disk, so a
-    task that is run again after a crash finds what is finished. Function and arguments can be pickled.
+    What ``function(*arguments, listener=..., should_stop=...)`` returns is dropped: what it made is on disk,
+    so a task that is run again after a crash finds what is finished. Function and arguments can be pickled.
 
     Attributes:
         name: unique among the tasks of one run.
@@ -45,7 +45,7 @@ class Task:
     """
 
     name: str
-    function: Callable[..., None]
+    function: Callable[..., object]
     arguments: tuple[Any, ...]
     needs: Needs = Needs()
     folders: tuple[Path, ...] = ()
