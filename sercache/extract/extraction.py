@@ -219,11 +219,11 @@ class _Extraction:
             return Share(name, own, len(corpus), cache_root, features, tuple(tasks), place, begun_ns)
 
         if self.engine.is_cluster:
-            alone = len(places) == 1
-            needs = needs_of(places[0], 1 if is_numpy else usable_cores() // len(places))
-            spread = Spread(name, self.listener, self.should_stop)
+            workers = None if len(places) == 1 else len(places)
+            cores = 1 if is_numpy else _threads_here() if workers is None else usable_cores() // workers
             shares = [share(f"{name}: {task.name}", places[0], [task]) for task in tasks]
-            spread.run(self.engine.open(None if alone else len(places), local="ray"), shares, needs)
+            spread = Spread(name, self.listener, self.should_stop)
+            spread.run(self.engine.open(workers, local="ray"), shares, needs_of(places[0], cores))
             return
         if len(places) == 1 and self.engine.name == AUTO:
             encoders = [opened.encoder for opened in lacking]
@@ -272,6 +272,13 @@ def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]
         (who[key], plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus)))
         for key, utterances in by_lack.items()
     ]
+
+
+def _threads_here() -> int:
+    """Return with how many threads this machine would encode alone: workers elsewhere make the same bits."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str], engine: EngineChoice) -> list[str]:

@@ -1,0 +1,134 @@
+"""Commands on a Ray cluster of two nodes: what they make is what one machine makes, whoever is killed."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from cluster_commands import attempts, begin, finish, kill_the_latest, wait_for_attempts
+from run_builder import make_run
+
+from sercache.cache.speed import SPEED_NAME
+
+CLUSTER = ("--engine", "ray", "--address")
+MOST_IN_FLIGHT = 2
+"""Of tasks that take a whole node, one on each."""
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A corpus of 40 clips of 1 to 3 s of noise."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        seconds = float(generator.uniform(1, 3))
+        soundfile.write(
+            tmp_path / f"{number}.wav", 0.1 * generator.normal(size=int(16_000 * seconds)), 16_000
+        )
+        rows.append(f"{number},{number}.wav")
+    path = tmp_path / "corpus.csv"
+    path.write_text("\n".join(["id,audio", *rows]))
+    return path
+
+
+@pytest.fixture
+def emodb(shared_data, tmp_path):
+    """All of EmoDB."""
+    rows = csv.DictReader((shared_data / "emodb" / "labels.csv").open())
+    audio = shared_data / "emodb"
+    path = tmp_path / "emodb.csv"
+    path.write_text("\n".join(["id,audio", *(f"{row['id']},{audio / row['audio']}" for row in rows)]))
+    return path
+
+
+def contents(cache):
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(cache.rglob("*"))
+        if path.is_file() and path.name != SPEED_NAME
+    }
+
+
+def extract(manifest, folder, encoders, *more):
+    folder.mkdir(exist_ok=True)
+    options = [option for encoder in encoders for option in ("--encoder", encoder)]
+    return begin("extract", manifest, "--cache", folder / "cache", *options, *more)
+
+
+def assert_fine(done):
+    assert done.code == 0, done.errors
+    assert "Traceback" not in done.errors
+
+
+def check_extraction(manifest, nodes, tmp_path, encoders, before_kill):
+    assert_fine(finish(extract(manifest, tmp_path / "alone", encoders)))
+    process = extract(manifest, tmp_path / "spread", encoders, *CLUSTER, nodes.address)
+    wait_for_attempts(tmp_path / "spread", before_kill, process)
+    kill_the_latest(tmp_path / "spread")
+    wait_for_attempts(tmp_path / "spread", before_kill + 3, process)
+    nodes.kill_one()
+    assert_fine(finish(process))
+    alone = contents(tmp_path / "alone" / "cache")
+    assert contents(tmp_path / "spread" / "cache") == alone
+    tried = attempts(tmp_path / "spread")
+    shards = {path.stem.removeprefix("shard-") for path in (tmp_path / "alone").rglob("shard-*.h5")}
+    assert set(tried) == shards
+    assert sum(tried.values()) - len(shards) <= 1 + MOST_IN_FLIGHT  # the worker's task, the node's tasks
+    assert sum(tried.values()) > len(shards)  # somebody was killed in the middle of something
+
+
+def test_extraction_on_two_nodes_gives_the_same_bytes_though_a_worker_and_a_node_are_killed(
+    manifest, nodes, tmp_path, checkpoint
+):
+    check_extraction(manifest, nodes, tmp_path, [f"{checkpoint('wavlm+layer')}:last2"], before_kill=3)
+
+
+@pytest.mark.slow
+def test_extraction_of_a_real_corpus_by_two_encoders(emodb, nodes, tmp_path, checkpoint):
+    encoders = ["logmel", f"{checkpoint('wavlm+layer')}:last2"]
+    check_extraction(emodb, nodes, tmp_path, encoders, before_kill=20)
+
+
+def learned(run):
+    """What a run's members have learned and predicted: all of it but times."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.name in ("weights.safetensors", "predictions.parquet", "posteriors.parquet")
+    }
+
+
+def check_ensemble(nodes, tmp_path, members, folds, before_kill):
+    own = [
+        {"name": f"m{n}", "head": "mean-linear", "features": [("speech", "words")[n % 2]], "seed": n}
+        for n in range(members)
+    ]
+    folders = [tmp_path / "alone", tmp_path / "spread"]
+    for folder in folders:
+        folder.mkdir()
+        make_run(folder, members=own, folds={"count": folds, "inner_share": 0.25})
+    alone, spread = (folder / "recipe.yaml" for folder in folders)
+    assert_fine(finish(begin("train-ensemble", alone, "--workers", 2)))
+    shutil.rmtree(folders[0] / "attempts")
+    process = begin("train-ensemble", spread, *CLUSTER, nodes.address)
+    wait_for_attempts(folders[1], before_kill, process)
+    kill_the_latest(folders[1])
+    wait_for_attempts(folders[1], before_kill + 3, process)
+    nodes.kill_one()
+    assert_fine(finish(process))
+    expected = learned(folders[0] / "run")
+    assert len(expected) == members * folds * 2 + members
+    assert learned(folders[1] / "run") == expected
+    tried = attempts(folders[1])
+    assert len(tried) == members * folds
+    assert sum(tried.values()) - len(tried) <= 1 + 2 * MOST_IN_FLIGHT
+
+
+def test_an_ensemble_on_two_nodes_learns_the_same_bits(nodes, tmp_path):
+    check_ensemble(nodes, tmp_path, members=2, folds=3, before_kill=2)
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_six_members_and_five_folds(nodes, tmp_path):
+    check_ensemble(nodes, tmp_path, members=6, folds=5, before_kill=8)
