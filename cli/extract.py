@@ -1,5 +1,6 @@
 """``sercache extract``: do it, foresee it, or check it."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,13 @@ def extract(
         bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
     ] = False,
     check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
+    task_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3/16",
+            help="Do only this part of the tasks; env in a job array (Slurm, SGE, LSF; PBS: env/16).",
+        ),
+    ] = None,
     engine: EngineName = "auto",
     address: Address = None,
 ) -> None:
@@ -75,6 +83,7 @@ def extract(
     sercache extract corpus.csv --cache cache --encoder logmel --encoder microsoft/wavlm-large:last4
     """
     from sercache.corpus.manifest import read_corpus
+    from sercache.engines.task_range import parse_task_range
     from sercache.errors import RecipeError
     from sercache.extract.extraction import extract as extract_features
     from sercache.interrupts import stop_flag
@@ -120,10 +129,18 @@ def extract(
             retry_failed=retry_failed,
             replace_changed=replace_changed,
             engine=engine_choice(engine, address),
+            part=None if task_range is None else parse_task_range(task_range, os.environ),
             listener=listener,
             should_stop=should_stop,
         )
     _show(report)
+    if elsewhere := max(feature.elsewhere for feature in report.features):
+        console.print(
+            f"{elsewhere:,} utterances are of other parts and not there yet; the same command without "
+            "--task-range does what is missing.",
+            highlight=False,
+        )
+        return
     following = f"sercache train-ensemble {source}" if is_recipe else f"sercache cache info {cache_root}"
     console.print(f"Next: {following}", highlight=False, soft_wrap=True)
 

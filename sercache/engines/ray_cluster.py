@@ -6,8 +6,10 @@ lives as long as there are tasks; it is asked for the events of its task now and
 
 import logging
 import os
+import re
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -34,6 +36,7 @@ _PATIENCE_SECONDS = 30.0
 _ROOM_SECONDS = 5.0
 """How often the cluster is asked how many actors it has room for: nodes come and go."""
 
+_CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 512 << 20
 _THREADS = 4
 """Of an actor: its task, and the questions about it."""
@@ -89,6 +92,7 @@ def connect(address: str | None) -> Any:
         if ray.is_initialized():
             return ray
         options: dict[str, Any] = {}
+        _refuse_nobody(address)
         if address is None:
             options = {
                 "num_cpus": usable_cores(),
@@ -102,6 +106,19 @@ def connect(address: str | None) -> Any:
             where = "Ray does not start here" if address is None else f"--address {address}: no Ray cluster"
             raise SercacheError(f"{where} ({said})") from error
     return ray
+
+
+def _refuse_nobody(address: str | None) -> None:
+    """Raise a SercacheError if nobody listens at an address: Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise SercacheError(
+            f"--address {address}: no Ray cluster answers ({error.strerror or error})"
+        ) from None
 
 
 def has_gpus(address: str | None) -> bool:

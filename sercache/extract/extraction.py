@@ -3,6 +3,7 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from sercache.encoders.registry import ENCODERS, check_encoder
 from sercache.engines.choice import AUTO, LOCAL, EngineChoice
 from sercache.engines.protocol import Needs
 from sercache.engines.protocol import Task as EngineTask
+from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import Listener, ignore
 from sercache.extract.feature_set import open_settled, settle, unsettled, without_changed
-from sercache.extract.plan import Task, measure, plan_tasks
+from sercache.extract.plan import Task, measure, plan_tasks, within
 from sercache.extract.share import Feature, Share, deal, run_share
 from sercache.extract.spread import Spread, needs_of, settle_elsewhere, stopped
-from sercache.files import remove_stale_temporaries
+from sercache.files import locked, remove_stale_temporaries
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import FeatureRecipe
 
@@ -36,6 +38,7 @@ class FeatureReport:
         extracted: utterances encoded now.
         reused: utterances of the corpus that were there before.
         failed: utterances of the corpus that have no features; ``failures.csv`` says why.
+        elsewhere: utterances that have none yet, because they belong to another part of the tasks.
         size_bytes: what the whole feature set takes on disk.
         audio_seconds: length of all audio in it; 0 for text.
         took_seconds: how long it took; feature sets of one pass share the time.
@@ -46,6 +49,7 @@ class FeatureReport:
     extracted: int
     reused: int
     failed: int
+    elsewhere: int
     size_bytes: int
     audio_seconds: float
     took_seconds: float
@@ -68,6 +72,7 @@ def extract(
     retry_failed: bool = False,
     replace_changed: bool = False,
     engine: EngineChoice = LOCAL,
+    part: TaskRange | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> ExtractionReport:
@@ -88,6 +93,7 @@ def extract(
         retry_failed: try again what failed before.
         replace_changed: extract anew what changed since it was extracted.
         engine: where to extract.
+        part: which of the tasks to do; None for all. Several parts may be done at once.
         listener: is told of the progress.
         should_stop: is asked between calls of the encoder.
 
@@ -97,6 +103,8 @@ def extract(
         EncoderError: an encoder cannot be loaded.
         Interrupted: ``should_stop`` said so; all shards published until then stay.
     """
+    if part is not None and replace_changed:
+        raise SercacheError("--replace-changed takes features away: do it once, without --task-range")
     for recipe in features.values():  # a misspelt name must not show after hours of work on the one before
         check_encoder(recipe.encoder, recipe.layers, trust_remote_code=recipe.trust_remote_code)
     extraction = _Extraction(
@@ -104,6 +112,7 @@ def extract(
         cache=Cache(cache_root),
         places=_places(features, devices, engine),
         engine=engine,
+        part=part,
         failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         retry_failed=retry_failed,
         replace_changed=replace_changed,
@@ -121,7 +130,7 @@ class _Opened:
     corpus: Corpus
     encoder: Encoder
     feature_set: FeatureSet
-    missing: int
+    missing: frozenset[str]
     pending: tuple[Utterance, ...]
 
     def shares_pass_with(self, other: "_Opened") -> bool:
@@ -140,6 +149,7 @@ class _Extraction:
     cache: Cache
     places: Sequence[str]
     engine: EngineChoice
+    part: TaskRange | None
     failure_limit: int
     retry_failed: bool
     replace_changed: bool
@@ -165,19 +175,34 @@ class _Extraction:
         if self.engine.is_cluster and place != "cpu":  # this machine may not have what it will run on
             settle_elsewhere(self.engine, self.cache.root, name, recipe, corpus, place)
             place = "cpu"
-        settled = settle(self.cache, recipe, corpus, place)
-        feature_set = open_settled(self.cache, settled, place)
+        with self._alone():
+            settled = settle(self.cache, recipe, corpus, place)
+            feature_set = open_settled(self.cache, settled, place)
         remove_stale_temporaries(feature_set.folder)
         feature_set = without_changed(feature_set, corpus, replace_changed=self.replace_changed)
         ledger = Ledger(feature_set.folder)
-        missing = len(feature_set.missing(corpus.ids))
+        missing = frozenset(feature_set.missing(corpus.ids))
         pending = unsettled(feature_set, ledger, corpus, retry_failed=self.retry_failed)
-        feature = Feature(name, recipe, settled.spec, missing - len(pending), self.failure_limit)
+        feature = Feature(name, recipe, settled.spec, len(missing) - len(pending), self.failure_limit)
         return _Opened(feature, corpus, settled.encoder, feature_set, missing, tuple(pending))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let commands that do parts decide one after the other: they must not decide differently."""
+        if self.part is None:
+            yield
+            return
+        self.cache.root.mkdir(parents=True, exist_ok=True)
+        with locked(self.cache.root):
+            yield
 
     def _fill(self, together: Sequence[_Opened], started: float) -> Iterator[FeatureReport]:
         failed: Counter[str] = Counter()
-        for lacking, tasks in _passes(together):
+        part = None if self.part is None else _part_of(self.part, together)
+        own = set(self.corpus.ids)
+        if part is not None:
+            own = {row.utterance.id for task in part for row in task.rows}
+        for lacking, tasks in _passes(together, part):
             self._run(lacking, tasks, failed)
             for opened in lacking:
                 failures = Ledger(opened.feature_set.folder).failures
@@ -185,13 +210,14 @@ class _Extraction:
                 failed[opened.feature.name] += sum(utterance_id in failures for utterance_id in ids)
         for opened in together:
             feature_set = FeatureSet(opened.feature_set.folder)
-            still_missing = len(feature_set.missing(self.corpus.ids))
+            still_missing = set(feature_set.missing(self.corpus.ids))
             yield FeatureReport(
                 name=opened.feature.name,
                 folder=feature_set.folder,
-                extracted=opened.missing - still_missing,
-                reused=len(self.corpus) - opened.missing,
-                failed=still_missing,
+                extracted=len(opened.missing & own) - len(still_missing & own),
+                reused=len(self.corpus) - len(opened.missing),
+                failed=len(still_missing & own),
+                elsewhere=len(still_missing - own),
                 size_bytes=feature_set.size_bytes,
                 audio_seconds=feature_set.seconds,
                 took_seconds=time.monotonic() - started,
@@ -249,16 +275,29 @@ class _Extraction:
             raise error
 
 
-def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]]]:
+def _part_of(part: TaskRange, together: Sequence[_Opened]) -> list[Task]:
+    """Return a part of the tasks over the whole corpus, whatever of it is there already.
+
+    So commands that begin at different times have the same list of tasks to take their parts from.
+    """
+    corpus, specs = together[0].corpus, [opened.feature.spec for opened in together]
+    return part.part(plan_tasks(measure(corpus, corpus.utterances, specs[0].modality), specs, len(corpus)))
+
+
+def _passes(
+    together: Sequence[_Opened], part: Sequence[Task] | None
+) -> list[tuple[list[_Opened], list[Task]]]:
     """Return who lacks the same utterances, and the tasks that give them to those.
 
     All are cut by the largest feature set of the extraction: one that was interrupted after some of its
-    feature sets got a task plans that task again, for the others.
+    feature sets got a task plans that task again, for the others. Of a ``part`` the cuts are known.
     """
+    own = None if part is None else {row.utterance.id for task in part for row in task.rows}
     lacking: dict[str, list[_Opened]] = defaultdict(list)
     for opened in together:
         for utterance in opened.pending:
-            lacking[utterance.id].append(opened)
+            if own is None or utterance.id in own:
+                lacking[utterance.id].append(opened)
     by_lack: dict[tuple[int, ...], list[Utterance]] = defaultdict(list)
     who: dict[tuple[int, ...], list[_Opened]] = {}
     corpus = together[0].corpus
@@ -268,10 +307,13 @@ def _passes(together: Sequence[_Opened]) -> list[tuple[list[_Opened], list[Task]
             by_lack[key].append(utterance)
             who[key] = those
     specs = [opened.feature.spec for opened in together]
-    return [
-        (who[key], plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus)))
-        for key, utterances in by_lack.items()
-    ]
+
+    def tasks_of(utterances: Sequence[Utterance]) -> list[Task]:
+        if part is not None:
+            return within(part, {utterance.id for utterance in utterances}, specs[0].modality)
+        return plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus))
+
+    return [(who[key], tasks_of(utterances)) for key, utterances in by_lack.items()]
 
 
 def _threads_here() -> int:

@@ -10,6 +10,7 @@ import torch
 from sercache.cache.store import FeatureSet
 from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
+from sercache.engines.task_range import TaskRange
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
@@ -21,7 +22,7 @@ from sercache.recipe import MemberRecipe, Recipe
 from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import RunContext, split_ids
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
-from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
+from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
 from sercache.training.planning import Plan, plan_apart, plan_training
 from sercache.training.turns import FoldsFailed, train_folds
 
@@ -94,6 +95,37 @@ def train_members(
                 raise error  # not the settings' fault: the same command may well succeed later
         raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
     return Trained(tuple(reports), plan.description)
+
+
+def train_part(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    part: TaskRange,
+    *,
+    device: str,
+    workers: int | None = None,
+    engine: EngineChoice = LOCAL,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> tuple[int, int]:
+    """Train a part of the members' folds; several parts may be done at once.
+
+    Their posteriors are left to :func:`train_members`, which finds the folds finished. Arguments and errors
+    are those of :func:`train_members`.
+
+    Returns:
+        How many folds of all parts are finished, and how many there are.
+    """
+    jobs = [
+        FoldJob(context.run.root, member.name, fold, device)
+        for fold in range(context.recipe.folds.count)
+        for member in members
+    ]
+    _, errors = _train(context, members, part.part(jobs), workers, engine, listener, should_stop)
+    for error in errors.values():
+        raise error
+    finished = [(context.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
+    return sum(finished), len(jobs)
 
 
 def refit_members(

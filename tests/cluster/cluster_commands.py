@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sercache.cache.speed import SPEED_NAME
+
 COMMAND = str(Path(__file__).parent / "counted_command.py")
 
 
@@ -46,3 +48,11 @@ def kill_the_latest(folder):
     """SIGKILL to the worker that began its task last."""
     latest = max((folder / "attempts").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     os.kill(int(latest.read_text().splitlines()[-1].split()[0]), signal.SIGKILL)
+
+
+def contents(cache):
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(cache.rglob("*"))
+        if path.is_file() and path.name != SPEED_NAME
+    }

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "training")]
@@ -47,3 +49,19 @@ def nodes(monkeypatch):
         yield found
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A corpus of 40 clips of 1 to 3 s of noise."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        seconds = float(generator.uniform(1, 3))
+        soundfile.write(
+            tmp_path / f"{number}.wav", 0.1 * generator.normal(size=int(16_000 * seconds)), 16_000
+        )
+        rows.append(f"{number},{number}.wav")
+    path = tmp_path / "corpus.csv"
+    path.write_text("\n".join(["id,audio", *rows]))
+    return path

@@ -3,33 +3,13 @@
 import csv
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
-from cluster_commands import attempts, begin, finish, kill_the_latest, wait_for_attempts
+from cluster_commands import attempts, begin, contents, finish, kill_the_latest, wait_for_attempts
 from run_builder import make_run
-
-from sercache.cache.speed import SPEED_NAME
 
 CLUSTER = ("--engine", "ray", "--address")
 MOST_IN_FLIGHT = 2
 """Of tasks that take a whole node, one on each."""
-
-
-@pytest.fixture
-def manifest(tmp_path):
-    """A corpus of 40 clips of 1 to 3 s of noise."""
-    generator = np.random.default_rng(0)
-    rows = []
-    for number in range(40):
-        seconds = float(generator.uniform(1, 3))
-        soundfile.write(
-            tmp_path / f"{number}.wav", 0.1 * generator.normal(size=int(16_000 * seconds)), 16_000
-        )
-        rows.append(f"{number},{number}.wav")
-    path = tmp_path / "corpus.csv"
-    path.write_text("\n".join(["id,audio", *rows]))
-    return path
 
 
 @pytest.fixture
@@ -40,14 +20,6 @@ def emodb(shared_data, tmp_path):
     path = tmp_path / "emodb.csv"
     path.write_text("\n".join(["id,audio", *(f"{row['id']},{audio / row['audio']}" for row in rows)]))
     return path
-
-
-def contents(cache):
-    return {
-        str(path.relative_to(cache)): path.read_bytes()
-        for path in sorted(cache.rglob("*"))
-        if path.is_file() and path.name != SPEED_NAME
-    }
 
 
 def extract(manifest, folder, encoders, *more):
