@@ -20,6 +20,7 @@ from . import (
     demo,
     doctor,
     extract,
+    plan,
     predict,
     probe,
     stack,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(corpus.app, name="corpus")
 app.command("transcribe")(transcribe.transcribe)
 app.command("extract")(extract.extract)
+app.command("plan")(plan.plan)
 app.command("train-ensemble")(train_ensemble.train_ensemble)
 app.command("stack")(stack.stack)
 app.command("bundle")(bundle.bundle)
