@@ -64,6 +64,10 @@ def extract(
         bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
     ] = False,
     check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
+    push_to: Annotated[
+        str | None,
+        typer.Option("--push", metavar="URL", help="Upload the cache afterwards: s3://bucket/cache."),
+    ] = None,
     task_range: Annotated[
         str | None,
         typer.Option(
@@ -89,7 +93,7 @@ def extract(
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
-    from . import extract_preview
+    from . import cache_remote, extract_preview
     from .console import console, progress_listener
 
     is_recipe = source.suffix.lower() in (".yaml", ".yml")
@@ -134,6 +138,8 @@ def extract(
             should_stop=should_stop,
         )
     _show(report)
+    if push_to is not None:
+        cache_remote.push(cache_root, push_to)
     if elsewhere := max(feature.elsewhere for feature in report.features):
         console.print(
             f"{elsewhere:,} utterances are of other parts and not there yet; the same command without "

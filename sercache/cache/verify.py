@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sercache.cache.shard import read_whole
 from sercache.cache.sources import read_source
-from sercache.cache.store import FeatureSet
+from sercache.cache.store import FeatureSet, refuse_mirror
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted
 from sercache.events import Event, Listener, ignore
@@ -31,7 +31,13 @@ class Rotten:
 def verify(
     feature_set: FeatureSet, *, listener: Listener = ignore, should_stop: ShouldStop = never
 ) -> list[Rotten]:
-    """Read every byte of a feature set and compare it with its checksums."""
+    """Read every byte of a feature set and compare it with its checksums.
+
+    Raises:
+        CacheError: it is a mirror, whose shards are checked as they come.
+        Interrupted: ``should_stop`` said so.
+    """
+    refuse_mirror(feature_set.folder)
     task, paths = f"verify {feature_set.folder.name}", feature_set.shard_paths
     listener(Event("start", task, total=len(paths)))
     rotten: list[Rotten] = []
