@@ -129,4 +129,6 @@ def _money(found: "ScalePlan", gpus: "Gpus", price_per_hour: float) -> str:
 
 
 def _amount(value: float) -> str:
+    if 0 < value < 0.01:
+        return "<0.01"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

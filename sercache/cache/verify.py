@@ -43,7 +43,7 @@ def verify(
     rotten: list[Rotten] = []
     for number, path in enumerate(paths, 1):
         _check(should_stop)
-        rotten += _verify_shard(path, feature_set)
+        rotten += verify_shard(path, feature_set)
         listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
     listener(Event("finish", task, len(paths), len(paths)))
     return rotten
@@ -84,7 +84,8 @@ def verify_sources(
     return rotten
 
 
-def _verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+def verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+    """Read every byte of one shard and compare it with its checksums."""
     try:
         index, content = read_whole(path, feature_set.spec)
     except CacheError as error:

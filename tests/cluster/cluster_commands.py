@@ -20,9 +20,9 @@ class Done:
     errors: str
 
 
-def begin(*arguments):
+def begin(*arguments, **how):
     command = [sys.executable, COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
 def finish(process, timeout=240):

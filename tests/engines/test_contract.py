@@ -5,6 +5,7 @@ import os
 import time
 
 import engine_tasks
+import numpy as np
 import pytest
 
 from sercache.engines.protocol import MOST_DEATHS, Needs, Task
@@ -98,8 +99,11 @@ def test_tasks_run_in_other_processes(mortal_engine, tmp_path):
     assert os.getpid() not in {int((tmp_path / name).read_text()) for name in "ab"}
 
 
-def test_many_tasks_of_which_some_fail_and_some_kill_their_worker(mortal_engine, tmp_path):
-    outcomes = ["fail" if n % 20 == 7 else "poison" if n == 33 else "good" for n in range(60)]
+@pytest.mark.parametrize("number", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_tasks_of_which_some_fail_and_some_kill_their_worker(mortal_engine, tmp_path, number):
+    """One in twenty fails, one in a hundred kills whoever runs it."""
+    drawn = np.random.default_rng(0).permutation(number)
+    outcomes = ["fail" if n < number * 0.05 else "poison" if n < number * 0.06 else "good" for n in drawn]
     tasks = [
         Task(f"task {n}", engine_tasks.counted, (str(tmp_path), f"task {n}", outcome, 0.0))
         for n, outcome in enumerate(outcomes)
