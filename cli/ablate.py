@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .common_options import Json
+from .engine_options import Address, EngineName, engine_choice
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +38,8 @@ def ablate(
         ),
     ] = None,
     as_json: Json = False,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Take MEDUSA's ingredients out of a member, one at a time, and say which of them pay on this corpus.
 
@@ -67,7 +70,12 @@ def ablate(
     ]
     with stop_flag() as should_stop, live_training(folds) as listener:
         report = run_ablation(
-            plan, device=device, workers=workers, listener=listener, should_stop=should_stop
+            plan,
+            device=device,
+            workers=workers,
+            engine=engine_choice(engine, address),
+            listener=listener,
+            should_stop=should_stop,
         )
     if as_json:
         print_json(read_json(report.json_path))

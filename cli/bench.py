@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bench_engine import bench_engine
 from .bench_extract import bench_extract
 from .bench_stack import bench_stack, bench_stack_simulation
 from .bench_train import bench_train
@@ -23,6 +24,7 @@ def bench() -> None:
 
 
 app.command("extract")(bench_extract)
+app.command("engine")(bench_engine)
 app.command("train")(bench_train)
 app.command("stack")(bench_stack)
 app.command("stack-simulation")(bench_stack_simulation)
@@ -39,10 +41,12 @@ def measure_cache(
     utterances: Annotated[int, typer.Option(min=1, help="Of random features: how many.")] = 2000,
     mean_frames: Annotated[int, typer.Option(min=1, help="Of random features: frames of each.")] = 250,
     dim: Annotated[int, typer.Option(min=1, help="Of random features: width of a frame.")] = 768,
+    shards: Annotated[int, typer.Option(min=1, help="Of random features: in at least so many files.")] = 1,
     limit_mb: Annotated[int, typer.Option(min=1, help="Read no more than this; a sample of more.")] = 1024,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is read.")] = 7,
     open_only: Annotated[
-        bool, typer.Option("--open-only", help="Only open it and look ids up, in a fresh process.")
+        bool,
+        typer.Option("--open-only", help="Only open it, and look and read here and there."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def measure_cache(
 
     Example: sercache bench cache cache/logmel-0123456789ab
 
-    Example: sercache bench cache --utterances 1000000 --mean-frames 2 --dim 4 --open-only
+    Example: sercache bench cache --utterances 1000000 --shards 1000 --mean-frames 2 --dim 4 --open-only
     """
     import tempfile
 
@@ -71,7 +75,13 @@ def measure_cache(
         if path is None:
             path = Path(folder)
             synthetic_feature_set(
-                path, utterances, mean_frames, dim, listener=listener, should_stop=should_stop
+                path,
+                utterances,
+                mean_frames,
+                dim,
+                shards=shards,
+                listener=listener,
+                should_stop=should_stop,
             )
         for feature_set in open_feature_sets(path):
             opening = measure_opening(feature_set.folder)
@@ -101,11 +111,16 @@ def _show_opening(opening: "Opening") -> None:
     memory = ""
     if opening.private_bytes is not None:
         memory = f", {opening.private_bytes / 1e6:.1f} MB of memory of its own"
+    peak = ""
+    if opening.peak_bytes is not None:
+        peak = f"; {opening.peak_bytes / 1e6:.0f} MB of memory after all this"
     console.print(
         f"opened: {opening.utterances:,} utterances in {opening.shards:,} shards, "
         f"{opening.open_seconds * 1e3:.1f} ms to the first frame{memory}\n"
         f"looked up: {opening.lookup_seconds * 1e6:.1f} us an id, "
-        f"{opening.batch_lookup_seconds * 1e6:.1f} us among many",
+        f"{opening.batch_lookup_seconds * 1e6:.1f} us among many; all ids: {opening.list_seconds:.2f} s\n"
+        f"read: {opening.batch_seconds * 1e3:.2f} ms a batch of 32 at random; verified: "
+        f"{opening.verify_seconds * 1e3:.1f} ms a shard{peak}",
         highlight=False,
     )
 

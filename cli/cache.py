@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import cache_tools
+from . import cache_remote, cache_tools
 from .cache_folders import describe_feature_set, open_feature_sets
 from .common_options import Json
 
@@ -138,3 +138,6 @@ app.command("prune")(cache_tools.prune)
 app.command("merge")(cache_tools.merge)
 app.command("export")(cache_tools.export)
 app.command("import")(cache_tools.import_frames)
+app.command("push")(cache_remote.push)
+app.command("pull")(cache_remote.pull)
+app.command("mirror")(cache_remote.mirror)

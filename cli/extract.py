@@ -1,5 +1,6 @@
 """``sercache extract``: do it, foresee it, or check it."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .common_options import Json
+from .engine_options import Address, EngineName, engine_choice
 
 if TYPE_CHECKING:
     from sercache.extract.extraction import ExtractionReport
@@ -71,6 +73,19 @@ def extract(
     ] = False,
     check_clips: Annotated[int, typer.Option(min=2, help="With --check: how many clips.")] = 8,
     as_json: Json = False,
+    push_to: Annotated[
+        str | None,
+        typer.Option("--push", metavar="URL", help="Upload the cache afterwards: s3://bucket/cache."),
+    ] = None,
+    task_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3/16",
+            help="Do only this part of the tasks; env in a job array (Slurm, SGE, LSF; PBS: env/16).",
+        ),
+    ] = None,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Run every encoder over the corpus once and keep its features in the cache.
 
@@ -81,13 +96,14 @@ def extract(
     Example: sercache extract corpus.csv --cache cache --encoder logmel --encoder microsoft/wavlm-large:last4
     """
     from sercache.corpus.manifest import read_corpus
+    from sercache.engines.task_range import parse_task_range
     from sercache.errors import RecipeError
     from sercache.extract.extraction import extract as extract_features
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
-    from . import extract_preview
-    from .console import print_json, progress_listener, say_next
+    from . import cache_remote, extract_preview
+    from .console import console, print_json, progress_listener, say_next
 
     is_recipe = source.suffix.lower() in (".yaml", ".yml")
     options = {
@@ -125,6 +141,8 @@ def extract(
             max_failures=max_failures,
             retry_failed=retry_failed,
             replace_changed=replace_changed,
+            engine=engine_choice(engine, address),
+            part=None if task_range is None else parse_task_range(task_range, os.environ),
             listener=listener,
             should_stop=should_stop,
         )
@@ -132,6 +150,15 @@ def extract(
         print_json(report)
         return
     _show(report)
+    if push_to is not None:
+        cache_remote.push(cache_root, push_to)
+    if elsewhere := max(feature.elsewhere for feature in report.features):
+        console.print(
+            f"{elsewhere:,} utterances are of other parts and not there yet; the same command without "
+            "--task-range does what is missing.",
+            highlight=False,
+        )
+        return
     say_next(f"sercache {f'train-ensemble {source}' if is_recipe else f'init {source} --cache {cache_root}'}")
 
 

@@ -26,6 +26,7 @@ from . import (
     extract,
     finetune,
     init,
+    plan,
     predict,
     probe,
     report,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, dict[str, typer.Typer | Callable[..., None]]] = {
     },
     "Features": {
         "extract": extract.extract,
+        "plan": plan.plan,
         "probe": probe.probe,
         "cache": cache.app,
     },

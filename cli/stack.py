@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .common_options import Json
+from .engine_options import Address, EngineName, engine_choice
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +56,8 @@ def stack(
         bool, typer.Option("--report/--no-report", help="Write report.html, one page that shows it all.")
     ] = True,
     as_json: Json = False,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
@@ -86,17 +89,28 @@ def stack(
     if not predictions and len(paths) != 1:
         raise StackingError("one run at a time; files of predictions want --predictions and --labels")
     folder = Run(output if predictions else paths[0])
+    choice = engine_choice(engine, address)
     with stop_flag() as should_stop, progress_listener() as listener:
         if labels is not None:
             sources = Sources(tuple(paths), labels, out_of_fold, seed)
             rows = rows_of_sources(sources, listener=listener)
             save_sources(folder, sources)
             comparison = compare_rows(
-                rows, StackingRecipe(), seed, folder, listener=listener, should_stop=should_stop
+                rows,
+                StackingRecipe(),
+                seed,
+                folder,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
             )
         else:
             comparison = compare(
-                folder, allow_in_sample=allow_in_sample, listener=listener, should_stop=should_stop
+                folder,
+                allow_in_sample=allow_in_sample,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
             )
     report = report_after_stacking(folder.root) if with_report else None
     if as_json:

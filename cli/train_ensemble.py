@@ -1,13 +1,16 @@
 """``sercache train-ensemble``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .common_options import Json
+from .engine_options import Address, EngineName, engine_choice
 
 if TYPE_CHECKING:
+    from sercache.engines.task_range import TaskRange
     from sercache.training.ensemble import EnsembleReport
 
 
@@ -21,6 +24,15 @@ def train_ensemble(
         ),
     ] = None,
     as_json: Json = False,
+    task_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3/16",
+            help="Train only this part of the folds; env in a job array (Slurm, SGE, LSF; PBS: env/16).",
+        ),
+    ] = None,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
@@ -28,21 +40,56 @@ def train_ensemble(
 
     Example: sercache train-ensemble recipe.yaml
     """
+    from sercache.engines.task_range import parse_task_range
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
     from sercache.training.ensemble import train_ensemble as train
+    from sercache.training.ensemble import train_ensemble_part
 
     from .console import print_json
     from .live_training import live_training
 
     recipe = load_recipe(recipe_path)
-    names = [f"{member.name}/fold-{fold}" for member in recipe.members for fold in range(recipe.folds.count)]
-    with stop_flag() as should_stop, live_training(names) as listener:
-        report = train(recipe, device=device, workers=workers, listener=listener, should_stop=should_stop)
-    if as_json:
+    names = [f"{member.name}/fold-{fold}" for fold in range(recipe.folds.count) for member in recipe.members]
+    choice = engine_choice(engine, address)
+    part = None if task_range is None else parse_task_range(task_range, os.environ)
+    with stop_flag() as should_stop, live_training(names if part is None else part.part(names)) as listener:
+        if part is not None:
+            finished, total = train_ensemble_part(
+                recipe,
+                part,
+                device=device,
+                workers=workers,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
+            )
+        else:
+            report = train(
+                recipe,
+                device=device,
+                workers=workers,
+                engine=choice,
+                listener=listener,
+                should_stop=should_stop,
+            )
+    if part is not None:
+        _show_part(part, finished, total, recipe_path)
+    elif as_json:
         print_json(report)
     else:
         _show(report, recipe.output)
+
+
+def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) -> None:
+    from .console import console
+
+    console.print(
+        f"Part {part} is trained; {finished} of {total} folds of all parts are.\n"
+        f"Next: sercache train-ensemble {recipe_path}  (trains what is missing, and gathers the posteriors)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show(report: "EnsembleReport", output: Path) -> None:

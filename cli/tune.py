@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .common_options import Json
+from .engine_options import Address, EngineName, engine_choice
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,8 @@ def tune(
         ),
     ] = None,
     as_json: Json = False,
+    engine: EngineName = "auto",
+    address: Address = None,
 ) -> None:
     """Search for a member's best settings on inner folds, and judge them on rows that no trial saw.
 
@@ -90,6 +93,7 @@ def tune(
             timeout_seconds=None if timeout is None else 60 * timeout,
             device=device,
             workers=workers,
+            engine=engine_choice(engine, address),
             listener=listener,
             should_stop=should_stop,
         )

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+
 from sercache.cache.index import INDEX_NAME
 from sercache.cache.store import FeatureSet
+from sercache.cache.verify import verify_shard
 from sercache.errors import CacheError
 
 _LOOKUPS = 1000
+_BATCHES, _BATCH = 200, 32
+_VERIFIED_SHARDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class Opening:
             None where the system does not tell.
         lookup_seconds: to find one utterance by its id.
         batch_lookup_seconds: to find one utterance, of all that are looked up at once.
+        list_seconds: to list all ids.
+        verify_seconds: to verify one shard, of a sample of them.
+        batch_seconds: to copy a batch of random utterances from all shards.
+        peak_bytes: of memory that the process had to itself after all this; None as above.
     """
 
     utterances: int
@@ -36,13 +45,17 @@ class Opening:
     private_bytes: int | None
     lookup_seconds: float
     batch_lookup_seconds: float
+    list_seconds: float
+    verify_seconds: float
+    batch_seconds: float
+    peak_bytes: int | None
 
 
 def measure_opening(folder: Path) -> Opening:
     """Open a feature set in a fresh process; its index is made first where there is none that fits.
 
     Raises:
-        CacheError: the folder holds no feature set, or one without utterances.
+        CacheError: the folder holds no feature set, one without utterances, or a damaged one.
     """
     feature_set = FeatureSet(folder)
     if not len(feature_set):
@@ -72,10 +85,15 @@ def _open(folder: Path, utterance_id: str) -> Opening:
     started = time.perf_counter()
     found = sum(each in feature_set for each in some)
     lookup_seconds = (time.perf_counter() - started) / found
+    started = time.perf_counter()
     everyone = list(feature_set.ids)
+    list_seconds = time.perf_counter() - started
     started = time.perf_counter()
     feature_set.frame_counts(everyone)
     batch_lookup_seconds = (time.perf_counter() - started) / len(everyone)
+    batch_seconds = _batch_seconds(feature_set)
+    verify_seconds = _verify_seconds(feature_set)
+    in_the_end = private_bytes()
     index_path = folder / INDEX_NAME
     return Opening(
         utterances=len(feature_set),
@@ -85,4 +103,30 @@ def _open(folder: Path, utterance_id: str) -> Opening:
         private_bytes=None if before is None or after is None else after - before,
         lookup_seconds=lookup_seconds,
         batch_lookup_seconds=batch_lookup_seconds,
+        list_seconds=list_seconds,
+        verify_seconds=verify_seconds,
+        batch_seconds=batch_seconds,
+        peak_bytes=None if before is None or in_the_end is None else in_the_end - before,
     )
+
+
+def _batch_seconds(feature_set: FeatureSet) -> float:
+    places = feature_set.places(feature_set.ids)
+    generator = np.random.default_rng(0)
+    started = time.perf_counter()
+    for _ in range(_BATCHES):
+        rows = generator.integers(len(places), size=_BATCH)
+        own = places[rows]
+        views = feature_set.views(own.shards, own.starts, own.counts, feature_set.layers[0])
+        np.concatenate(views)
+    return (time.perf_counter() - started) / _BATCHES
+
+
+def _verify_seconds(feature_set: FeatureSet) -> float:
+    paths = feature_set.shard_paths
+    some = paths[:: max(1, len(paths) // _VERIFIED_SHARDS)][:_VERIFIED_SHARDS]
+    started = time.perf_counter()
+    for path in some:
+        if rotten := verify_shard(path, feature_set):
+            raise CacheError(f"{path}: {rotten[0].what}")
+    return (time.perf_counter() - started) / len(some)

@@ -248,7 +248,8 @@ def _whole(root: Path, corpus: Corpus, recipe: FeatureRecipe, settled: Settled, 
     rows = measure(corpus, corpus.utterances, settled.spec.modality)
     tasks = tuple(plan_tasks(rows, [settled.spec], len(corpus)))
     feature = Feature("bench", recipe, settled.spec, 0, 0)
-    run_share(Share("bench", corpus, root, (feature,), tasks, device), [settled.encoder])
+    share = Share("bench", corpus, len(corpus), root, (feature,), tasks, device, begun_ns=time.time_ns())
+    run_share(share, [settled.encoder])
     return time.perf_counter() - started
 
 

@@ -28,6 +28,7 @@ def synthetic_feature_set(
     dim: int,
     *,
     dtype: StorageDtype = "float16",
+    shards: int = 1,
     seed: int = 0,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
@@ -40,6 +41,7 @@ def synthetic_feature_set(
         mean_frames: frames of an utterance, on average; the lengths are log-normal, as those of speech are.
         dim: features per frame, D.
         dtype: how frames are stored.
+        shards: at least so many.
         seed: of lengths and frames.
         listener: told of every shard.
         should_stop: looked at after every shard.
@@ -73,7 +75,8 @@ def synthetic_feature_set(
     listener(Event("start", task, total=utterances))
     frame_bytes = dim * STORED_AS[dtype].itemsize
     by_size = np.cumsum(counts) * frame_bytes // _SHARD_BYTES
-    shard_of = np.maximum(by_size, np.arange(utterances) // _SHARD_UTTERANCES)
+    in_a_shard = max(1, min(_SHARD_UTTERANCES, utterances // shards))
+    shard_of = np.maximum(by_size, np.arange(utterances) // in_a_shard)
     for shard in np.unique(shard_of).tolist():
         if should_stop():
             raise Interrupted("stopped before the synthetic features were written")

@@ -23,6 +23,9 @@ from sercache.recipe import FeatureRecipe
 
 DESCRIPTION_NAME = "feature_set.json"
 
+MIRROR_NAME = ".mirror"
+"""A folder in a feature set whose shards are fetched when they are read (:mod:`sercache.remote.mirror`)."""
+
 _OPEN_MAPS = 256
 """Shards that are mapped at once; every map holds a file descriptor, and many systems allow 1,024."""
 
@@ -33,6 +36,14 @@ _STREAMED_AT_ONCE = 32
 def shard_path(folder: Path, task: str) -> Path:
     """Return where the shard of a task lies; the task is done when this file exists."""
     return folder / f"shard-{task}.h5"
+
+
+def refuse_mirror(folder: Path) -> None:
+    """Raise a CacheError if a feature set is only a mirror of one in an object store."""
+    if (folder / MIRROR_NAME).exists():
+        raise CacheError(
+            f"{folder} is a mirror, which is only read; sercache cache pull makes a cache of what it mirrors"
+        )
 
 
 def task_of(path: Path) -> str:
@@ -311,7 +322,12 @@ class FeatureSet:
         return self.layers.index(layer)
 
     def _map_shard(self, shard: int) -> MappedShard:
-        return MappedShard(self.folder, self._index, shard, self.spec)
+        if not (self.folder / MIRROR_NAME).exists():
+            return MappedShard(self.folder, self._index, shard, self.spec)
+        from sercache.remote.mirror import present  # what fetches knows caches, which know of it only here
+
+        with present(self.folder, self._index.stamps[shard].name):
+            return MappedShard(self.folder, self._index, shard, self.spec)
 
 
 class Cache:

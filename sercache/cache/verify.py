@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sercache.cache.shard import read_whole
 from sercache.cache.sources import read_source
-from sercache.cache.store import FeatureSet
+from sercache.cache.store import FeatureSet, refuse_mirror
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted
 from sercache.events import Event, Listener, ignore
@@ -31,13 +31,19 @@ class Rotten:
 def verify(
     feature_set: FeatureSet, *, listener: Listener = ignore, should_stop: ShouldStop = never
 ) -> list[Rotten]:
-    """Read every byte of a feature set and compare it with its checksums."""
+    """Read every byte of a feature set and compare it with its checksums.
+
+    Raises:
+        CacheError: it is a mirror, whose shards are checked as they come.
+        Interrupted: ``should_stop`` said so.
+    """
+    refuse_mirror(feature_set.folder)
     task, paths = f"verify {feature_set.folder.name}", feature_set.shard_paths
     listener(Event("start", task, total=len(paths)))
     rotten: list[Rotten] = []
     for number, path in enumerate(paths, 1):
         _check(should_stop)
-        rotten += _verify_shard(path, feature_set)
+        rotten += verify_shard(path, feature_set)
         listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
     listener(Event("finish", task, len(paths), len(paths)))
     return rotten
@@ -78,7 +84,8 @@ def verify_sources(
     return rotten
 
 
-def _verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+def verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+    """Read every byte of one shard and compare it with its checksums."""
     try:
         index, content = read_whole(path, feature_set.spec)
     except CacheError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.shard import StoredUtterance, build_shard, read_whole
-from sercache.cache.store import DESCRIPTION_NAME, FeatureSet, shard_path, task_of
+from sercache.cache.store import DESCRIPTION_NAME, FeatureSet, refuse_mirror, shard_path, task_of
 from sercache.errors import CacheError
 from sercache.files import write_atomically, write_json
 
@@ -17,6 +17,7 @@ def start_feature_set(cache_root: Path, spec: FeatureSpec) -> FeatureSet:
         CacheError: the folder holds something else, or cannot be written.
     """
     folder = cache_root / spec.folder_name
+    refuse_mirror(folder)
     if not (folder / DESCRIPTION_NAME).exists():
         try:
             write_json(folder / DESCRIPTION_NAME, spec.provenance() | {"fingerprint": spec.fingerprint})
@@ -32,8 +33,10 @@ def publish_shard(feature_set: FeatureSet, task: str, utterances: Sequence[Store
     """Write the shard of one task, atomically.
 
     Raises:
-        CacheError: the disk is full or the folder is not writable; what was published before is untouched.
+        CacheError: the disk is full, the folder is not writable, or it is a mirror; what was published
+            before is untouched.
     """
+    refuse_mirror(feature_set.folder)
     content = build_shard(utterances, feature_set.spec)
     path = shard_path(feature_set.folder, task)
     try:

@@ -1,19 +1,19 @@
 """The engine that runs one task after the other, here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from sercache.engines.protocol import Task
+from sercache.engines.protocol import Task, use_cores
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import Event, Listener
 from sercache.interrupts import ShouldStop
 
 
 class InProcess:
-    """One task at a time, in this process, with the threads that it has."""
+    """One task at a time, in this process; what kills a task kills this process too."""
 
-    def __init__(self, workers: int = 1, threads: int = 1) -> None:
-        self.workers = workers
-        self.threads = threads
+    def __init__(self, workers: int | None = 1, address: str | None = None) -> None:
+        self.workers = 1
 
     def run(
         self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
@@ -24,7 +24,8 @@ class InProcess:
             if should_stop():
                 raise Interrupted("stopped between two tasks")
             try:
-                task.function(*task.arguments, listener=listener, should_stop=should_stop)
+                with _cores(task.needs.cores):
+                    task.function(*task.arguments, listener=listener, should_stop=should_stop)
             except Interrupted:
                 raise
             except SercacheError as error:
@@ -32,3 +33,19 @@ class InProcess:
                 if not error.is_reported:
                     listener(Event("warning", task.name, message=str(error)))
         return errors
+
+
+@contextmanager
+def _cores(cores: int) -> Iterator[None]:
+    """Give torch back the threads that it had."""
+    if not cores:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    use_cores(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,101 +1,129 @@
 """The engine that runs tasks in several processes of this machine."""
 
+import ctypes
 import multiprocessing
-import queue
+import pickle
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from sercache.engines.protocol import Task
-from sercache.errors import Interrupted, ProcessDied, SercacheError
+from sercache.devices import usable_cores
+from sercache.engines.protocol import Deaths, Task, use_cores
+from sercache.errors import Interrupted, SercacheError
 from sercache.events import Event, Listener
 from sercache.interrupts import ShouldStop
 
 _LOOK_SECONDS = 0.1
-"""How often the main process looks for events and for the wish to stop."""
+"""How often the main process looks for the wish to stop."""
+
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Processes:
     """Many small heads train faster side by side, one core each, than one by one on all cores.
 
+    A process lives as long as there are tasks, and has a pipe of its own: one that is killed damages nothing
+    that others use, and only its own task is to blame.
+
     Args:
-        workers: processes.
-        threads: of torch, in each of them.
+        workers: processes; None is one per core.
     """
 
-    def __init__(self, workers: int, threads: int = 1) -> None:
-        self.workers = workers
-        self.threads = threads
+    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+        self.workers = workers or usable_cores()
 
     def run(
         self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
     ) -> Mapping[str, SercacheError]:
-        """Run all tasks; see :class:`~sercache.engines.protocol.Engine`.
+        """Run all tasks; see :class:`~sercache.engines.protocol.Engine`."""
+        # Bare memory and no multiprocessing.Event: a process that is killed may take an event's lock with it.
+        stop = _CONTEXT.RawValue(ctypes.c_bool, False)
+        waiting, deaths, errors = deque(tasks), Deaths(), dict[str, SercacheError]()
+        idle: list[_Worker] = []
+        busy: dict[Any, _Worker] = {}
 
-        A process that dies takes the tasks in flight with it; the tasks after them go on in new processes.
-        """
-        context = multiprocessing.get_context("spawn")
-        events, stop = context.Queue(), context.Event()
-        waiting, errors = deque(tasks), dict[str, SercacheError]()
-        while waiting and not stop.is_set():
-            with ProcessPoolExecutor(
-                self.workers, context, _prepare_worker, (events, stop, self.threads)
-            ) as pool:
-                running: dict[Future[None], str] = {}
-                is_broken = False
-                try:
-                    while running or (waiting and not is_broken and not stop.is_set()):
-                        while waiting and len(running) < self.workers and not is_broken and not stop.is_set():
-                            task = waiting.popleft()
-                            with _interrupts_blocked():
-                                running[pool.submit(_run_task, task)] = task.name
-                        done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
-                        _forward(events, listener)
-                        if should_stop():
-                            stop.set()
-                        for future in done:
-                            name = running.pop(future)
-                            has_died = isinstance(future.exception(), BrokenProcessPool)
-                            is_broken |= has_died
-                            if has_died and stop.is_set():  # of the signal that asked all of them to stop
-                                continue
-                            if (error := _error_of(future, name)) is not None:
-                                errors[name] = error
-                                if not error.is_reported:
-                                    listener(Event("warning", name, message=str(error)))
-                except BaseException:
-                    stop.set()  # a full disk, say, must not wait for hours until the others are done
-                    raise
-            _forward(events, listener)
-        if stop.is_set():
+        def fail(task: Task, error: SercacheError) -> None:
+            errors[task.name] = error
+            if not error.is_reported:
+                listener(Event("warning", task.name, message=str(error)))
+
+        try:
+            while busy or (waiting and not stop.value):
+                while waiting and len(busy) < self.workers and not stop.value:
+                    worker = idle.pop() if idle else _Worker(stop)
+                    busy[worker.pipe] = worker
+                    worker.give(waiting.popleft())
+                for pipe in wait(list(busy), _LOOK_SECONDS):
+                    worker = busy[pipe]
+                    try:
+                        kind, content = worker.pipe.recv()
+                    except (EOFError, OSError):
+                        del busy[pipe]
+                        cause = worker.bury()
+                        if stop.value:  # it died of the signal that asked all of them to stop
+                            continue
+                        if (error := deaths.add(worker.task.name, cause)) is not None:
+                            fail(worker.task, error)
+                        else:
+                            waiting.append(worker.task)
+                        continue
+                    if kind == "event":
+                        listener(content)
+                        continue
+                    idle.append(busy.pop(pipe))
+                    if isinstance(content, SercacheError):
+                        if not isinstance(content, Interrupted):
+                            fail(worker.task, content)
+                    elif content is not None:
+                        raise content
+                if should_stop():
+                    stop.value = True
+            is_stopped = stop.value
+        finally:
+            stop.value = True  # a full disk, say, must not wait for hours until the others are done
+            for worker in [*idle, *busy.values()]:
+                worker.dismiss()
+        if is_stopped:
             raise Interrupted("stopped between two tasks")
         return errors
 
 
-def _error_of(future: "Future[None]", name: str) -> SercacheError | None:
-    """Return what a finished task failed of; raises what is not the user's to mend."""
-    try:
-        future.result()
-    except Interrupted:
-        return None
-    except SercacheError as error:
-        return error
-    except BrokenProcessPool:
-        return ProcessDied(f"{name}: its process died (out of memory?); the same command tries it again")
-    return None
+class _Worker:
+    """A process, and this side of its pipe."""
 
+    task: Task
 
-def _forward(events: Any, listener: Listener) -> None:
-    while True:
+    def __init__(self, stop: Any) -> None:
+        self.pipe, other = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(other, stop), daemon=False)
+        with _interrupts_blocked():
+            self._process.start()
+        other.close()  # the process has the only other end: when it dies, reading here ends
+
+    def give(self, task: Task) -> None:
+        """Let the process run a task; one that died meanwhile shows when its answer is read."""
+        self.task = task
         try:
-            listener(events.get_nowait())
-        except queue.Empty:
+            self.pipe.send(task)
+        except (BrokenPipeError, ConnectionResetError):
             return
+
+    def bury(self) -> str:
+        """Return what a process died of."""
+        self._process.join()
+        self.pipe.close()
+        code = self._process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def dismiss(self) -> None:
+        """Let the process end, after the task that it may be at; what it still says is not heard."""
+        self.pipe.close()
+        self._process.join()
 
 
 @contextmanager
@@ -108,24 +136,49 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_worker: dict[str, Any] = {}
-
-
-def _prepare_worker(events: Any, stop: Any, threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+def _serve(pipe: Connection, stop: Any) -> None:
+    """Run tasks until the main process hangs up."""
     parent = multiprocessing.parent_process()
-    _worker.update(events=events, stop=stop)
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def tell(event: Event) -> None:
+        with suppress(BrokenPipeError):  # nobody listens any more; the wish to stop is known by other means
+            pipe.send(("event", event))
+
+    while True:
+        try:
+            task: Task = pipe.recv()
+        except EOFError:
+            return
+        with suppress(BrokenPipeError):
+            pipe.send(("end", outcome(task, tell, lambda: bool(stop.value))))
+
+
+def outcome(task: Task, tell: Listener, should_stop: ShouldStop) -> BaseException | None:
+    """Run a task; return what it raised, in a form that can be sent."""
+    try:
+        use_cores(task.needs.cores)
+        task.function(*task.arguments, listener=tell, should_stop=should_stop)
+        return None
+    except SercacheError as error:
+        return error
+    except Exception as error:
+        return _sendable(error)
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error that another process can read, with the traceback that it would lose on the way."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an exception of another library makes of being copied
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(trace)
+    return error
 
 
 def _end_with(parent: Any) -> None:
     """A worker must not outlive a main process that was killed: it would go on writing into the run."""
     parent.join()
     signal.raise_signal(signal.SIGKILL)
-
-
-def _run_task(task: Task) -> None:
-    task.function(*task.arguments, listener=_worker["events"].put, should_stop=_worker["stop"].is_set)

@@ -1,5 +1,6 @@
 """The ablation: what macro-F1 loses when one ingredient of a member is taken out, over seeds and folds."""
 
+from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.events import Listener, ignore
 from sercache.experiments.ablation_judging import judge_ablation
 from sercache.experiments.ablation_plan import AblationPlan
@@ -14,6 +15,7 @@ def run_ablation(
     *,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> AblationReport:
@@ -28,7 +30,12 @@ def run_ablation(
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
     trained = train_ensemble(
-        plan.recipe, device=device, workers=workers, listener=listener, should_stop=should_stop
+        plan.recipe,
+        device=device,
+        workers=workers,
+        engine=engine,
+        listener=listener,
+        should_stop=should_stop,
     )
     report = judge_ablation(plan, trained)
     write_atomically(report.csv_path, as_csv(report))

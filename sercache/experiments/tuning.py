@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sercache.corpus.manifest import corpus_digest, write_corpus
+from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.errors import Interrupted, RecipeError, TrainingError
 from sercache.events import Event, Listener, ignore
 from sercache.experiments.search_space import Settings, with_settings
@@ -45,6 +46,7 @@ def run_tuning(
     timeout_seconds: float | None = None,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> TuningReport:
@@ -62,6 +64,7 @@ def run_tuning(
         timeout_seconds: after which no further trial is begun; None is never.
         device: ``auto``, or a device as torch names it.
         workers: processes that train side by side; see :func:`~sercache.training.ensemble.train_ensemble`.
+        engine: where each trial's folds train.
         listener: told of every epoch and of every trial.
         should_stop: looked at after every batch.
 
@@ -76,7 +79,7 @@ def run_tuning(
 
     def train(recipe: Recipe, told: Listener) -> float:
         report = train_ensemble(
-            recipe, device=device, workers=workers, listener=told, should_stop=should_stop
+            recipe, device=device, workers=workers, engine=engine, listener=told, should_stop=should_stop
         )
         return report.members[0].macro_f1
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -82,6 +82,12 @@ def plan_tasks(
         cuts[-1].append(row)
         filled_seconds += row.seconds
     return [Task(_name(cut, specs[0].modality), tuple(cut)) for cut in cuts]
+
+
+def within(tasks: Iterable[Task], ids: Collection[str], modality: Modality) -> list[Task]:
+    """Return tasks with only the rows that are among ``ids``; a task that keeps all keeps its name."""
+    kept = ([row for row in task.rows if row.utterance.id in ids] for task in tasks)
+    return [Task(_name(rows, modality), tuple(rows)) for rows in kept if rows]
 
 
 def bytes_per_second(spec: FeatureSpec) -> float:

@@ -1,4 +1,4 @@
-"""A pass cut up for devices: what each of them does, in this process or in one of its own."""
+"""A pass cut up for devices: what each of them does, in this process, in one of its own, or elsewhere."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
+from sercache.cache.store import shard_path
 from sercache.cache.writer import start_feature_set
 from sercache.corpus import Corpus
 from sercache.encoders.protocol import Encoder, Precision, StagedEncoder
@@ -46,21 +47,24 @@ class Share:
 
     Attributes:
         name: what to call it in events.
-        corpus: where utterances find their audio.
+        corpus: where utterances find their audio; it needs to hold no others than those of the tasks.
+        corpus_size: how many utterances the whole corpus has.
         cache_root: folder of the cache.
         features: the feature sets to fill; their encoders read the same kind of input at the same rate.
         tasks: what to do.
         device: where to compute.
-        threads: how many threads torch may use; None for all.
+        begun_ns: when the pass was begun, in nanoseconds since 1970; a shard that is younger is not made
+            again when the share is, because its process died.
     """
 
     name: str
     corpus: Corpus
+    corpus_size: int
     cache_root: Path
     features: tuple[Feature, ...]
     tasks: tuple[Task, ...]
     device: str
-    threads: int | None = None
+    begun_ns: int
 
 
 def run_share(
@@ -82,22 +86,20 @@ def run_share(
         SercacheError: too many utterances failed, or the cache cannot be written.
         Interrupted: ``should_stop`` said so.
     """
-    if share.threads is not None:
-        import torch
-
-        torch.set_num_threads(share.threads)
     if share.device.startswith("cuda"):
         import torch
 
         torch.cuda.set_device(share.device)  # else pinned memory claims a context on the first GPU too
-    loaded = encoders or [_load(feature, share.device) for feature in share.features]
+    loaded = encoders or _loaded(share)
     lanes = [_lane(share, feature, encoder) for feature, encoder in zip(share.features, loaded, strict=True)]
     with ExitStack() as stack:
         if any(isinstance(encoder, StagedEncoder) for encoder in loaded):
             from sercache.encoders.checkpoint import quiet_transformers
 
             stack.enter_context(quiet_transformers())
-        PassRunner(share.name, share.corpus, lanes, listener, should_stop).run(share.tasks)
+        PassRunner(share.name, share.corpus, lanes, listener, should_stop).run(
+            [task for task in share.tasks if not _is_done(task, lanes, share.begun_ns)]
+        )
 
 
 def deal(tasks: Sequence[Task], count: int) -> list[tuple[Task, ...]]:
@@ -109,14 +111,36 @@ def deal(tasks: Sequence[Task], count: int) -> list[tuple[Task, ...]]:
     return [tuple(tasks[first::count]) for first in range(count)]
 
 
+def _is_done(task: Task, lanes: Sequence[Lane], begun_ns: int) -> bool:
+    paths = [shard_path(lane.feature_set.folder, task.name) for lane in lanes]
+    return all(path.exists() and path.stat().st_mtime_ns > begun_ns for path in paths)
+
+
+_kept: dict[tuple[FeatureRecipe, str, Precision], Encoder] = {}
+"""The encoders of the share before: a worker that gets one share after the other loads them once."""
+
+
+def _loaded(share: Share) -> list[Encoder]:
+    keys = [(feature.recipe, share.device, _precision(feature)) for feature in share.features]
+    for stale in _kept.keys() - keys:
+        del _kept[stale]
+    for feature, key in zip(share.features, keys, strict=True):
+        if key not in _kept:
+            _kept[key] = _load(feature, share.device)
+    return [_kept[key] for key in keys]
+
+
+def _precision(feature: Feature) -> Precision:
+    return "bfloat16" if feature.spec.options.get("precision") == "bfloat16" else "float32"
+
+
 def _load(feature: Feature, device: str) -> Encoder:
-    precision: Precision = "bfloat16" if feature.spec.options.get("precision") == "bfloat16" else "float32"
     load: Callable[..., Encoder] = load_encoder
     return load(
         feature.recipe.encoder,
         feature.recipe.layers,
         device=device,
-        precision=precision,
+        precision=_precision(feature),
         trust_remote_code=feature.recipe.trust_remote_code,
     )
 
@@ -131,7 +155,7 @@ def _lane(share: Share, feature: Feature, encoder: Encoder) -> Lane:
         encoder=encoder,
         feature_set=feature_set,
         ledger=Ledger(feature_set.folder),
-        corpus_size=len(share.corpus),
+        corpus_size=share.corpus_size,
         failed=feature.failed,
         failure_limit=feature.failure_limit,
         device=share.device,

@@ -109,7 +109,9 @@ def cross_fitted(
     digest = input_digest(name, in_turn.digest(), settings, seed)
     result = earlier_result(name, digest, folder, 1)
     if result is None:
-        result = run_stacker(name, in_turn, settings, seed, digest, folder, listener, should_stop)
+        result = run_stacker(
+            name, in_turn, settings, seed, digest, folder, listener=listener, should_stop=should_stop
+        )
     return result
 
 

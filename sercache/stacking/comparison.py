@@ -7,6 +7,9 @@ import numpy as np
 
 from sercache.calibration.registry import CALIBRATORS
 from sercache.derived import derived_members
+from sercache.engines.choice import AUTO, LOCAL, EngineChoice
+from sercache.engines.protocol import Needs, Task
+from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
@@ -26,7 +29,7 @@ from sercache.stacking.rows import StackingRows
 from sercache.stacking.scores import score_names, scores_of
 from sercache.stacking.soup_account import SoupAccount
 from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
-from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
+from sercache.stacking.task import StackerResult, earlier_result, input_digest, read_result, run_stacker
 from sercache.stacking.verdict import oppose, recommend
 
 BASELINES = ("majority", "chance")
@@ -37,6 +40,7 @@ def compare(
     run: Run,
     *,
     allow_in_sample: bool = False,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Comparison:
@@ -55,6 +59,7 @@ def compare(
         recipe.seed,
         run,
         costs=member_costs(recipe, derived_members(run, "finetuned")),
+        engine=engine,
         listener=listener,
         should_stop=should_stop,
     )
@@ -67,6 +72,7 @@ def compare_rows(
     run: Run,
     *,
     costs: MemberCosts | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Comparison:
@@ -82,6 +88,7 @@ def compare_rows(
         seed: of everything random.
         run: the folder that the results go to.
         costs: of the members, if they are known.
+        engine: where to fit; ``auto`` is one stacker after the other, here.
         listener: told of the progress.
         should_stop: looked at before every fit.
 
@@ -93,7 +100,7 @@ def compare_rows(
         STACKERS[name]
     CALIBRATORS[settings.calibration]
     plan = make_plan(rows, settings.repeats, seed, listener)
-    results = _results(plan, settings, seed, run, listener, should_stop)
+    results = _results(plan, settings, seed, run, engine, listener, should_stop)
     listener(Event("start", "stack/intervals", total=1))
     comparison = judge(plan, results, settings, seed, run, listener)
     if not comparison.is_leaky:
@@ -196,21 +203,47 @@ def _curves(plan: Plan, settings: StackingRecipe, seed: int, costs: MemberCosts 
 
 
 def _results(
-    plan: Plan, settings: StackingRecipe, seed: int, run: Run, listener: Listener, should_stop: ShouldStop
+    plan: Plan,
+    settings: StackingRecipe,
+    seed: int,
+    run: Run,
+    engine: EngineChoice,
+    listener: Listener,
+    should_stop: ShouldStop,
 ) -> list[StackerResult]:
     plan_digest = plan.digest()
-    results = []
-    for name in dict.fromkeys([*BASELINES, "best-single", REFERENCE, *settings.stackers]):
-        folder = run.stacker_folder(name)
-        digest = input_digest(name, plan_digest, settings, seed)
-        result = earlier_result(name, digest, folder, plan.repeats)
-        if result is None:
-            result = run_stacker(name, plan, settings, seed, digest, folder, listener, should_stop)
+    digests = {
+        name: input_digest(name, plan_digest, settings, seed)
+        for name in dict.fromkeys([*BASELINES, "best-single", REFERENCE, *settings.stackers])
+    }
+    results = {
+        name: earlier_result(name, digest, run.stacker_folder(name), plan.repeats)
+        for name, digest in digests.items()
+    }
+    tasks = []
+    for name, digest in digests.items():
+        if results[name] is None:
+            folder = run.stacker_folder(name).resolve()
+            arguments = (name, plan, settings, seed, digest, folder)
+            tasks.append(Task(f"stack/{name}", run_stacker, arguments, _needs(engine), (run.root.resolve(),)))
         else:
             listener(Event("start", f"stack/{name}", total=1))
             listener(Event("finish", f"stack/{name}", values={"state": "reused"}))
-        results.append(result)
-    return results
+    try:
+        errors = engine.open(None, local="in-process").run(tasks, listener, should_stop)
+    except Interrupted:
+        raise Interrupted("stopped while stackers were fitted; the same command goes on from there") from None
+    for error in errors.values():
+        raise error
+    return [
+        results[name] or read_result(name, digest, run.stacker_folder(name), plan.repeats)
+        for name, digest in digests.items()
+    ]
+
+
+def _needs(engine: EngineChoice) -> Needs:
+    """Return the threads of a stacker: all where they take turns, one where they are fitted side by side."""
+    return Needs(cores=0 if engine.name in (AUTO, "in-process") else 1)
 
 
 def _verdict(

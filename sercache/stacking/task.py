@@ -79,6 +79,18 @@ def earlier_result(name: str, digest: str, folder: Path, repeats: int) -> Stacke
         return None
 
 
+def read_result(name: str, digest: str, folder: Path, repeats: int) -> StackerResult:
+    """Return the result that a task has just written.
+
+    Raises:
+        StackingError: it is not there.
+    """
+    result = earlier_result(name, digest, folder, repeats)
+    if result is None:
+        raise StackingError(f"{folder}: the result of '{name}' was written and cannot be read; stack again")
+    return result
+
+
 def run_stacker(
     name: str,
     plan: Plan,
@@ -86,6 +98,7 @@ def run_stacker(
     seed: int,
     digest: str,
     folder: Path,
+    *,
     listener: Listener,
     should_stop: ShouldStop,
 ) -> StackerResult:

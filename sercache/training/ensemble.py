@@ -6,7 +6,8 @@ import numpy as np
 
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
-from sercache.devices import resolve_device
+from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.task_range import TaskRange
 from sercache.evaluation.metrics import macro_f1
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
@@ -22,7 +23,7 @@ from sercache.training.context import (
     split_ids,
     warn_of_untrained_encoders,
 )
-from sercache.training.members import MemberReport, check_member, train_members
+from sercache.training.members import MemberReport, check_member, train_members, train_part
 from sercache.versions import library_versions
 
 
@@ -46,6 +47,7 @@ def train_ensemble(
     *,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> EnsembleReport:
@@ -60,6 +62,7 @@ def train_ensemble(
         device: ``auto``, or a device as torch names it.
         workers: processes that train side by side and share the cores; 1 trains here. None is one per core (a
             head is too small to keep several busy), and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -74,8 +77,9 @@ def train_ensemble(
     trained = train_members(
         context,
         recipe.members,
-        device=resolve_device(device),
+        device=engine.resolve_device(device),
         workers=workers,
+        engine=engine,
         listener=listener,
         should_stop=should_stop,
     )
@@ -85,6 +89,29 @@ def train_ensemble(
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
     majority_macro_f1 = macro_f1(labels, majority, num_classes)
     return EnsembleReport(context.run, trained.members, num_classes, majority_macro_f1, trained.plan)
+
+
+def train_ensemble_part(
+    recipe: Recipe,
+    part: TaskRange,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    engine: EngineChoice = LOCAL,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> tuple[int, int]:
+    """Train a part of the members' folds; see :func:`~sercache.training.members.train_part`."""
+    return train_part(
+        lay_out(recipe, listener),
+        recipe.members,
+        part,
+        device=engine.resolve_device(device),
+        workers=workers,
+        engine=engine,
+        listener=listener,
+        should_stop=should_stop,
+    )
 
 
 def lay_out(recipe: Recipe, listener: Listener = ignore) -> RunContext:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from sercache.cache.store import FeatureSet
-from sercache.engines.protocol import Task
-from sercache.engines.registry import ENGINES
+from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.protocol import Needs, Task
+from sercache.engines.task_range import TaskRange
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import macro_f1, uar
 from sercache.events import Event, Listener, ignore
@@ -21,8 +23,8 @@ from sercache.recipe import MemberRecipe, Recipe
 from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import RunContext, split_ids
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
-from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished
-from sercache.training.planning import Plan, plan_training
+from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
+from sercache.training.planning import Plan, plan_apart, plan_training
 from sercache.training.turns import FoldsFailed, train_folds
 
 
@@ -65,6 +67,7 @@ def train_members(
     *,
     device: str,
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> Trained:
@@ -79,6 +82,7 @@ def train_members(
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -92,7 +96,7 @@ def train_members(
         for fold in range(context.recipe.folds.count)
         for member in members
     ]
-    plan, errors = _train(context, members, jobs, workers, listener, should_stop)
+    plan, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
     reports = [_gather(context, member, errors) for member in members]
     if all(report.error for report in reports):
         for error in errors.values():
@@ -102,12 +106,44 @@ def train_members(
     return Trained(tuple(reports), plan.description)
 
 
+def train_part(
+    context: RunContext,
+    members: Sequence[MemberRecipe],
+    part: TaskRange,
+    *,
+    device: str,
+    workers: int | None = None,
+    engine: EngineChoice = LOCAL,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> tuple[int, int]:
+    """Train a part of the members' folds; several parts may be done at once.
+
+    Their posteriors are left to :func:`train_members`, which finds the folds finished. Arguments and errors
+    are those of :func:`train_members`.
+
+    Returns:
+        How many folds of all parts are finished, and how many there are.
+    """
+    jobs = [
+        FoldJob(context.run.root, member.name, fold, device)
+        for fold in range(context.recipe.folds.count)
+        for member in members
+    ]
+    _, errors = _train(context, members, part.part(jobs), workers, engine, listener, should_stop)
+    for error in errors.values():
+        raise error
+    finished = [(context.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
+    return sum(finished), len(jobs)
+
+
 def refit_members(
     context: RunContext,
     members: Sequence[MemberRecipe],
     *,
     device: str,
     workers: int | None = None,
+    engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> None:
@@ -121,6 +157,7 @@ def refit_members(
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
+        engine: where to train.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -129,7 +166,7 @@ def refit_members(
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
     jobs = [FoldJob(context.run.root, member.name, ALL_FOLDS, device) for member in members]
-    _, errors = _train(context, members, jobs, workers, listener, should_stop)
+    _, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
     for error in errors.values():
         raise error
 
@@ -162,6 +199,7 @@ def _train(
     members: Sequence[MemberRecipe],
     jobs: Sequence[FoldJob],
     workers: int | None,
+    choice: EngineChoice,
     listener: Listener,
     should_stop: ShouldStop,
 ) -> tuple[Plan, dict[str, SercacheError]]:
@@ -172,12 +210,16 @@ def _train(
             listener(Event("finish", job.name))
         else:
             left.append(job)
-    plan = plan_training(context, members, left, workers)
+    if choice.is_cluster:
+        plan = plan_apart(left, workers)
+    else:
+        plan = plan_training(context, members, left, 1 if choice.name == "in-process" else workers)
     if left:
         listener(Event("note", "plan", message=plan.description))
     tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
-    engine = ENGINES["processes" if plan.threads else "in-process"](plan.workers, plan.threads)
-    work = [Task(name, train_folds, (group,)) for name, group in tasks.items()]
+    engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
+    needs = Needs(cores=plan.threads, gpus=0.0 if left and left[0].device == "cpu" else 1.0)
+    work = [Task(name, train_folds, (group,), needs, _folders(context)) for name, group in tasks.items()]
     try:
         failed = engine.run(work, listener, should_stop)
     except Interrupted:
@@ -193,6 +235,12 @@ def _train(
         else:
             errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
     return plan, errors
+
+
+def _folders(context: RunContext) -> tuple[Path, ...]:
+    """Return what every machine that trains must see: the run first, which is written to."""
+    caches = {feature_set.folder.resolve() for feature_set in context.feature_sets.values()}
+    return context.run.root, *sorted(caches)
 
 
 def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:

@@ -50,13 +50,13 @@ class Plan:
 
     Attributes:
         groups: jobs that take turns in one task; the longest first.
-        workers: processes.
+        workers: processes; None is as many as a cluster has room for.
         threads: of torch, in each process; 0 trains in this one, with the threads that it has.
         seconds: what it should take if no early stopping cut it short.
     """
 
     groups: tuple[tuple[FoldJob, ...], ...]
-    workers: int
+    workers: int | None
     threads: int
     seconds: float
 
@@ -64,7 +64,7 @@ class Plan:
     def description(self) -> str:
         """One line for people."""
         jobs = sum(map(len, self.groups))
-        where = "one process" if self.workers == 1 else f"{self.workers} processes"
+        where = "one process" if self.workers == 1 else f"{self.workers or 'many'} processes"
         how = "one by one" if len(self.groups) == jobs else f"in {len(self.groups)} groups that share batches"
         return f"{jobs} trainings, {how}, in {where}"
 
@@ -94,6 +94,14 @@ def plan_training(
     left = [by_name[name] for name in dict.fromkeys(job.member for job in jobs)]
     costs = _measured(context, left, jobs[0].device)
     return choose(jobs, by_name, costs, lambda member: _row_visits(context, member), workers, threads)
+
+
+def plan_apart(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
+    """Return the layout for a cluster: every job a task of its own, so that little is lost with a machine.
+
+    A core each, as on one machine that has no more cores than jobs: the results are the same bits.
+    """
+    return Plan(tuple((job,) for job in jobs), workers, 1, math.nan)
 
 
 def choose(

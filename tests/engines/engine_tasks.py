@@ -20,8 +20,49 @@ def fail(*, listener, should_stop):
     raise TrainingError("cannot be trained")
 
 
-def die(*, listener, should_stop):
+def die(folder, name, *, listener, should_stop):
+    note(folder, name)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_first(folder, name, *, listener, should_stop):
+    """Die as one that is killed from outside, but for the last time it is tried."""
+    tried = note(folder, name)
+    if tried == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    listener(Event("finish", name))
+
+
+def die_in_mid_sentence(name, *, listener, should_stop):
+    """Be killed while events are on their way."""
+    for step in range(1000):
+        listener(Event("advance", name, done=step, message="x" * 50_000))
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def note(folder, name):
+    """Add a line to the task's own file; return how many it has: how often the task was begun."""
+    path = Path(folder, name)
+    with path.open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    return len(path.read_text().splitlines())
+
+
+def counted(folder, name, outcome, seconds, *, listener, should_stop):
+    """Note the attempt, then do well, fail, or kill the worker."""
+    note(folder, name)
+    time.sleep(seconds)
+    if outcome == "poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if outcome == "fail":
+        raise TrainingError(f"{name} is not fit for use")
+
+
+def say_threads(folder, name, *, listener, should_stop):
+    import torch
+
+    Path(folder, name).write_text(str(torch.get_num_threads()))
 
 
 def work_until_stopped(folder, name, *, listener, should_stop):

@@ -55,8 +55,8 @@ def test_calibration_never_sees_the_rows_that_it_is_judged_on(simulate, tmp_path
     for number, its in enumerate((rows, turned)):
         folder = tmp_path / str(number)
         plan = make_plan(its)
-        result = run_stacker("logistic", plan, settings, 0, "", folder, ignore, never)
-        report = calibrate(plan, result, settings, 0, folder, ignore, never)
+        result = run_stacker("logistic", plan, settings, 0, "", folder, listener=ignore, should_stop=never)
+        report = calibrate(plan, result, settings, 0, folder, listener=ignore, should_stop=never)
         kept.append((folder / "calibration.json").read_bytes())
         scores.append(report.row("temperature").scores["consensus_log_loss"].value)
     assert kept[0] == kept[1]

@@ -1,0 +1,69 @@
+"""``sercache cache push``, ``pull`` and ``mirror``: a cache in an object store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="s3://bucket/cache, gs://..., hf://...")]
+
+
+def push(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")], url: Url) -> None:
+    """Upload what an object store lacks of a cache. A shard is seen there once all of it is.
+
+    Several machines may push their parts to one place. Interrupt it as you like: the same command goes on.
+
+    Example: sercache cache push cache s3://bucket/cache
+    """
+    from sercache.interrupts import stop_flag
+    from sercache.remote import transfer
+
+    from .console import console, progress_listener
+
+    with stop_flag() as should_stop, progress_listener() as listener:
+        done = transfer.push(cache, url, listener=listener, should_stop=should_stop)
+    console.print(
+        f"pushed {done.shards:,} shards, {done.size_bytes / 1e9:.3f} GB; {done.were_there:,} were there",
+        highlight=False,
+    )
+
+
+def pull(url: Url, cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
+    """Download what a cache lacks of an object store; every shard's digest is checked.
+
+    Example: sercache cache pull s3://bucket/cache cache
+    """
+    from sercache.interrupts import stop_flag
+    from sercache.remote import transfer
+
+    from .console import console, progress_listener
+
+    with stop_flag() as should_stop, progress_listener() as listener:
+        done = transfer.pull(url, cache, listener=listener, should_stop=should_stop)
+    console.print(
+        f"pulled {done.shards:,} shards, {done.size_bytes / 1e9:.3f} GB; {done.were_there:,} were there",
+        highlight=False,
+    )
+
+
+def mirror(
+    url: Url,
+    folder: Annotated[Path, typer.Argument(help="The mirror: a cache for recipes and commands that read.")],
+    limit_gb: Annotated[float, typer.Option(min=0.0, help="Most GB of shards that are kept here.")] = 100.0,
+) -> None:
+    """Lay out a cache whose shards are fetched when they are read. Run it again to see what was pushed since.
+
+    Example: sercache cache mirror s3://bucket/cache cache --limit-gb 50
+    """
+    from sercache.interrupts import stop_flag
+    from sercache.remote.mirror import make_mirror
+
+    from .console import console, progress_listener
+
+    with stop_flag() as should_stop, progress_listener() as listener:
+        made = make_mirror(url, folder, round(limit_gb * 1e9), listener=listener, should_stop=should_stop)
+    console.print(
+        f"{folder}: {made.feature_sets} feature sets, {made.shards:,} shards, "
+        f"{made.size_bytes / 1e9:.3f} GB; at most {limit_gb:g} GB are kept here",
+        highlight=False,
+    )

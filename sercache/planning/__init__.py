@@ -1,0 +1,1 @@
+"""What a large extraction will take, before anything is bought."""

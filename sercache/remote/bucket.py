@@ -1,0 +1,149 @@
+"""A cache in an object store, through fsspec: what is visible in it, and how a shard gets there whole.
+
+::
+
+    URL/<feature set>/feature_set.json             as on disk
+    URL/<feature set>/failures.csv                 as on disk, of the last push
+    URL/<feature set>/objects/<shard>-<digest>.h5  the shard; an upload that was killed leaves at most this
+    URL/<feature set>/commits/<shard>.json         names that object, its size and digest; written last
+
+A shard is there once its commit object is. An object store replaces an object whole or not at all, so readers
+see a shard or none, and one that is rewritten changes from the old to the new at once.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sercache.cache.ledger import LEDGER_NAME
+from sercache.cache.store import DESCRIPTION_NAME
+from sercache.errors import CacheError
+
+_LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "huggingface_hub", "s3fs")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a commit object says.
+
+    Attributes:
+        shard: name of the shard's file.
+        object_name: of the object that holds it.
+        size_bytes: how long it is.
+        head_bytes: how much of it, from its begin, tells where everything lies.
+        digest: xxh3-128 of all of it.
+    """
+
+    shard: str
+    object_name: str
+    size_bytes: int
+    head_bytes: int
+    digest: str
+
+
+class Bucket:
+    """A place in an object store that holds a cache.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``gs://...``, ``hf://...``: whatever fsspec has a driver for.
+
+    Raises:
+        CacheError: there is no driver for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self.url = url.rstrip("/")
+        with self._told():
+            # What was listed before may have changed since: another process pushes.
+            self._files, path = url_to_fs(self.url, use_listings_cache=False)
+        self._root = path.rstrip("/")
+
+    def feature_sets(self) -> list[str]:
+        """Return the names of the feature sets' folders."""
+        with self._told():
+            found = self._files.glob(f"{self._root}/*/{DESCRIPTION_NAME}")
+        return sorted(path.split("/")[-2] for path in found)
+
+    def commits(self, feature_set: str) -> dict[str, Commit]:
+        """Return what is visible of a feature set, by the shard's name.
+
+        Raises:
+            CacheError: a commit object is not one, or the store does not answer.
+        """
+        folder = f"{self._root}/{feature_set}/commits"
+        with self._told():
+            paths = self._files.glob(f"{folder}/*.json")
+            contents = self._files.cat(paths) if paths else {}
+        try:
+            found = [Commit(**json.loads(content)) for content in contents.values()]
+        except (ValueError, TypeError) as error:
+            raise CacheError(f"{self.url}/{feature_set}/commits: damaged ({error})") from error
+        return {commit.shard: commit for commit in found}
+
+    def publish(self, feature_set: str, path: Path, commit: Commit) -> None:
+        """Upload a shard, and make it visible once all of it is there.
+
+        Raises:
+            CacheError: the store does not take it; nothing is visible then.
+        """
+        folder = f"{self._root}/{feature_set}"
+        target = f"{folder}/objects/{commit.object_name}"
+        with self._told():
+            self._files.put_file(str(path), target)
+            size = self._files.info(target)["size"]
+        if size != commit.size_bytes:
+            raise CacheError(
+                f"{self.url}/{feature_set}: {commit.shard} arrived with {size:,} bytes; push again"
+            )
+        with self._told():
+            self._files.pipe_file(
+                f"{folder}/commits/{commit.shard}.json", json.dumps(asdict(commit)).encode()
+            )
+
+    def fetch(self, feature_set: str, commit: Commit, end: int | None = None) -> bytes:
+        """Return a shard, or its first ``end`` bytes.
+
+        Raises:
+            CacheError: it is not there, or the store does not answer.
+        """
+        path = f"{self._root}/{feature_set}/objects/{commit.object_name}"
+        with self._told():
+            content: bytes = self._files.cat_file(path, start=None if end is None else 0, end=end)
+        return content
+
+    def write(self, feature_set: str, name: str, content: bytes) -> None:
+        """Write a small file beside the shards."""
+        with self._told():
+            self._files.pipe_file(f"{self._root}/{feature_set}/{name}", content)
+
+    def read(self, feature_set: str, name: str) -> bytes | None:
+        """Return a small file; None where there is none."""
+        path = f"{self._root}/{feature_set}/{name}"
+        with self._told():
+            if not self._files.exists(path):
+                return None
+            content: bytes = self._files.cat_file(path)
+            return content
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what stores raise into one line."""
+        try:
+            yield
+        except CacheError:
+            raise
+        except Exception as error:
+            library = type(error).__module__.partition(".")[0]
+            if not isinstance(error, OSError | ValueError | ImportError) and library not in _LIBRARIES:
+                raise
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            hint = " (pip install 'sercache[s3]')" if isinstance(error, ImportError) else ""
+            raise CacheError(f"{self.url}: {said or type(error).__name__}{hint}") from error
+
+
+SMALL_FILES = (DESCRIPTION_NAME, LEDGER_NAME)
+"""What a feature set has beside its shards and travels with them."""

@@ -1,0 +1,14 @@
+"""The command line, with tasks that note every attempt."""
+
+import counting
+
+from sercache.cli.main import main
+from sercache.extract import plan, spread
+from sercache.training import members
+
+plan.TASK_SECONDS = 6.0
+spread.run_share = counting.run_share
+members.train_folds = counting.train_folds
+
+if __name__ == "__main__":
+    main()
