@@ -8,7 +8,9 @@ import typer
 Url = Annotated[str, typer.Argument(metavar="URL", help="s3://bucket/cache, gs://..., hf://...")]
 
 
-def push(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")], url: Url) -> None:
+def push(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")], url: Url
+) -> None:
     """Upload what an object store lacks of a cache. A shard is seen there once all of it is.
 
     Several machines may push their parts to one place. Interrupt it as you like: the same command goes on.
@@ -28,7 +30,9 @@ def push(cache: Annotated[Path, typer.Argument(help="Folder of the cache.")], ur
     )
 
 
-def pull(url: Url, cache: Annotated[Path, typer.Argument(help="Folder of the cache.")]) -> None:
+def pull(
+    url: Url, cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")]
+) -> None:
     """Download what a cache lacks of an object store; every shard's digest is checked.
 
     Example: sercache cache pull s3://bucket/cache cache
@@ -48,7 +52,9 @@ def pull(url: Url, cache: Annotated[Path, typer.Argument(help="Folder of the cac
 
 def mirror(
     url: Url,
-    folder: Annotated[Path, typer.Argument(help="The mirror: a cache for recipes and commands that read.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The mirror, which commands read as a cache.")
+    ],
     limit_gb: Annotated[float, typer.Option(min=0.0, help="Most GB of shards that are kept here.")] = 100.0,
 ) -> None:
     """Lay out a cache whose shards are fetched when they are read. Run it again to see what was pushed since.

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common_options import Json
+
 if TYPE_CHECKING:
     from sercache.planning.hardware import Gpus
     from sercache.planning.scale import Facility, ScalePlan
@@ -20,7 +22,9 @@ _CORES_PER_GPU = 8
 
 
 def plan(
-    corpus: Annotated[Path | None, typer.Argument(help="The corpus, or --hours.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Argument(metavar="[CORPUS]", help="The manifest, .csv or .parquet; or --hours.")
+    ] = None,
     encoders: Annotated[
         list[str] | None,
         typer.Option("--encoders", "--encoder", help="A,B or repeated; else MEDUSA's five."),
@@ -38,6 +42,7 @@ def plan(
         Path | None, typer.Option(help="A cache that a GPU has filled: its speeds in place of sums.")
     ] = None,
     measured_on: Annotated[str | None, typer.Option(metavar="A100", help="With --cache: that GPU.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Estimate hours, GB and cost of an extraction, and say what will hold it up. Nothing is written.
 
@@ -50,6 +55,8 @@ def plan(
     from sercache.planning import scale
     from sercache.planning.encoder_costs import encoder_cost
     from sercache.planning.hardware import parse_gpus
+
+    from .console import print_json
 
     if (corpus is None) == (hours is None):
         raise CorpusError("one of both: a corpus, or --hours of speech")
@@ -70,7 +77,11 @@ def plan(
     if cache is not None and measured_on is not None:
         measured = scale.measured_speeds(cache, parse_gpus(measured_on), known)
     costs = [encoder_cost(name) for name in dict.fromkeys(names)]
-    _show(scale.plan_scale(speech, costs, facility, measured), facility, price_per_hour, set(measured or ()))
+    found = scale.plan_scale(speech, costs, facility, measured)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found, facility, price_per_hour, set(measured or ()))
 
 
 def _show(found: "ScalePlan", facility: "Facility", price_per_hour: float | None, measured: set[str]) -> None:

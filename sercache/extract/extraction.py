@@ -262,7 +262,7 @@ class _Extraction:
             for number, (place, hand) in enumerate(zip(places, deal(tasks, len(places)), strict=True), 1)
             if hand
         ]
-        cores = max(1, usable_cores() // max(1, places.count("cpu")))
+        cores = 0 if len(places) == 1 else max(1, usable_cores() // max(1, places.count("cpu")))
         work = [
             EngineTask(one.name, run_share, (one,), Needs(cores=cores if one.device == "cpu" else 0))
             for one in shares

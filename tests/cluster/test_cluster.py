@@ -101,6 +101,7 @@ def check_ensemble(nodes, tmp_path, members, folds, before_kill):
     assert sum(tried.values()) - len(tried) <= 1 + 2 * MOST_IN_FLIGHT
 
 
+@pytest.mark.slow
 def test_an_ensemble_on_two_nodes_learns_the_same_bits(nodes, tmp_path):
     check_ensemble(nodes, tmp_path, members=2, folds=3, before_kill=2)
 
@@ -172,9 +173,10 @@ def marked(mark):
     return found
 
 
+@pytest.mark.slow
 def test_stackers_fitted_on_ray_predict_the_same_bits(tmp_path):
     members = [{"name": f"m{n}", "head": "mean-linear", "features": ["speech"], "seed": n} for n in range(2)]
-    made = make_run(tmp_path, members=members, stacking={"bootstrap_samples": 50, "repeats": 2})
+    made = make_run(tmp_path, members=members, stacking={"bootstrap_samples": 100, "repeats": 2})
     assert made.members
     run, copy = tmp_path / "run", tmp_path / "copy"
     assert_fine(finish(begin("train-ensemble", tmp_path / "recipe.yaml", "--workers", 2)))

@@ -29,6 +29,7 @@ def test_a_last_command_without_range_does_what_is_missing(manifest, tmp_path):
     assert f"{ids}" in done.output
 
 
+@pytest.mark.slow
 def test_a_job_array_trains_what_one_command_trains(tmp_path, monkeypatch):
     for folder in (tmp_path / "alone", tmp_path / "array"):
         folder.mkdir()

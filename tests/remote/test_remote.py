@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_builder import make_run
 
 from sercache.benchmarks.synthetic import synthetic_feature_set, utterance_id
 from sercache.cache.shard import StoredUtterance
@@ -20,6 +21,7 @@ from sercache.errors import CacheError
 from sercache.remote.bucket import Bucket
 from sercache.remote.mirror import kept_bytes, make_mirror
 from sercache.remote.transfer import pull, push
+from sercache.training.ensemble import train_ensemble
 
 SHARDS = 6
 
@@ -210,3 +212,23 @@ def test_a_place_that_is_none_is_one_line(cache, server, wrong, tmp_path):
             call()
         assert "\n" not in str(caught.value)
         assert wrong in str(caught.value)
+
+
+def test_training_from_a_mirror_that_holds_one_shard_learns_the_same(url, tmp_path):
+    recipe = make_run(tmp_path, members=[{"name": "linear", "head": "mean-linear", "features": ["speech"]}])
+    push(tmp_path / "cache", url)
+    train_ensemble(recipe, workers=1)
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    make_mirror(url, tmp_path / "cache", limit_bytes=1)
+    mirrored = recipe.model_copy(update={"output": tmp_path / "mirrored"})
+    train_ensemble(mirrored, workers=1)
+    learned, again = (
+        {
+            str(path.relative_to(run)): path.read_bytes()
+            for path in run.rglob("*")
+            if path.name in ("weights.safetensors", "posteriors.parquet")
+        }
+        for run in (recipe.output, mirrored.output)
+    )
+    assert len(learned) == 4
+    assert again == learned
