@@ -9,6 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -110,7 +111,7 @@ class _Worker:
         self.task = task
         try:
             self.pipe.send(task)
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             return
 
     def bury(self) -> str:
@@ -129,6 +130,7 @@ class _Worker:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """A process that starts here never hears of Ctrl-C, which reaches all of them; the main one decides."""
+    resource_tracker.ensure_running()  # Python starts it with the first process and unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -143,15 +145,15 @@ def _serve(pipe: Connection, stop: Any) -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
     def tell(event: Event) -> None:
-        with suppress(BrokenPipeError):  # nobody listens any more; the wish to stop is known by other means
+        with suppress(ConnectionError):  # nobody listens any more; the wish to stop is known by other means
             pipe.send(("event", event))
 
     while True:
         try:
             task: Task = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
-        with suppress(BrokenPipeError):
+        with suppress(ConnectionError):
             pipe.send(("end", outcome(task, tell, lambda: bool(stop.value))))
 
 

@@ -83,7 +83,8 @@ def fill_the_disk(*, listener, should_stop):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def hear_ctrl_c(name, *, listener, should_stop):
+def hear_ctrl_c(folder, name, *, listener, should_stop):
     """In a terminal, Ctrl-C reaches every process of the group."""
+    note(folder, name)
     os.kill(os.getpid(), signal.SIGINT)
     listener(Event("finish", name))
