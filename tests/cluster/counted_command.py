@@ -6,9 +6,8 @@ from sercache.cli.main import main
 from sercache.extract import plan, spread
 from sercache.training import members
 
-plan.TASK_SECONDS = 6.0
-spread.run_share = counting.run_share
-members.train_folds = counting.train_folds
-
-if __name__ == "__main__":
+if __name__ == "__main__":  # whoever only imports this, as the search for doctests does, keeps his tasks
+    plan.TASK_SECONDS = 6.0
+    spread.run_share = counting.run_share
+    members.train_folds = counting.train_folds
     main()
