@@ -37,7 +37,7 @@ def train_ensemble(
 
     recipe = load_recipe(recipe_path)
     names = [f"{member.name}/fold-{fold}" for member in recipe.members for fold in range(recipe.folds.count)]
-    with stop_flag() as should_stop, live_training(names) as listener:
+    with stop_flag() as should_stop, live_training(names, should_stop) as listener:
         report = train(recipe, device=device, workers=workers, listener=listener, should_stop=should_stop)
     if as_json:
         print_json(report)
