@@ -30,12 +30,14 @@ def train_ensemble(
     """
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
+    from sercache.recipe_names import check_names
     from sercache.training.ensemble import train_ensemble as train
 
     from .console import print_json
     from .live_training import live_training
 
     recipe = load_recipe(recipe_path)
+    check_names(recipe)
     names = [f"{member.name}/fold-{fold}" for member in recipe.members for fold in range(recipe.folds.count)]
     with stop_flag() as should_stop, live_training(names, should_stop) as listener:
         report = train(recipe, device=device, workers=workers, listener=listener, should_stop=should_stop)
