@@ -68,7 +68,7 @@ def ablate(
     folds = [
         f"{one.name}/fold-{fold}" for one in plan.recipe.members for fold in range(plan.recipe.folds.count)
     ]
-    with stop_flag() as should_stop, live_training(folds) as listener:
+    with stop_flag() as should_stop, live_training(folds, should_stop) as listener:
         report = run_ablation(
             plan,
             device=device,

@@ -149,7 +149,7 @@ def _facts(report: "CorpusReport") -> "Table":
     if speakers.rows is not None and speakers.classes is not None:
         table.add_row("utterances a speaker", _quantiles(speakers.rows))
         table.add_row("classes a speaker", _quantiles(speakers.classes))
-        most = ", ".join(f"{name} {rows:,}" for name, rows in speakers.largest[:3])
+        most = ", ".join(f"speaker {name} ({rows:,})" for name, rows in speakers.largest[:3])
         table.add_row("most from", most)
     return table
 
@@ -171,7 +171,7 @@ def _histogram(spread: "Distribution") -> "Table":
     highest = max(spread.counts)
     for low, high, count in zip(spread.edges, spread.edges[1:], spread.counts, strict=False):
         bar = "█" * max(round(_BAR * count / highest), 1 if count else 0)
-        table.add_row(f"{low:g} to {high:.4g} s", f"[cyan]{bar}", f"{count:,}")
+        table.add_row(f"{low:g} to {high:.3g} s", f"[cyan]{bar}", f"{count:,}")
     return table
 
 

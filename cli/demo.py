@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-_PREDICTED = "f01_00.ogg"
+_PREDICTED = "f01_00"
 
 
 def demo(
@@ -22,6 +22,7 @@ def demo(
     """
     import time
 
+    from sercache.corpus.manifest import read_corpus
     from sercache.recipe import load_recipe
     from sercache.sample import lay_out_sample
 
@@ -46,9 +47,10 @@ def demo(
     bundle_folder = folder / "bundle"
     announce(f"bundle {recipe.output} -o {bundle_folder}")
     bundle.bundle(recipe.output, bundle_folder, replace=True)
-    recording = recipe.corpus.parent / "audio" / _PREDICTED
-    announce(f"predict {bundle_folder} {recording}")
-    predict.predict(str(bundle_folder), [recording], form=predict.Form.table)
+    [heard] = read_corpus(recipe.corpus).select([_PREDICTED]).utterances
+    recording = recipe.corpus.parent / "audio" / f"{_PREDICTED}.ogg"
+    announce(f"predict {bundle_folder} {recording} --text '{heard.text}'")
+    predict.predict(str(bundle_folder), [recording], text=heard.text, form=predict.Form.table)
 
     console.print(f"\n[bold]Done in {time.monotonic() - started:.0f} s.[/] What lies where:", highlight=False)
     for path, what in (

@@ -96,7 +96,7 @@ def distill(
             plan = plan_distillation(run, settings, listener=listener, should_stop=should_stop)
         folds = range(plan.context.recipe.folds.count)
         names = [f"{member.name}/fold-{fold}" for member in plan.trained for fold in folds]
-        with live_training(names) as listener:
+        with live_training(names, should_stop) as listener:
             report = run_distillation(
                 plan, device=device, workers=workers, listener=listener, should_stop=should_stop
             )

@@ -101,6 +101,7 @@ def extract(
     from sercache.extract.extraction import extract as extract_features
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
+    from sercache.recipe_names import check_names
 
     from . import cache_remote, extract_preview
     from .console import console, print_json, progress_listener, say_next
@@ -117,6 +118,7 @@ def extract(
         if encoder or list(options.values()) != [1, "auto", "auto", None, False]:
             raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
         recipe = load_recipe(source)
+        check_names(recipe)
         corpus_path, cache_root, features = recipe.corpus, cache or recipe.cache, recipe.features
     else:
         if cache is None or not encoder:

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sercache.events import Event, Listener
+from sercache.interrupts import ShouldStop, never
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 _MOST_ROWS = 24
@@ -15,11 +17,12 @@ _MOST_ROWS = 24
 
 
 @contextmanager
-def live_training(names: Sequence[str]) -> Iterator[Listener]:
+def live_training(names: Sequence[str], should_stop: ShouldStop = never) -> Iterator[Listener]:
     """Yield a listener: a live table on a terminal, a line per finished fold elsewhere.
 
     Args:
         names: of all trainings, ``<member>/fold-<k>``.
+        should_stop: whether Ctrl-C came; the table says so while epochs under way end.
     """
     from rich.live import Live
 
@@ -29,18 +32,20 @@ def live_training(names: Sequence[str]) -> Iterator[Listener]:
         with progress_listener() as listener:
             yield listener
         return
-    board = _Board(names)
+    board = _Board(names, should_stop)
     if not progress_console.is_terminal:
         yield board.print_line
         return
-    with Live(board.table(), console=progress_console, refresh_per_second=4, transient=True) as live:
+    # It asks for the board at every refresh: the clock goes on while no event comes.
+    with Live(
+        get_renderable=board.shown, console=progress_console, refresh_per_second=4, transient=True
+    ) as live:
 
         def listen(event: Event) -> None:
             if event.kind in ("note", "warning"):
                 style = "yellow" if event.kind == "warning" else "dim"
                 live.console.print(event.message, style=style, markup=False, highlight=False)
             board.take(event)
-            live.update(board.table())
 
         yield listen
 
@@ -48,8 +53,9 @@ def live_training(names: Sequence[str]) -> Iterator[Listener]:
 class _Board:
     """What is known of every fold, and how it looks."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], should_stop: ShouldStop) -> None:
         self.names = names
+        self.should_stop = should_stop
         self.members: dict[str, list[str]] = {}
         for name in names:
             self.members.setdefault(name.rpartition("/")[0], []).append(name)
@@ -84,12 +90,17 @@ class _Board:
             score = f"macro-F1 {self.best[event.task]:.3f} on its stop rows"
             progress_console.print(f"{event.task}: {trained}, {score}", highlight=False)
 
-    def table(self) -> "Table":
+    def shown(self) -> "Group":
+        """Return the table and, as wide as the terminal, the line below it."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self._table(), Text(self._summary(), style="dim"))
+
+    def _table(self) -> "Table":
         from rich.table import Table
 
-        table = Table(
-            box=None, pad_edge=False, caption=self._summary(), caption_justify="left", caption_style="dim"
-        )
+        table = Table(box=None, pad_edge=False)
         table.add_column("member", no_wrap=True)
         for fold in range(max(map(len, self.members.values()))):
             table.add_column(f"fold {fold}", no_wrap=True)
@@ -108,10 +119,10 @@ class _Board:
         elapsed = time.monotonic() - self.started
         best = f", best macro-F1 on stop rows {max(self.best.values()):.3f}" if self.best else ""
         left = f", at most {_clock(self._seconds_left(elapsed))} left" if self.epochs_here else ""
-        return (
-            f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}{left}; "
-            "Ctrl-C stops, the same command goes on"
-        )
+        done = f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}"
+        if self.should_stop():
+            return f"{done}; stopping after the epochs under way; Ctrl-C again ends at once"
+        return f"{done}{left}; Ctrl-C stops, the same command goes on"
 
     def _seconds_left(self, elapsed: float) -> float:
         """All epochs that are left at the rate so far; early stopping can only make them fewer."""

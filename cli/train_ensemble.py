@@ -43,6 +43,7 @@ def train_ensemble(
     from sercache.engines.task_range import parse_task_range
     from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
+    from sercache.recipe_names import check_names
     from sercache.training.ensemble import train_ensemble as train
     from sercache.training.ensemble import train_ensemble_part
 
@@ -50,10 +51,12 @@ def train_ensemble(
     from .live_training import live_training
 
     recipe = load_recipe(recipe_path)
+    check_names(recipe)
     names = [f"{member.name}/fold-{fold}" for fold in range(recipe.folds.count) for member in recipe.members]
     choice = engine_choice(engine, address)
     part = None if task_range is None else parse_task_range(task_range, os.environ)
-    with stop_flag() as should_stop, live_training(names if part is None else part.part(names)) as listener:
+    shown = names if part is None else part.part(names)
+    with stop_flag() as should_stop, live_training(shown, should_stop) as listener:
         if part is not None:
             finished, total = train_ensemble_part(
                 recipe,

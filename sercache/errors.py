@@ -6,6 +6,8 @@ line prints it as it is and exits with code 2.
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 
 class SercacheError(Exception):
@@ -81,3 +83,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def not_there(path: Path) -> str:
+    """Return ``corpus.cvs does not exist``, with the name that is nearest to it in its folder, if one is.
+
+    For a name without a suffix folders are looked at, else files.
+    """
+    with suppress(OSError):
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir() == (not path.suffix)]
+        if near := did_you_mean(path.name, beside):
+            return f"{path} does not exist.{near}"
+    return f"{path} does not exist"

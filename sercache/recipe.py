@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sercache.errors import RecipeError
+from sercache.errors import RecipeError, not_there
 from sercache.validation import explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -331,13 +331,15 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{not_there(path)} (sercache init CORPUS writes a recipe)") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"{path}: not valid YAML ({yaml_problem(error)})") from error
     if not isinstance(loaded, dict):
         raise RecipeError(
-            f"{path}: a recipe is a mapping of keys to values, this is a {type(loaded).__name__}"
+            f"{path} is not a recipe, a mapping of keys to values: sercache init CORPUS writes one"
         )
     loaded.setdefault("output", f"runs/{path.stem}")
     try:
@@ -347,6 +349,14 @@ def load_recipe(path: Path) -> Recipe:
     folder = path.parent
     placed = {key: folder / getattr(recipe, key) for key in ("corpus", "cache", "output")}
     return recipe.model_copy(update=placed)
+
+
+def yaml_problem(error: Exception) -> str:
+    """Return where a YAML text cannot be read and why, in one line: ``line 3, column 1: ...``."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None)}"
 
 
 def dump_recipe(recipe: Recipe) -> str:

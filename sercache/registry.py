@@ -34,12 +34,16 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         """Return the implementation called ``name``; raise this registry's error if there is none."""
+        self.check(name)
+        module, _, attribute = self._all_targets()[name].partition(":")
+        return cast(T, getattr(importlib.import_module(module), attribute))
+
+    def check(self, name: str) -> None:
+        """Raise this registry's error unless something is called ``name``; imports nothing."""
         targets = self._all_targets()
         if name not in targets:
             known = ", ".join(sorted(targets))
             raise self._error(f"unknown {self.kind} '{name}' (known: {known}).{did_you_mean(name, targets)}")
-        module, _, attribute = targets[name].partition(":")
-        return cast(T, getattr(importlib.import_module(module), attribute))
 
     def __contains__(self, name: str) -> bool:
         return name in self._targets or name in self._all_targets()

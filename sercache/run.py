@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sercache.errors import RecipeError
+from sercache.errors import RecipeError, not_there
 from sercache.files import read_json, write_atomically, write_json
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import Recipe, dump_recipe, load_recipe
@@ -96,9 +96,12 @@ class Run:
                     f"{self.root} is what sercache stack --predictions wrote, not a run: for its table "
                     f"again, give the same files with --predictions, --labels and -o {self.root}"
                 )
-            raise RecipeError(
-                f"{self.root} is not a run: it has no recipe.yaml; sercache train-ensemble RECIPE makes one"
-            )
+            made = "sercache train-ensemble RECIPE makes one"
+            if self.root.is_file():
+                raise RecipeError(f"{self.root} is not a run but a file; a run is a folder: {made}")
+            if not self.root.exists():
+                raise RecipeError(f"run {not_there(self.root)} ({made})")
+            raise RecipeError(f"{self.root} is not a run: it has no recipe.yaml; {made}")
         return load_recipe(self.recipe_path)
 
     def start(self, recipe: Recipe, description: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@ import yaml
 
 from sercache.errors import RecipeError
 from sercache.recipe import Recipe, TrainingRecipe, dump_recipe, load_recipe
+from sercache.recipe_names import check_names
 from sercache.run import Run
 
 SMALLEST = """
@@ -57,7 +58,9 @@ def test_a_wrong_key_is_named_with_its_place_and_the_nearest_one(tmp_path, chang
     ("text", "message"),
     [
         ("corpus: [", "not valid YAML"),
-        ("- a list", "a recipe is a mapping"),
+        ("features: [\n", "line 2, column 1"),
+        ("- a list", "is not a recipe"),
+        ("", "is not a recipe.*sercache init"),
         ("features: {}", "key 'corpus' is missing"),
         (SMALLEST.replace("[speech]", "[text]"), "'one' reads feature set 'text'.*there are: speech"),
         (SMALLEST.replace("name: one", "name: ../one"), r"members\.0\.name"),
@@ -75,7 +78,7 @@ def test_every_bad_recipe_is_one_clear_line(tmp_path, text, message):
 
 
 def test_a_missing_recipe_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"nowhere\.yaml: cannot read"):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml does not exist"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 
@@ -117,6 +120,43 @@ def test_a_run_folder_refuses_another_recipe_and_says_what_differs(tmp_path):
         run.start(other, {"corpus_digest": "a"})
     with pytest.raises(RecipeError, match="another corpus_digest"):
         run.start(recipe, {"corpus_digest": "b"})
+
+
+def test_a_recipe_that_is_not_there_names_the_nearest(tmp_path):
+    write(tmp_path, SMALLEST)
+    with pytest.raises(RecipeError, match=r"recipe\.yml does not exist\. Did you mean 'recipe.yaml'\?"):
+        load_recipe(tmp_path / "recipe.yml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("features: [speech], head: deepsr", "member 'one': unknown head 'deepsr'.*Did you mean 'deepser'"),
+        ("features: [speech], training: {class_loss: foca}", "member 'one'.*Did you mean 'focal'"),
+        ("features: [speech], training: {class_weighting: x}", "member 'one': unknown class weighting 'x'"),
+    ],
+)
+def test_names_of_heads_losses_and_weightings_are_looked_up_before_anything_is_extracted(
+    tmp_path, change, message
+):
+    check_names(load_recipe(write(tmp_path, SMALLEST)))
+    with pytest.raises(RecipeError, match=message):
+        check_names(load_recipe(write(tmp_path, SMALLEST.replace("features: [speech]", change))))
+
+
+@pytest.mark.parametrize("section", ["stackers: [soft-voet]", "calibration: temperture"])
+def test_names_of_the_meta_level_are_looked_up_too(tmp_path, section):
+    with pytest.raises(RecipeError, match=r"stacking: unknown .*Did you mean"):
+        check_names(load_recipe(write(tmp_path, f"{SMALLEST}stacking: {{{section}}}\n")))
+
+
+def test_a_run_that_is_a_file_or_misspelt_is_named(tmp_path):
+    recipe = write(tmp_path, SMALLEST)
+    with pytest.raises(RecipeError, match=r"is not a run but a file.*train-ensemble"):
+        Run(recipe).recipe()
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(RecipeError, match=r"rus does not exist\. Did you mean 'runs'"):
+        Run(tmp_path / "rus").recipe()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

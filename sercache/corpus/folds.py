@@ -130,7 +130,8 @@ def _split(corpus: Corpus, count: int, seed: int, unknown_speakers: UnknownSpeak
     available = len(np.unique(speakers))
     if available < count:
         anonymous = sum(row.speaker is None for row in corpus.utterances)
-        hint = f"; {anonymous} utterances name no speaker" if anonymous else ""
+        hint = " (folds.count in a recipe)" if available > 1 else ""
+        hint += f"; {anonymous} utterances name no speaker" if anonymous else ""
         raise CorpusError(
             f"{count} speaker-disjoint parts need at least {count} speakers, there are {available}{hint}"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sercache.errors import CorpusError
+from sercache.errors import CorpusError, not_there
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -47,8 +47,7 @@ def read_table(path: Path, delimiter: str = ",", *, strict: bool = True) -> RawT
         CorpusError: the file is missing, empty or not such a table.
     """
     if not path.is_file():
-        problem = "is a folder, not a table" if path.is_dir() else "does not exist"
-        raise CorpusError(f"{path} {problem}")
+        raise CorpusError(f"{path} is a folder, not a table" if path.is_dir() else not_there(path))
     if path.suffix.lower() in PARQUET_SUFFIXES:
         return _read_parquet(path)
     return _read_csv(path, delimiter, strict)

@@ -256,8 +256,16 @@ def _unreadable(name: str, is_local: bool, error: Exception) -> str:
         return f"encoder '{name}': its config.json cannot be read ({_first_line(error)})"
     return (
         f"encoder '{name}' is neither an embedded encoder nor a folder, and no such model can be reached on "
-        "the Hugging Face hub (misspelt, private, or no connection)"
+        f"the Hugging Face hub ({_why_unreachable()})."
     )
+
+
+def _why_unreachable() -> str:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so only what was downloaded before is found"
+    return "misspelt, private, or no connection"
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sercache.errors import RecipeError, did_you_mean
-from sercache.recipe import MemberRecipe, Recipe
+from sercache.recipe import MemberRecipe, Recipe, yaml_problem
 from sercache.validation import in_words
 
 Setting = int | float | str | bool
@@ -98,7 +98,7 @@ def load_space(path: Path) -> dict[str, Dimension]:
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the search space ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise RecipeError(f"{path}: not valid YAML ({yaml_problem(error)})") from error
     if not isinstance(loaded, dict) or not loaded:
         raise RecipeError(
             f"{path}: a search space is a mapping such as 'training.batch_size: {{choices: [16, 32]}}'"

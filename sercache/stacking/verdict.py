@@ -71,7 +71,8 @@ def recommend(
     simplest = min([best, *level_with], key=_simplicity)
     lost = sorted(set(others) - set(level_with), key=_simplicity)
     beaten = f" It is clearly above {_listed(lost)}." if lost else ""
-    smallest = f"{_p(min(p_values[name] for name in level_with))} or more{_corrected(len(others))}"
+    least = min(p_values[name] for name in level_with)
+    smallest = f"{_p(least)}{' or more' if least < 1 else ''}{_corrected(len(others))}"
     return Recommendation(
         simplest,
         f"{best} has the highest macro-F1 ({_estimate(scores[best])}) but cannot be told apart from "

@@ -52,7 +52,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("sercache: ")
     assert done.stderr.count("\n") == 1
-    assert "nowhere.yaml: cannot read the recipe" in done.stderr
+    assert "nowhere.yaml does not exist" in done.stderr
 
 
 def test_doctor_names_versions_devices_and_disk():

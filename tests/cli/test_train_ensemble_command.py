@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from sercache.cli import console as screen
+from sercache.cli.live_training import live_training
 from sercache.cli.train_ensemble import train_ensemble
 from sercache.errors import RecipeError
 
@@ -89,6 +91,18 @@ def test_on_a_terminal_a_live_table_shows_members_and_folds(tmp_path, monkeypatc
         "Ctrl-C",
     ):
         assert word in drawn.getvalue()
+
+
+def test_the_live_table_is_drawn_anew_while_no_event_comes_and_says_that_it_is_stopping(monkeypatch):
+    drawn = io.StringIO()
+    monkeypatch.setattr(screen, "progress_console", Console(file=drawn, force_terminal=True, width=100))
+    stopping = threading.Event()
+    with live_training(["linear/fold-0"], stopping.is_set):
+        stopping.set()
+        deadline = time.monotonic() + 30
+        while "stopping after the epochs under way" not in drawn.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_a_recipe_that_does_not_fit_is_an_error_of_the_library(tmp_path):

@@ -92,7 +92,8 @@ def test_no_fold_is_left_empty_where_the_greedy_splitter_would() -> None:
 def test_fewer_speakers_than_folds_is_an_error_that_says_so() -> None:
     corpus = make_corpus([[1, 0]] * 6, speakers=["a", "a", "b", None, None, None])
     with pytest.raises(
-        CorpusError, match=r"5 .*at least 5 speakers, there are 3; 3 utterances name no speaker"
+        CorpusError,
+        match=r"5 .*at least 5 speakers, there are 3 .folds.count in a recipe.; 3 utterances name no speaker",
     ):
         assign_folds(corpus, 5, 0)
     assert set(assign_folds(corpus, 5, 0, unknown_speakers="apart").folds.values()) == set(range(5))
