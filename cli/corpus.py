@@ -21,8 +21,6 @@ Manifest = Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, 
 
 EXIT_PROBLEMS = 2
 
-app.command("report")(corpus_report)
-
 
 @app.command("import")
 def import_corpus(
@@ -128,6 +126,9 @@ def show(
     if speakers:
         _show_speakers(summary)
     say_next(f"sercache corpus report {manifest}")
+
+
+app.command("report")(corpus_report)
 
 
 def _parse_options(pairs: list[str]) -> dict[str, str]:

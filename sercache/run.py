@@ -115,7 +115,8 @@ class Run:
             earlier = read_json(self.description_path)
             for key in wanted:
                 if key != "versions" and earlier.get(key) != wanted[key]:
-                    where = f"{key}{_difference(earlier.get(key), wanted[key])}"
+                    inner = _difference(earlier.get(key), wanted[key])
+                    where = f"{key} ({inner})" if inner else key
                     raise RecipeError(
                         f"{self.root} holds a run with another {where}; "
                         "give this recipe another 'output', or remove that folder"
@@ -139,10 +140,19 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
 
 def _difference(earlier: Any, wanted: Any) -> str:
+    """Return the first key that differs, as a recipe has it: ``folds.count``, ``members.fusion.seed``."""
+    earlier, wanted = _by_name(earlier), _by_name(wanted)
     if not isinstance(earlier, dict) or not isinstance(wanted, dict):
         return ""
     for key in sorted(set(earlier) | set(wanted)):
         if earlier.get(key) != wanted.get(key):
             inner = _difference(earlier.get(key), wanted.get(key))
-            return f" ({key}{': ' + inner.strip() if inner else ''})"
+            return f"{key}.{inner}" if inner else str(key)
     return ""
+
+
+def _by_name(value: Any) -> Any:
+    """Return a list of members as a mapping from their names; anything else as it is."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
+        return {one["name"]: one for one in value}
+    return value

@@ -116,7 +116,10 @@ def test_a_run_folder_refuses_another_recipe_and_says_what_differs(tmp_path):
     run.start(recipe, {"corpus_digest": "a"})
     assert run.recipe().members == recipe.members
     other = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"count": 3})})
-    with pytest.raises(RecipeError, match=r"another recipe \(folds: \(count\)\)"):
+    with pytest.raises(RecipeError, match=r"another recipe \(folds\.count\)"):
+        run.start(other, {"corpus_digest": "a"})
+    other = recipe.model_copy(update={"members": [recipe.members[0].model_copy(update={"seed": 7})]})
+    with pytest.raises(RecipeError, match=r"another recipe \(members\.one\.seed\)"):
         run.start(other, {"corpus_digest": "a"})
     with pytest.raises(RecipeError, match="another corpus_digest"):
         run.start(recipe, {"corpus_digest": "b"})
