@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from .common_options import Json
+
 _GOAL = 1.1
 
 
@@ -11,10 +13,11 @@ def bench_engine(
     engines: Annotated[str, typer.Option(metavar="A,B", help="The engines to compare.")] = "processes,ray",
     tasks: Annotated[int, typer.Option(min=1, help="How many.")] = 6,
     seconds: Annotated[float, typer.Option(min=0.01, help="How long each takes.")] = 10.0,
-    workers: Annotated[int, typer.Option(min=1, help="Side by side.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Side by side.")] = 2,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; without, Ray is started here.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Run tasks of a known length on several engines, and say what these add.
 
@@ -25,7 +28,7 @@ def bench_engine(
     from sercache.benchmarks.engines import measure_engines
     from sercache.interrupts import stop_flag
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     names = [name.strip() for name in engines.split(",") if name.strip()]
     with stop_flag() as should_stop, progress_listener() as listener:
@@ -33,12 +36,15 @@ def bench_engine(
             names,
             tasks=tasks,
             task_seconds=seconds,
-            workers=workers,
+            workers=processes,
             address=address,
             listener=listener,
             should_stop=should_stop,
         )
-    title = f"{tasks} tasks of {seconds:g} s, {workers} workers"
+    if as_json:
+        print_json(timings)
+        return
+    title = f"{tasks} tasks of {seconds:g} s, {processes} processes"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
     table.add_column("engine")
     for heading in ("start s", "tasks s", "to the work alone"):

@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from .common_options import Json
+
 Url = Annotated[str, typer.Argument(metavar="URL", help="s3://bucket/cache, gs://..., hf://...")]
 
 
 def push(
-    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")], url: Url
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")],
+    url: Url,
+    as_json: Json = False,
 ) -> None:
     """Upload what an object store lacks of a cache. A shard is seen there once all of it is.
 
@@ -20,10 +24,13 @@ def push(
     from sercache.interrupts import stop_flag
     from sercache.remote import transfer
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with stop_flag() as should_stop, progress_listener() as listener:
         done = transfer.push(cache, url, listener=listener, should_stop=should_stop)
+    if as_json:
+        print_json(done)
+        return
     console.print(
         f"pushed {done.shards:,} shards, {done.size_bytes / 1e9:.3f} GB; {done.were_there:,} were there",
         highlight=False,
@@ -31,7 +38,9 @@ def push(
 
 
 def pull(
-    url: Url, cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")]
+    url: Url,
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="The cache's folder.")],
+    as_json: Json = False,
 ) -> None:
     """Download what a cache lacks of an object store; every shard's digest is checked.
 
@@ -40,10 +49,13 @@ def pull(
     from sercache.interrupts import stop_flag
     from sercache.remote import transfer
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with stop_flag() as should_stop, progress_listener() as listener:
         done = transfer.pull(url, cache, listener=listener, should_stop=should_stop)
+    if as_json:
+        print_json(done)
+        return
     console.print(
         f"pulled {done.shards:,} shards, {done.size_bytes / 1e9:.3f} GB; {done.were_there:,} were there",
         highlight=False,
@@ -56,6 +68,7 @@ def mirror(
         Path, typer.Argument(metavar="FOLDER", help="The mirror, which commands read as a cache.")
     ],
     limit_gb: Annotated[float, typer.Option(min=0.0, help="Most GB of shards that are kept here.")] = 100.0,
+    as_json: Json = False,
 ) -> None:
     """Lay out a cache whose shards are fetched when they are read. Run it again to see what was pushed since.
 
@@ -64,10 +77,13 @@ def mirror(
     from sercache.interrupts import stop_flag
     from sercache.remote.mirror import make_mirror
 
-    from .console import console, progress_listener
+    from .console import console, print_json, progress_listener
 
     with stop_flag() as should_stop, progress_listener() as listener:
         made = make_mirror(url, folder, round(limit_gb * 1e9), listener=listener, should_stop=should_stop)
+    if as_json:
+        print_json(made)
+        return
     console.print(
         f"{folder}: {made.feature_sets} feature sets, {made.shards:,} shards, "
         f"{made.size_bytes / 1e9:.3f} GB; at most {limit_gb:g} GB are kept here",

@@ -23,7 +23,7 @@ _CORES_PER_GPU = 8
 
 def plan(
     corpus: Annotated[
-        Path | None, typer.Argument(metavar="[CORPUS]", help="The manifest, .csv or .parquet; or --hours.")
+        Path | None, typer.Argument(metavar="CORPUS", help="The manifest, .csv or .parquet; or --hours.")
     ] = None,
     encoders: Annotated[
         list[str] | None,

@@ -65,7 +65,11 @@ class Plan:
         """One line for people."""
         jobs = sum(map(len, self.groups))
         where = "one process" if self.workers == 1 else f"{self.workers or 'many'} processes"
-        how = "one by one" if len(self.groups) == jobs else f"in {len(self.groups)} groups that share batches"
+        how = (
+            "each by itself"
+            if len(self.groups) == jobs
+            else f"in {len(self.groups)} groups that share batches"
+        )
         return f"{jobs} trainings, {how}, in {where}"
 
 

@@ -41,7 +41,7 @@ def test_heads_train_apart_where_computing_is_what_costs():
     plan = choose(jobs(), MEMBERS, costs(1e-3, 1e-6), lambda member: 100.0, 2, 1)
     assert all(len(group) == 1 for group in plan.groups)
     assert plan.seconds == pytest.approx(6 * (0.1 + 1e-4 * 1.25), rel=1e-2)
-    assert plan.description == "12 trainings, one by one, in 2 processes"
+    assert plan.description == "12 trainings, each by itself, in 2 processes"
 
 
 def test_sharing_must_pay_for_dividing_worse():
