@@ -28,6 +28,7 @@ def test_every_stacker_is_timed_and_uses_what_it_is_given():
     assert "the goal on 2 cores is 300 s" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_whole_comparison_is_timed_part_by_part():
     done = run("bench", "stack", "--whole", "--rows", "1000", "--members", "2", "--classes", "3")
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,7 @@ def test_the_simulation_prints_what_was_wanted_beside_what_was_found():
     assert "lightgbm twice, on speakers apart" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_planted_leak_is_judged_on_the_same_rows_as_the_honest_run(tmp_path):
     recipe = make_run(tmp_path)
     run_folder = train_ensemble(recipe, workers=1).run.root

@@ -45,6 +45,7 @@ def test_training_is_timed_against_its_arithmetic_and_the_plain_way():
     assert float(rows["the plain way"][-5].rstrip("%")) > float(rows["... padded and masked"][-5].rstrip("%"))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_timed_as_planned_and_one_by_one():
     output = train("--ensemble", "--folds", 2, "--epochs", 2, "--members", 7, "--batch-size", 16)
     assert "7 members x 2 folds x 2 epochs, frames streamed" in output

@@ -15,6 +15,8 @@ CLUSTER = ("--engine", "ray", "--address")
 MOST_IN_FLIGHT = 2
 """Of tasks that take a whole node, one on each."""
 
+pytestmark = pytest.mark.slow  # minutes of Ray; the engines' contract has its own tests
+
 
 @pytest.fixture
 def emodb(shared_data, tmp_path):
