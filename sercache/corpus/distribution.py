@@ -18,6 +18,8 @@ QUANTILES: Mapping[str, float] = {
 _MOST_BINS = 12
 _WHERE_THE_TAIL_BEGINS = 0.99
 _ROUND_STEPS = (1.0, 2.0, 5.0)
+_LEAST_STEP = 1e-6
+"""Edges are rounded to nine decimals."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def distribution_of(values: ArrayLike) -> Distribution | None:
 
 def _edges(least: float, tail: float, most: float) -> list[float]:
     """Return round edges up to where the tail begins; one bin holds the tail."""
-    step = _round_step((tail - least) / _MOST_BINS)
+    step = max(_round_step((tail - least) / _MOST_BINS), _LEAST_STEP)
     # In whole steps, so that no edge is 0.30000000000000004.
     first, last = int(np.floor(least / step)), int(np.ceil(tail / step))
     edges = [round(place * step, 9) for place in range(first, max(last, first + 1) + 1)]

@@ -17,6 +17,7 @@ def run(*arguments):
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_stacker_is_timed_and_uses_what_it_is_given():
     done = run("bench", "stack", "--rows", "1000", "--members", "3", "--classes", "3", "--attributes", "1")
     assert done.returncode == 0, done.stderr

@@ -122,6 +122,7 @@ def test_twenty_kills_of_the_command_lose_only_the_task_in_flight(corpus, whole,
     assert (done.code, done.errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_kills_between_several_feature_sets_lose_only_the_task_in_flight(corpus, tmp_path):
     recipe, cache = tmp_path / "recipe.yaml", tmp_path / "cache"
     recipe.write_text(RECIPE.format(corpus=corpus))
