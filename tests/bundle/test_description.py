@@ -53,15 +53,19 @@ def test_one_flipped_bit_anywhere_is_refused(bundle_folder, data):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["heads/deep/fold-1.safetensors", "stacker/stacker.json", "calibration.json"]
-)
+@pytest.mark.parametrize("name", ["heads/deep/fold-1.safetensors", "stacker/stacker.json"])
 def test_a_missing_file_is_named(copied, name):
-    if name not in read_description(copied).files:
-        pytest.skip("the recommended stacker is another one, so this bundle is not calibrated")
     (copied / name).unlink()
     with pytest.raises(BundleError, match=rf"{name}: cannot be read \(No such file"):
         Bundle.load(copied)
+
+
+def test_so_is_a_missing_calibration(finished, tmp_path):
+    """The recommended stacker is the one that has one."""
+    folder = finished.bundle(tmp_path / "recommended").folder
+    (folder / "calibration.json").unlink()
+    with pytest.raises(BundleError, match=r"calibration\.json: cannot be read \(No such file"):
+        Bundle.load(folder)
 
 
 def test_a_newer_format_says_so(copied):
