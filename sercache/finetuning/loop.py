@@ -7,8 +7,7 @@ their gradients is the same on one process and on several, up to rounding.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from sercache.training.checkpoint import (
 )
 from sercache.training.diagnosis import why_not_finite
 from sercache.training.epoch import (
+    forward_pass,
     objective_of_stage,
     rank_of_epoch,
     rows_of_epoch,
@@ -297,7 +297,7 @@ class Finetuning:
         generator = np.random.default_rng(seed)
         places = torch.from_numpy(rows).to(self.device, non_blocking=self.device.type == "cuda")
         wanted = Targets(targets.soft[places], targets.attributes[places])
-        with self._random_numbers(seed), self._autocast():
+        with forward_pass(seed, self.device, self.precision):
             inputs = self.fit_clips.inputs_to_learn(rows, prepared, self.member.max_frames, seed)
             if self.member.modality_dropout and len(inputs) > 1:
                 present = self.fit_clips.frame_counts[rows] > 0
@@ -319,16 +319,6 @@ class Finetuning:
         self.head.train()
         for live in self.live:
             live.trained.train()
-
-    @contextmanager
-    def _random_numbers(self, seed: int) -> Iterator[None]:
-        """Give dropout its own random numbers for a micro-batch, and leave everybody else's as they were."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _note(self, news: list[Told]) -> None:
         """Take in what became known of finished steps."""

@@ -1,5 +1,8 @@
 """One epoch of either stage: which rows it takes, what it minimises, and how it is scored."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,21 @@ from sercache.training.balance import class_weights
 from sercache.training.objective import Objective, Targets, objective_of
 from sercache.training.rows import LabelledRows
 from sercache.training.sampling import balanced_draw
+
+
+@contextmanager
+def forward_pass(seed: int, device: torch.device, precision: str) -> Iterator[None]:
+    """Compute a batch in a precision, with random numbers for dropout that nobody else notices.
+
+    Args:
+        seed: of this batch alone, so that it does not matter what was computed before.
+        device: where it is computed.
+        precision: ``bfloat16`` (autocast) or ``float32``.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
 
 
 def rows_of_epoch(

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sercache.training.checkpoint import (
 )
 from sercache.training.diagnosis import why_not_finite
 from sercache.training.epoch import (
+    forward_pass,
     objective_of_stage,
     rank_of_epoch,
     rows_of_epoch,
@@ -197,7 +197,7 @@ class HeadTraining:
                 places = torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
                 targets = Targets(epoch_targets.soft[places], epoch_targets.attributes[places])
                 mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
-                with self._random_numbers(epoch_seed, number), self._autocast():
+                with forward_pass(derive_seed(epoch_seed, "batch", number), device, self.precision):
                     embedding = self.head.embed(inputs)
                     if mix is not None:
                         mix, targets = mix_targets(mix.to(device), targets)
@@ -211,16 +211,6 @@ class HeadTraining:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
             optimizer.step()
         return self._finite(total_loss.item() / len(drawn), "loss")
-
-    @contextmanager
-    def _random_numbers(self, epoch_seed: int, batch: int) -> Iterator[None]:
-        """Give dropout its own random numbers for a batch, and leave everybody else's as they were."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(epoch_seed, "batch", batch))
-            yield
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _finite(self, loss: float, name: str) -> float:
         if not math.isfinite(loss):
