@@ -10,11 +10,11 @@ class Event:
     """Something that happened to one task.
 
     ``kind``: ``start`` and ``finish`` come once per task; ``advance`` carries ``done`` of ``total``; ``note``
-    and ``warning`` carry a ``message`` for people. ``values`` are what a live table may show
-    (``{"epoch": 3, "macro_f1": 0.41}``).
+    and ``warning`` carry a ``message`` for people; ``score`` carries the scores of a member whose folds are
+    all finished. ``values`` are what a live table may show (``{"epoch": 3, "macro_f1": 0.41}``).
     """
 
-    kind: Literal["start", "advance", "finish", "note", "warning"]
+    kind: Literal["start", "advance", "finish", "note", "warning", "score"]
     task: str
     done: float = 0.0
     total: float | None = None

@@ -27,12 +27,24 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: the disk is full or the folder is not writable; the temporary file is gone by then.
     """
+    with new_file(path) as temporary, temporary.open("wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``, and give it that name when the block ends without an error.
+
+    The content is on the disk before the file has its name. After an error the temporary file is removed.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, stream = _open_temporary(path)
     with stream:
         try:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
+            yield temporary
             os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:

@@ -1,7 +1,7 @@
 """What every head is: an embedding, then two outputs, with room for Manifold MixUp between them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,14 @@ class Head(nn.Module):
         attribute_ranges: ``(low, high)`` of each attribute, A of them.
         embedding_dim: E, the width of what :meth:`embed` returns.
         activation: between embedding and outputs; ReLU unless the head is to stay linear.
+
+    Attributes:
+        keeps_layers: whether :meth:`read` gives several layers of a feature set as they are, unsummed.
+        is_closed_form: whether it is fitted without epochs (:mod:`sercache.training.closed_form`).
     """
+
+    keeps_layers: ClassVar[bool] = False
+    is_closed_form: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -65,21 +72,23 @@ class Head(nn.Module):
             nn.Linear(embedding_dim, len(attribute_ranges)) if len(attribute_ranges) else None
         )
 
-    def sum_layers(self, index: int, num_layers: int, kind: str) -> None:
-        """Make feature set ``index`` enter as a learned sum of its layers, each standardised by itself.
+    def set_layers(self, index: int, num_layers: int, kind: str) -> None:
+        """Make feature set ``index`` have several layers, each standardised by itself.
 
-        Call this before :meth:`set_standardization`: the statistics of the feature set become ``(L, D)``.
+        They enter as a learned sum, unless the head keeps layers. Call this before
+        :meth:`set_standardization`: the statistics of the feature set become ``(L, D)``.
 
         Args:
             index: of the feature set.
             num_layers: L, at least 2.
-            kind: a name in :data:`~sercache.heads.layer_sum.LAYER_SUMS`.
+            kind: a name in :data:`~sercache.heads.layer_sum.LAYER_SUMS`; without meaning if layers are kept.
         """
         if num_layers < 2:
             raise ValueError(f"feature set {index} has {num_layers} layers: a sum needs at least 2")
         dim = self.input_dims[index]
         mean = self.get_buffer(f"input_mean_{index}")
-        self.layer_sums[str(index)] = LAYER_SUMS[kind](num_layers, dim).to(mean)
+        if not self.keeps_layers:
+            self.layer_sums[str(index)] = LAYER_SUMS[kind](num_layers, dim).to(mean)
         self.register_buffer(f"input_mean_{index}", mean.new_zeros(num_layers, dim))
         self.register_buffer(f"input_scale_{index}", mean.new_ones(num_layers, dim))
 
@@ -112,7 +121,8 @@ class Head(nn.Module):
         The identity on valid frames until statistics are set or layers summed.
 
         Returns:
-            ``(B, T, D)``, zero where not valid: nothing that stands in the padding reaches the head.
+            ``(B, T, D)``, or ``(B, T, L, D)`` if the head keeps layers; zero where not valid: nothing that
+            stands in the padding reaches the head.
 
         Raises:
             ValueError: the frames have other layers or features than this head was built for.
@@ -126,7 +136,7 @@ class Head(nn.Module):
         is_padding = ~one.mask.view(*one.mask.shape, *(1 for _ in mean.shape))
         # In place, as several layers of a batch may be gigabytes.
         frames = (one.frames.to(mean.dtype) - mean).mul_(scale).masked_fill_(is_padding, 0.0)
-        if mean.ndim == 1:
+        if mean.ndim == 1 or self.keeps_layers:
             return frames
         summed: Tensor = self.layer_sums[str(index)](frames, one.mask)
         return summed

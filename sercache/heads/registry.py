@@ -16,7 +16,9 @@ HEADS: Registry[type[Head]] = Registry(
         "cross-attention": "sercache.heads.cross_attention:CrossAttention",
         "deepser": "sercache.heads.deepser:DeepSER",
         "late-fusion": "sercache.heads.late_fusion:LateFusion",
+        "logistic": "sercache.heads.pooled_linear:Logistic",
         "mean-linear": "sercache.heads.mean_linear:MeanLinear",
+        "ridge": "sercache.heads.pooled_linear:Ridge",
     },
     RecipeError,
 )
@@ -54,12 +56,13 @@ def build_head(
     if len(layers) != len(input_dims):
         raise ValueError(f"input_layers has {len(layers)} entries for {len(input_dims)} feature sets")
     has_layers = max(layers, default=1) > 1
+    sums_layers = has_layers and not head_class.keeps_layers
     if LAYER_SUM in options and not has_layers:
         raise RecipeError(
             f"head '{name}': option '{LAYER_SUM}' is for feature sets of several layers; each of this head's "
             "has one"
         )
-    check_options(f"head '{name}'", head_class, options, {LAYER_SUM: str} if has_layers else {})
+    check_options(f"head '{name}'", head_class, options, {LAYER_SUM: str} if sums_layers else {})
     kind = str(options.get(LAYER_SUM, "weighted"))
     own_options = {option: value for option, value in options.items() if option != LAYER_SUM}
     with torch.random.fork_rng(devices=[]):
@@ -70,7 +73,7 @@ def build_head(
             raise RecipeError(f"head '{name}': {error}") from error
         for index, num_layers in enumerate(layers):
             if num_layers > 1:
-                head.sum_layers(index, num_layers, kind)
+                head.set_layers(index, num_layers, kind)
     return head
 
 

@@ -27,21 +27,31 @@ def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = i
     """Join what the members of a run predicted with the run's corpus; see :func:`join`.
 
     Raises:
-        StackingError: a member has no posteriors yet, or they may not be joined.
+        StackingError: no member has posteriors yet, or they may not be joined.
     """
     recipe = run.recipe()
     corpus = read_corpus(recipe.corpus)
     if recipe.classes is not None:
         corpus = corpus.with_classes(recipe.classes)
     extras = extra_columns(recipe, corpus)
-    tables = []
+    tables, untrained = list[Posteriors](), list[str]()
     for member in recipe.members:
         path = run.posteriors_path(member.name)
-        if not path.is_file():
-            raise StackingError(
-                f"member '{member.name}' has no posteriors yet ({path}): sercache train-ensemble finishes it"
-            )
-        tables.append(Posteriors.load(path))
+        if path.is_file():
+            tables.append(Posteriors.load(path))
+        else:
+            untrained.append(member.name)
+    if not tables:
+        raise StackingError(
+            f"no member has posteriors yet, first '{untrained[0]}' "
+            f"({run.posteriors_path(untrained[0])}): sercache train-ensemble finishes it"
+        )
+    if untrained:
+        _warn(
+            listener,
+            f"{len(untrained)} of {len(recipe.members)} members are left out, as they have no posteriors "
+            f"yet: {', '.join(untrained)}; sercache train-ensemble finishes them",
+        )
     for derived in derived_members(run, "finetuned"):
         path = run.posteriors_path(derived.name)
         if path.is_file():

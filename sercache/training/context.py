@@ -15,15 +15,17 @@ from sercache.corpus.manifest import read_corpus
 from sercache.derived import DerivedMember, derived_members
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
-from sercache.events import Event, Listener
+from sercache.events import Event, Listener, ignore
 from sercache.heads.protocol import Head
-from sercache.heads.registry import build_head
+from sercache.heads.registry import HEADS, build_head
+from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe, TargetsRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
 from sercache.training.guide import Guide
+from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.rows import LabelledRows
 from sercache.training.standardize import InputStatistics, input_statistics
 
@@ -47,6 +49,7 @@ class RunContext:
     _guided: dict[str, LabelledRows] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[str, tuple[str, ...]], FrameSource] = field(default_factory=dict, repr=False)
     _statistics: dict[tuple[str, tuple[str, ...]], InputStatistics] = field(default_factory=dict, repr=False)
+    _pooled: dict[tuple[str, tuple[str, ...]], PooledTable] = field(default_factory=dict, repr=False)
 
     def member(self, name: str) -> MemberRecipe:
         """Return a member by name: one of the recipe's, or a derived one."""
@@ -100,6 +103,36 @@ class RunContext:
             seed = derive_seed(self.recipe.seed, "standardisation")
             self._statistics[name, fit] = input_statistics(self.feature_sets[name], fit, seed)
         return self._statistics[name, fit]
+
+    def pooled(
+        self,
+        name: str,
+        statistics: tuple[str, ...],
+        device: str,
+        listener: Listener = ignore,
+        should_stop: ShouldStop = never,
+    ) -> PooledTable:
+        """Return a feature set's pooled statistics of all utterances, ids sorted; read once.
+
+        Raises:
+            CacheError: frames are damaged, or not finite.
+            Interrupted: ``should_stop`` said so.
+        """
+        if (name, statistics) not in self._pooled:
+            self._pooled[name, statistics] = pooled_table(
+                self.feature_sets[name],
+                sorted(self.corpus.ids),
+                statistics,
+                torch.device(device),
+                self.run.root / "pooled",
+                listener=listener,
+                should_stop=should_stop,
+            )
+        return self._pooled[name, statistics]
+
+    def is_closed_form(self, member: MemberRecipe) -> bool:
+        """Return whether a member's head is fitted without epochs."""
+        return HEADS[member.head].is_closed_form
 
     def build_head(self, member: MemberRecipe, seed: int) -> Head:
         """Return a member's head, freshly initialised.

@@ -12,6 +12,7 @@ from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
 from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
+from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import ALL_FOLDS, Origin, Posteriors
@@ -19,6 +20,7 @@ from sercache.recipe import MemberRecipe
 from sercache.run import Run, fold_name
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
+from sercache.training.closed_form import fit_head
 from sercache.training.context import RunContext, open_run, split_ids
 from sercache.training.diagnosis import frames_not_finite
 from sercache.training.epoch_log import EpochLog
@@ -53,7 +55,7 @@ class FoldRows:
 
     Attributes:
         fit: learned from.
-        stop: decide when training ends; never of a speaker in ``fit``.
+        stop: decide when training ends; never of a speaker in ``fit``; none where nothing has to stop.
         predicted: by origin: the fold's own rows, and the development and test splits.
     """
 
@@ -94,32 +96,35 @@ def train_fold(
     settings = context.recipe.training_of(member)
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
-    learned, judged = context.rows_of(member), context.judged_rows_of(member)
     feature_sets = context.sets_of(member)
     frames = context.frames(job.device, [member])
-    log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
-    training = HeadTraining(
-        _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
-        (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
-        (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
-        settings,
-        seed=seed,
-        stream_seed=derive_seed(context.recipe.seed, "stream"),
-        state_path=folder / STATE_NAME,
-        task=job.name,
-        log=log,
-        listener=listener,
-        should_stop=should_stop,
-    )
-    listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
-    try:
-        yield from training.steps()
-    finally:
-        log.close()
-    best = training.progress.best
+    if context.is_closed_form(member):
+        head, best = _fit_head(context, job, member, rows.fit, seed, listener, should_stop)
+    else:
+        learned, judged = context.rows_of(member), context.judged_rows_of(member)
+        log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
+        training = HeadTraining(
+            _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
+            (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
+            (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
+            settings,
+            seed=seed,
+            stream_seed=derive_seed(context.recipe.seed, "stream"),
+            state_path=folder / STATE_NAME,
+            task=job.name,
+            log=log,
+            listener=listener,
+            should_stop=should_stop,
+        )
+        listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
+        try:
+            yield from training.steps()
+        finally:
+            log.close()
+        head, best = training.head, training.progress.best
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
     source = frames.select(predicted, feature_sets)
-    output = predict(training.head, source, settings.batch_size)
+    output = predict(head, source, settings.batch_size)
     if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
         reason = frames_not_finite(source) or "the head's weights have grown too large"
         raise TrainingError(f"{job.name}: it predicts what are no finite numbers; {reason}")
@@ -147,9 +152,40 @@ def train_fold(
         best=best,
         versions=library_versions(),
     )
-    save_head(folder / WEIGHTS_NAME, training.head, description)
+    save_head(folder / WEIGHTS_NAME, head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
     listener(Event("finish", job.name, values={"best": best.get("macro_f1", float("nan"))}))
+
+
+def _fit_head(
+    context: RunContext,
+    job: FoldJob,
+    member: MemberRecipe,
+    fit: tuple[str, ...],
+    seed: int,
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> tuple[Head, dict[str, float]]:
+    """Return a head fitted without epochs, on the job's device, and its score on left-out speakers."""
+    listener(Event("start", job.name, total=1))
+    head = context.build_head(member, seed)
+    assert isinstance(head, PooledLinear)
+    tables = [
+        context.pooled(name, head.statistics, job.device, listener, should_stop) for name in member.features
+    ]
+    try:
+        solution = fit_head(
+            head,
+            tables,
+            np.searchsorted(np.asarray(sorted(context.corpus.ids)), np.asarray(fit)).astype(np.int64),
+            context.corpus.select(fit),
+            context.rows_of(member).select(fit),
+            seed=derive_seed(seed, "inner folds"),
+            should_stop=should_stop,
+        )
+    except TrainingError as error:
+        raise TrainingError(f"{job.name}: {error}") from None
+    return head.to(job.device), {"macro_f1": solution.macro_f1, "penalty": solution.penalty}
 
 
 def _fresh_head(
@@ -168,7 +204,7 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
 
     A refit (``ALL_FOLDS``) learns from all folds and predicts only the splits that no fold has. A model stops
     on the development split where there is one, else on an inner slice of its training rows; in both cases on
-    speakers that it does not learn from.
+    speakers that it does not learn from. A head that is fitted without epochs has no rows to stop on.
 
     Raises:
         TrainingError: a speaker would be on both sides, or a side would be empty.
@@ -186,7 +222,10 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
         raise TrainingError(
             f"{member.name}/{fold_name(fold)}: no row {side} the fold has frames in {member.features}"
         )
-    if development:
+    stop: tuple[str, ...]
+    if context.is_closed_form(member):
+        fit, stop = others, ()
+    elif development:
         fit, stop = others, development
     else:
         seed = derive_seed(context.recipe.seed, "fold", fold)

@@ -1,6 +1,7 @@
 """Any members of a run, trained on every fold: those of its recipe, and those that came later."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import RunContext, split_ids
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
 from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
-from sercache.training.planning import Plan, plan_apart, plan_training
+from sercache.training.planning import Plan, plan_apart, plan_closed_form, plan_training
 from sercache.training.turns import FoldsFailed, train_folds
 
 
@@ -103,7 +104,7 @@ def train_members(
             if isinstance(error, CacheError | ProcessDied):
                 raise error  # not the settings' fault: the same command may well succeed later
         raise TrainingError(f"no member could be trained; {reports[0].name}: {reports[0].error}")
-    return Trained(tuple(reports), plan.description)
+    return Trained(tuple(reports), plan)
 
 
 def train_part(
@@ -202,39 +203,86 @@ def _train(
     choice: EngineChoice,
     listener: Listener,
     should_stop: ShouldStop,
-) -> tuple[Plan, dict[str, SercacheError]]:
-    """Train what is not finished; return how, and why jobs failed, by their names."""
+) -> tuple[str, dict[str, SercacheError]]:
+    """Train what is not finished; return how, and why jobs failed, by their names.
+
+    Heads that are fitted without epochs come first: they take seconds, and a run that is stopped after them
+    has something to stack. A member's posteriors are joined as soon as its last fold is finished.
+    """
+    listener = _Gathering(context, {job.member for job in jobs}, listener)
     left = []
     for job in jobs:
         if is_finished(context.run, job):
             listener(Event("finish", job.name))
         else:
             left.append(job)
-    if choice.is_cluster:
-        plan = plan_apart(left, workers)
-    else:
-        plan = plan_training(context, members, left, 1 if choice.name == "in-process" else workers)
-    if left:
-        listener(Event("note", "plan", message=plan.description))
-    tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
-    engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
-    needs = Needs(cores=plan.threads, gpus=0.0 if left and left[0].device == "cpu" else 1.0)
-    work = [Task(name, train_folds, (group,), needs, _folders(context)) for name, group in tasks.items()]
+    by_name = {member.name: member for member in members}
+    quick = [job for job in left if context.is_closed_form(by_name[job.member])]
+    others = [job for job in left if job not in quick]
+    plans: list[Plan] = []
+    errors: dict[str, SercacheError] = {}
     try:
-        failed = engine.run(work, listener, should_stop)
+        for part in ([*quick, *others],) if choice.is_cluster else (quick, others):
+            if not part:
+                continue
+            wanted = 1 if choice.name == "in-process" else workers
+            if choice.is_cluster:
+                plan = plan_apart(part, workers)
+            elif part is quick:
+                plan = plan_closed_form(part, wanted)
+            else:
+                plan = plan_training(context, members, part, wanted)
+            plans.append(plan)
+            listener(Event("note", "plan", message=plan.description))
+            errors |= _run(context, plan, choice, listener, should_stop)
     except Interrupted:
         done = sum(is_finished(context.run, job) for job in jobs)
         raise Interrupted(
             f"stopped with {done} of {len(jobs)} folds finished; "
             "the same command goes on after the last finished epoch"
         ) from None
+    return "; then ".join(plan.description for plan in plans), errors
+
+
+def _run(
+    context: RunContext, plan: Plan, choice: EngineChoice, listener: Listener, should_stop: ShouldStop
+) -> dict[str, SercacheError]:
+    """Run what was planned; return why jobs failed, by their names."""
+    tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
+    engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
+    needs = Needs(cores=plan.threads, gpus=0.0 if plan.groups[0][0].device == "cpu" else 1.0)
+    work = [Task(name, train_folds, (group,), needs, _folders(context)) for name, group in tasks.items()]
     errors: dict[str, SercacheError] = {}
-    for name, error in failed.items():
+    for name, error in engine.run(work, listener, should_stop).items():
         if isinstance(error, FoldsFailed):
             errors |= error.errors
         else:
             errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
-    return plan, errors
+    return errors
+
+
+class _Gathering:
+    """A listener that joins a member's posteriors when its last fold is finished, and tells of its score."""
+
+    def __init__(self, context: RunContext, members: Collection[str], listener: Listener) -> None:
+        self.context, self.listener = context, listener
+        self.left = {member: set(range(context.recipe.folds.count)) for member in members}
+
+    def __call__(self, event: Event) -> None:
+        self.listener(event)
+        name, _, fold = event.task.rpartition("/")
+        if event.kind != "finish" or name not in self.left or not fold.startswith("fold-"):
+            return
+        self.left[name].discard(int(fold.removeprefix("fold-")))
+        if self.left[name]:
+            return
+        del self.left[name]
+        with suppress(SercacheError):  # the end of the command says what is wrong
+            score = score_out_of_fold(
+                self.context, gather_posteriors(self.context, self.context.member(name))
+            )
+            values = {"macro_f1": score.macro_f1, "uar": score.uar}
+            self.listener(Event("score", name, values=values))
 
 
 def _folders(context: RunContext) -> tuple[Path, ...]:

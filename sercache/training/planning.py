@@ -64,13 +64,14 @@ class Plan:
     def description(self) -> str:
         """One line for people."""
         jobs = sum(map(len, self.groups))
+        trainings = "1 training" if jobs == 1 else f"{jobs} trainings"
         where = "one process" if self.workers == 1 else f"{self.workers or 'many'} processes"
         how = (
             "each by itself"
             if len(self.groups) == jobs
             else f"in {len(self.groups)} groups that share batches"
         )
-        return f"{jobs} trainings, {how}, in {where}"
+        return f"{trainings}, {how}, in {where}"
 
 
 def plan_training(
@@ -98,6 +99,17 @@ def plan_training(
     left = [by_name[name] for name in dict.fromkeys(job.member for job in jobs)]
     costs = _measured(context, left, jobs[0].device)
     return choose(jobs, by_name, costs, lambda member: _row_visits(context, member), workers, threads)
+
+
+def plan_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
+    """Return the layout of fits without epochs: a member's folds together, as they read the same table."""
+    grouped: dict[str, list[FoldJob]] = defaultdict(list)
+    for job in jobs:
+        grouped[job.member].append(job)
+    groups = tuple(map(tuple, grouped.values()))
+    wanted = usable_cores() if workers is None and jobs[0].device == "cpu" else workers or 1
+    workers = min(wanted, len(groups))
+    return Plan(groups, workers, max(1, usable_cores() // workers) if workers > 1 else 0, 0.0)
 
 
 def plan_apart(jobs: Sequence[FoldJob], workers: int | None) -> Plan:

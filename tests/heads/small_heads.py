@@ -13,20 +13,23 @@ LAYERS = (3, 1)
 """Of the first feature set, where a test wants several; neither D is the same number."""
 SIZES = {"width": 16, "feedforward": 12, "bottleneck": 4, "attention_heads": 2, "dropout": 0.0}
 NAMES = sorted(HEADS)
+SUMMING = [name for name in NAMES if not HEADS[name].keeps_layers]
+"""Heads that read a sum of a feature set's layers."""
 READINGS = (None, "weighted", "gated")
 """How the first feature set enters: one layer, or several summed in one of the two ways."""
 
 
 def small(name, layer_sum=None, seed=0, dims=DIMS):
-    """Return a head without dropout, its layer sums far from where they start."""
+    """Return a head without dropout, its layer sums, and weights that start from zero, far from there."""
     known = inspect.signature(HEADS[name]).parameters
     options = {option: size for option, size in SIZES.items() if option in known}
-    if layer_sum is None:
-        return build_head(name, dims, 3, RANGES, options, seed)
-    head = build_head(name, dims, 3, RANGES, options | {"layer_sum": layer_sum}, seed, LAYERS)
+    if layer_sum is not None and name in SUMMING:
+        options["layer_sum"] = layer_sum
+    head = build_head(name, dims, 3, RANGES, options, seed, None if layer_sum is None else LAYERS)
     generator = torch.Generator().manual_seed(seed)
+    drawn = head.layer_sums if name in SUMMING else head
     with torch.no_grad():
-        for parameter in head.layer_sums.parameters():
+        for parameter in drawn.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return head
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_heads import DIMS, LAYERS, NAMES, RANGES, batch, in_double, small
+from small_heads import DIMS, LAYERS, RANGES, SUMMING, batch, in_double, small
 
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
@@ -62,7 +62,7 @@ def test_layers_enter_as_the_plain_loops_say(kind, lengths):
     torch.testing.assert_close(head.read(0, layered), wanted, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMING)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_of_layers_equals_the_head_of_their_plain_sum(name, kind):
     head, single = small(name, kind).double().eval(), small(name).double().eval()
@@ -76,7 +76,7 @@ def test_a_head_of_layers_equals_the_head_of_their_plain_sum(name, kind):
     torch.testing.assert_close(got.attributes, wanted.attributes, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMING)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_layer_weights_equal_finite_differences(name, kind):
     head = small(name, kind).double().train()
@@ -147,4 +147,4 @@ def test_frames_of_other_layers_than_the_head_was_built_for_are_refused():
 
 def test_a_sum_needs_two_layers():
     with pytest.raises(ValueError, match="feature set 0 has 1 layers: a sum needs at least 2"):
-        small("mean-linear").sum_layers(0, 1, "weighted")
+        small("mean-linear").set_layers(0, 1, "weighted")

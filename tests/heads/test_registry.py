@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_heads import DIMS, LAYERS, NAMES, RANGES, small
+from small_heads import DIMS, LAYERS, RANGES, SUMMING, small
 
 from sercache.errors import RecipeError
 from sercache.heads.registry import build_head
@@ -36,7 +36,7 @@ def test_a_wrong_option_is_one_clear_line(name, options, message):
         build_head(name, DIMS, 3, RANGES, options, 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMING)
 @pytest.mark.parametrize(
     ("options", "layers", "message"),
     [
@@ -58,7 +58,7 @@ def test_layers_are_told_for_each_feature_set():
         build_head("deepser", DIMS, 3, RANGES, {}, 0, [3])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMING)
 def test_layers_do_not_change_the_other_initial_weights(name):
     single = build_head(name, DIMS, 3, RANGES, {}, 5).state_dict()
     for kind in ("weighted", "gated"):
@@ -70,7 +70,7 @@ def test_layers_do_not_change_the_other_initial_weights(name):
             assert torch.equal(single[key], layered[key])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMING)
 def test_weighted_is_the_default(name):
     default = build_head(name, DIMS, 3, RANGES, {}, 5, LAYERS).state_dict()
     assert default["layer_sums.0.score"].shape == (LAYERS[0],)

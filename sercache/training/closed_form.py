@@ -1,0 +1,244 @@
+"""Fitting a pooled linear head: standardisation, weights of blocks, penalty, and the solution itself.
+
+Everything is learned from the rows that are fitted on. What has to be chosen (weights of blocks, penalty,
+scale of the scores) is chosen by how well speakers are predicted that were left out of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
+
+from sercache.corpus import Corpus
+from sercache.corpus.folds import assign_folds
+from sercache.errors import TrainingError
+from sercache.evaluation.metrics import macro_f1
+from sercache.heads.pooled_linear import PooledLinear
+from sercache.interrupts import ShouldStop, never
+from sercache.training.balance import class_weights
+from sercache.training.block_weights import learn_block_weights
+from sercache.training.linear_solver import Floats, LinearModel, logistic, ridge
+from sercache.training.penalty_search import MOST_ROWS_OF_ALL_FOLDS, Fit, PenaltySearch
+from sercache.training.pooled_features import PooledRows, PooledTable, refuse_to_go_on
+from sercache.training.rows import LabelledRows
+
+_USUAL_PENALTY = {"ridge": 0.1, "logistic": 0.01}
+_USUAL_SCALE = {"ridge": 4.0, "logistic": 1.0}
+"""Where there is only one speaker, so that nobody can be left out."""
+
+_INNER_FOLDS = 4
+_BLOCK_ROWS = 600
+"""Rows that weights of blocks are learned from; more would cost more than they tell."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What was fitted, beside the head's weights.
+
+    Attributes:
+        macro_f1: of left-out speakers; NaN where nobody could be left out.
+        penalty: of the class weights.
+    """
+
+    macro_f1: float
+    penalty: float
+
+
+def fit_head(
+    head: PooledLinear,
+    tables: Sequence[PooledTable],
+    positions: NDArray[np.int64],
+    corpus: Corpus,
+    targets: LabelledRows,
+    *,
+    seed: int,
+    should_stop: ShouldStop = never,
+) -> Solution:
+    """Fit a head on some rows; its weights are the solution afterwards.
+
+    Args:
+        head: :class:`~sercache.heads.pooled_linear.Ridge` or ``Logistic``, on the CPU.
+        tables: pooled statistics, one per feature set of the head.
+        positions: ``(N,)`` where the rows are in the tables.
+        corpus: the N utterances: who speaks.
+        targets: of the N utterances.
+        seed: of the assignment of speakers to inner folds.
+        should_stop: looked at between steps.
+
+    Raises:
+        TrainingError: there is nothing to learn from, or the solution needs more memory than there is.
+        Interrupted: ``should_stop`` said so.
+    """
+    if not targets.has_target.any():
+        raise TrainingError(f"none of the {len(targets)} training rows has a target")
+    # Threads on small matrices wait for each other longer than they compute.
+    with threadpool_limits(limits=1 if len(positions) <= MOST_ROWS_OF_ALL_FOLDS else None):
+        return _fit(head, tables, positions, _inner_folds(corpus, seed), targets, seed, should_stop)
+
+
+def _fit(
+    head: PooledLinear,
+    tables: Sequence[PooledTable],
+    positions: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    targets: LabelledRows,
+    seed: int,
+    should_stop: ShouldStop,
+) -> Solution:
+    statistics = [_standardization(table, positions) for table in tables]
+    rows = PooledRows(tables, positions, statistics, [np.ones(table.values.shape[1:3]) for table in tables])
+    shares = _block_shares(head, rows, targets, groups, seed, should_stop)
+    scales = [np.sqrt(share / table.values.shape[3]) for share, table in zip(shares, tables, strict=True)]
+    solver = PenaltySearch(
+        PooledRows(tables, positions, statistics, scales), groups, head.penalty or None, should_stop
+    )
+    columns = np.concatenate(
+        [np.repeat(scale.ravel(), table.values.shape[3]) for scale, table in zip(scales, tables, strict=True)]
+    )
+    classes, solution = _fit_classes(head, solver, targets)
+    attributes = _fit_attributes(solver, targets)
+    head.set_solution(
+        [(_flat(mean), _flat(scale)) for mean, scale in statistics],
+        shares=[torch.from_numpy(share) for share in shares],
+        classes=_as_tensors(classes, columns),
+        attributes=None if attributes is None else _as_tensors(attributes, columns),
+    )
+    return solution
+
+
+def _fit_classes(
+    head: PooledLinear, solver: PenaltySearch, targets: LabelledRows
+) -> tuple[LinearModel, Solution]:
+    """Return the model of the class logits; zeros where no row has a class target."""
+    known = np.asarray(np.isfinite(targets.soft).all(axis=1))
+    if not known.any():
+        features, classes = solver.rows.shape[1], targets.soft.shape[1]
+        return LinearModel(np.zeros((features, classes)), np.zeros(classes)), Solution(math.nan, math.nan)
+    soft = np.where(known[:, None], targets.soft, 0.0)
+    weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)
+    weights *= known.sum() / weights.sum()  # a mean of 1, so that penalties mean the same
+    method = head.method
+    fit: Fit = ridge if method == "ridge" else logistic
+    goals = 2 * soft - 1 if method == "ridge" else soft
+    penalties, scores = solver.left_out(fit, goals, weights)
+    held = known & ~np.isnan(scores).any(axis=(0, 2))
+    penalty, scale, score = penalties[0], _USUAL_SCALE[method], math.nan
+    if held.any():
+        scaled = [_best_scale(candidate[held], soft[held]) for candidate in scores]
+        chosen = int(np.argmin([loss for _, loss in scaled]))
+        penalty, scale = penalties[chosen], scaled[chosen][0]
+        labelled = held & (targets.consensus >= 0)
+        predicted = scores[chosen][labelled].argmax(axis=1)
+        score = macro_f1(targets.consensus[labelled], predicted, soft.shape[1])
+    elif len(penalties) > 1:
+        penalty = _USUAL_PENALTY[method]
+    model = solver.fit(fit, goals, weights, penalty)
+    return LinearModel(model.weights * scale, model.intercept * scale), Solution(score, penalty)
+
+
+def _fit_attributes(solver: PenaltySearch, targets: LabelledRows) -> LinearModel | None:
+    """Return a ridge regression on each attribute, from the rows that are rated; None without attributes."""
+    count = targets.attributes.shape[1]
+    if not count:
+        return None
+    weights, intercept = np.zeros((solver.rows.shape[1], count)), np.zeros(count)
+    for index, values in enumerate(targets.attributes.T):
+        rated = ~np.isnan(values)
+        if not rated.any():
+            continue
+        goals, own = np.where(rated, values, 0.0)[:, None], rated.astype(np.float64)
+        penalties, scores = solver.left_out(ridge, goals, own)
+        held = rated & ~np.isnan(scores).any(axis=(0, 2))
+        errors = (
+            [float(np.square(one[held, 0] - values[held]).mean()) for one in scores] if held.any() else []
+        )
+        usual = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY["ridge"]
+        penalty = penalties[int(np.argmin(errors))] if errors else usual
+        model = solver.fit(ridge, goals, own, penalty)
+        weights[:, index], intercept[index] = model.weights[:, 0], model.intercept[0]
+    return LinearModel(weights, intercept)
+
+
+def _standardization(table: PooledTable, positions: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return mean and scale ``(S, L, D)`` of the rows that are present; constant features have scale 0."""
+    present = positions[table.present[positions]]
+    shape = table.values.shape[1:]
+    total, squares = np.zeros(shape), np.zeros(shape)
+    for _, values in table.blocks(present):
+        total += values.sum(axis=0, dtype=np.float64)
+    mean = total / max(1, len(present))
+    for _, values in table.blocks(present):
+        squares += np.square(values - mean).sum(axis=0)
+    deviation = np.sqrt(squares / max(1, len(present)))
+    varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-3)
+    return mean, np.divide(1.0, deviation, out=np.zeros(shape), where=varies)
+
+
+def _block_shares(
+    head: PooledLinear,
+    rows: PooledRows,
+    targets: LabelledRows,
+    groups: NDArray[np.int64] | None,
+    seed: int,
+    should_stop: ShouldStop,
+) -> list[Floats]:
+    """Return of each feature set how much its statistics and layers count, ``(S, L)``; in all 1."""
+    shapes = [table.values.shape[1:3] for table in rows.tables]
+    equal = [np.full(shape, 1 / (len(shapes) * np.prod(shape))) for shape in shapes]
+    known = np.flatnonzero(~np.isnan(targets.soft).any(axis=1))
+    if groups is None or not head.learn_blocks or not len(known) or sum(map(np.prod, shapes)) < 2:
+        return equal
+    sample = np.sort(np.random.default_rng(seed).permutation(known)[:_BLOCK_ROWS])
+    if len(np.unique(groups[sample])) < 2:
+        return equal
+    grams, sets = [], []
+    for index, table in enumerate(rows.tables):
+        refuse_to_go_on(should_stop)
+        values = table.values[rows.rows[sample]]
+        scaled = rows.take(sample).scaled(index, slice(0, len(sample)), values).astype(np.float32)
+        blocks = scaled.reshape(len(sample), -1, values.shape[3]).transpose(1, 0, 2)  # (S * L, n, D)
+        grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])
+        sets += [index] * len(blocks)
+    shares = learn_block_weights(
+        np.concatenate(grams), targets.soft[sample], groups[sample], np.asarray(sets), should_stop=should_stop
+    )
+    refuse_to_go_on(should_stop)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(shares, ends), shapes, strict=True)]
+
+
+def _inner_folds(corpus: Corpus, seed: int) -> NDArray[np.int64] | None:
+    """Return the inner fold of each row, ``(N,)``, speakers kept apart; None with one speaker."""
+    speakers = len({row.speaker for row in corpus.utterances})
+    if speakers < 2:
+        return None
+    count = _INNER_FOLDS if len(corpus) <= MOST_ROWS_OF_ALL_FOLDS else _INNER_FOLDS + 1
+    return assign_folds(corpus, min(count, speakers), seed).of(corpus.ids)
+
+
+def _best_scale(scores: Floats, soft: Floats) -> tuple[float, float]:
+    """Return by what scores ``(N, C)`` are multiplied to have the least cross-entropy, and that."""
+
+    def loss(logarithm: float) -> float:
+        logits = np.exp(logarithm) * scores
+        logits = logits - logits.max(axis=1, keepdims=True)
+        return -float(
+            (soft * (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))).sum(axis=1).mean()
+        )
+
+    found = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    return float(np.exp(found.x)), float(found.fun)
+
+
+def _flat(values: Floats) -> torch.Tensor:
+    return torch.from_numpy(values.ravel())
+
+
+def _as_tensors(model: LinearModel, columns: Floats) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights ``(Q, P)`` over standardised features, and the intercept ``(Q,)``."""
+    return torch.from_numpy((model.weights * columns[:, None]).T), torch.from_numpy(model.intercept)

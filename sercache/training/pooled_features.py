@@ -1,0 +1,198 @@
+"""Statistics over time of all utterances of a feature set: one table, read from the cache once."""
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sercache.cache.store import FeatureSet
+from sercache.encoders.network import batches_by_length
+from sercache.errors import CacheError, Interrupted
+from sercache.events import Event, Listener, ignore
+from sercache.files import new_file
+from sercache.heads.pooled_linear import pool_statistics
+from sercache.interrupts import ShouldStop, never
+from sercache.training.batches import FrameSource
+
+_IN_MEMORY_BYTES = 512 << 20
+"""A larger table is kept in a file, and read from it in blocks."""
+
+_BATCH_BYTES = 64 << 20
+_BLOCK_ROWS = 2048
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PooledTable:
+    """The pooled statistics of N utterances in one feature set.
+
+    Attributes:
+        values: ``(N, S, L, D)`` float32: statistic, layer, feature; zero where ``present`` is False.
+        present: ``(N,)`` bool, whether the utterance has frames.
+    """
+
+    values: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+    @property
+    def features(self) -> int:
+        """Pooled numbers of an utterance: S x L x D."""
+        return int(np.prod(self.values.shape[1:]))
+
+    def blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield ``rows`` ``(R,)`` in order, some at a time: their positions, and ``(B, S, L, D)``."""
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            part = slice(first, min(first + _BLOCK_ROWS, len(rows)))
+            yield part, self.values[rows[part]]
+            if isinstance(self.values, np.memmap):  # read pages would count as this process's memory
+                self.values._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class PooledRows:
+    """Pooled statistics of some utterances, standardised, their blocks scaled: N rows of P features.
+
+    Attributes:
+        tables: of each feature set, of all utterances.
+        rows: ``(N,)`` positions in the tables.
+        statistics: of each feature set, mean and scale ``(S, L, D)``.
+        scales: of each feature set, ``(S, L)``: what each block is multiplied by.
+    """
+
+    tables: Sequence[PooledTable]
+    rows: NDArray[np.int64]
+    statistics: Sequence[tuple[Floats, Floats]]
+    scales: Sequence[Floats]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and P."""
+        return len(self.rows), sum(table.features for table in self.tables)
+
+    def take(self, rows: NDArray[np.int64]) -> "PooledRows":
+        """Return some of the rows, by their positions among these."""
+        return PooledRows(self.tables, self.rows[rows], self.statistics, self.scales)
+
+    def blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield the rows in order, ``(B, P)`` at a time."""
+        for parts in zip(*(table.blocks(self.rows) for table in self.tables), strict=True):
+            where = parts[0][0]
+            scaled = [self.scaled(index, where, values) for index, (_, values) in enumerate(parts)]
+            yield where, np.concatenate([values.reshape(len(values), -1) for values in scaled], axis=1)
+
+    def gram(self, should_stop: ShouldStop) -> Floats:
+        """Return the rows' inner products, ``(N, N)``."""
+        gram = np.zeros((len(self.rows), len(self.rows)))
+        everything = slice(0, len(self.rows))
+        for index, table in enumerate(self.tables):
+            for statistic in range(table.values.shape[1]):
+                refuse_to_go_on(should_stop)
+                values = table.values[self.rows, statistic][:, None]  # (N, 1, L, D)
+                part = self.scaled(index, everything, values, slice(statistic, statistic + 1))
+                flat = part.reshape(len(part), -1)
+                gram += flat @ flat.T
+        return gram
+
+    def scaled(
+        self, index: int, where: slice, values: NDArray[np.float32], part: slice = slice(None)
+    ) -> Floats:
+        """Return feature set ``index``, standardised and scaled, zero for absent rows.
+
+        Args:
+            index: of the feature set.
+            where: positions of the rows among these.
+            values: ``(B, S, L, D)`` of the rows; of the statistics ``part`` only.
+            part: of the statistics.
+
+        Returns:
+            ``(B, S, L, D)`` float64.
+        """
+        mean, scale = self.statistics[index]
+        scaled = (values - mean[part]) * (scale[part] * self.scales[index][part, :, None])
+        scaled[~self.tables[index].present[self.rows[where]]] = 0.0
+        return scaled
+
+
+def pooled_table(
+    feature_set: FeatureSet,
+    ids: Sequence[str],
+    statistics: Sequence[str],
+    device: torch.device,
+    folder: Path,
+    *,
+    listener: Listener = ignore,
+    should_stop: ShouldStop = never,
+) -> PooledTable:
+    """Pool every utterance's frames over time, as a head of the same statistics does.
+
+    Args:
+        feature_set: with L kept layers of D features.
+        ids: N utterances; those that the feature set lacks have zeros.
+        statistics: S names in :data:`~sercache.heads.pooled_linear.STATISTICS`.
+        device: where pooling is computed.
+        folder: where a table is kept that is too large for memory; found there again by a later call.
+        listener: told of the progress.
+        should_stop: looked at after every batch.
+
+    Raises:
+        CacheError: frames are damaged, or not finite.
+        Interrupted: ``should_stop`` said so.
+    """
+    source = FrameSource([feature_set], ids, device, resident=False)
+    counts = source.frame_counts[:, 0]
+    shape = (len(ids), len(statistics), len(feature_set.layers), feature_set.dim)
+    size = int(np.prod(shape)) * 4
+    if size <= _IN_MEMORY_BYTES:
+        values = np.zeros(shape, np.float32)
+        _fill(values, source, counts, statistics, listener, should_stop)
+        return PooledTable(values, counts > 0)
+    named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids])
+    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:24]}.float32"
+    if not path.is_file() or path.stat().st_size != size:
+        with new_file(path) as temporary:
+            mapped = np.memmap(temporary, np.float32, "w+", shape=shape)
+            _fill(mapped, source, counts, statistics, listener, should_stop)
+            mapped.flush()
+    return PooledTable(np.memmap(path, np.float32, "r", shape=shape), counts > 0)
+
+
+def _fill(
+    values: NDArray[np.float32],
+    source: FrameSource,
+    counts: NDArray[np.int64],
+    statistics: Sequence[str],
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> None:
+    """Write the statistics of every utterance that has frames into ``values`` ``(N, S, L, D)``."""
+    (feature_set,) = source.feature_sets
+    held = np.flatnonzero(counts > 0)
+    most = max(1, _BATCH_BYTES // (4 * len(feature_set.layers) * feature_set.dim))
+    batches = [held[rows] for rows in batches_by_length(counts[held].tolist(), most)]
+    task, done = f"pooling {feature_set.folder.name}", 0
+    for rows, (given,) in zip(batches, source.batches(batches), strict=True):
+        if should_stop():
+            raise Interrupted("stopped while features were pooled; nothing was written")
+        pooled = pool_statistics(given.frames, given.mask, statistics)  # (B, S, D) or (B, S, L, D)
+        found = pooled.reshape(len(rows), *values.shape[1:]).cpu().numpy()
+        finite = np.isfinite(found).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise CacheError(
+                f"{feature_set.folder}: utterance '{source.ids[rows[int(np.argmin(finite))]]}' has frames "
+                "that are no finite numbers; extract it again, or take it out of the corpus"
+            )
+        values[rows] = found
+        done += len(rows)
+        listener(Event("advance", task, done, len(held)))
+
+
+def refuse_to_go_on(should_stop: ShouldStop) -> None:
+    """Raise Interrupted if ``should_stop`` says so."""
+    if should_stop():
+        raise Interrupted("stopped while a linear model was fitted; it is fitted anew")
