@@ -113,7 +113,7 @@ class TrainingRecipe(_Strict):
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where it is faster, see :func:`sercache.devices.trains_in_bfloat16`."""
+    """Of products. auto: bfloat16 on a GPU that has it, float32 on a CPU."""
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> "TrainingRecipe":

@@ -177,6 +177,15 @@ class PooledLinear(Head):
         self.class_output = _zeros(sum(self.sizes), num_classes)
         self.attribute_output = _zeros(sum(self.sizes), num_attributes) if num_attributes else None
 
+    def layer_weights(self) -> dict[int, Tensor]:
+        """Return, by index, how much each layer ``(L,)`` of a feature set with several counts; in all 1."""
+        shares = {
+            index: self.get_buffer(f"block_share_{index}").sum(dim=0) for index in range(len(self.sizes))
+        }
+        return {
+            index: share / share.sum().clamp_min(1e-12) for index, share in shares.items() if len(share) > 1
+        }
+
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the standardised statistics, ``(B, P)``: feature set, statistic, layer, feature."""
         return torch.cat([self._pooled(index, given) for index, given in enumerate(inputs)], dim=1)
@@ -214,8 +223,8 @@ class PooledLinear(Head):
             output.weight.copy_(weights)
             output.bias.copy_(intercept)
 
-    def classify(self, embedding: Tensor) -> HeadOutput:
-        """Return the linear outputs of ``(B, P)``; attributes are cut to their range."""
+    def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
+        """Return the linear outputs of ``(B, P)``, attributes cut to their range; there is no ``start``."""
         logits = self.class_output(embedding)
         if self.attribute_output is None:
             return HeadOutput(logits, logits.new_zeros(len(logits), 0))

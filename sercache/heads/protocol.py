@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sercache.heads.layer_sum import LAYER_SUMS, LayerSum
+from sercache.heads.layer_sum import LAYER_SUMS, LayerSum, WeightedSum
 
 
 class HeadInput(NamedTuple):
@@ -66,6 +66,7 @@ class Head(nn.Module):
         self.register_buffer("attribute_low", bounds[:, 0].clone())
         self.register_buffer("attribute_high", bounds[:, 1].clone())
         self.layer_sums = nn.ModuleDict()
+        self.base: Head | None = None
         self.activation = activation if activation is not None else nn.ReLU()
         self.class_output = nn.Linear(embedding_dim, num_classes)
         self.attribute_output = (
@@ -91,6 +92,32 @@ class Head(nn.Module):
             self.layer_sums[str(index)] = LAYER_SUMS[kind](num_layers, dim).to(mean)
         self.register_buffer(f"input_mean_{index}", mean.new_zeros(num_layers, dim))
         self.register_buffer(f"input_scale_{index}", mean.new_ones(num_layers, dim))
+
+    def attach_base(self, base: "Head") -> None:
+        """Make the outputs those of a fitted head plus what this one learns to add: nothing at first.
+
+        The base is never trained with this head. Its attributes are added on the sigmoid's scale.
+
+        Args:
+            base: of the same feature sets, classes and attributes.
+        """
+        self.base = base.requires_grad_(False)
+        for output in (self.class_output, self.attribute_output):
+            if output is not None:
+                nn.init.zeros_(output.weight)
+                nn.init.zeros_(output.bias)
+
+    @torch.no_grad()
+    def take_layer_weights(self, fitted: "Head") -> None:
+        """Begin with sums of layers that weigh them as a fitted head does; gated sums begin as they were."""
+        for index, layer_sum in self.layer_sums.items():
+            shares = fitted.layer_weights().get(int(index))
+            if shares is not None and isinstance(layer_sum, WeightedSum):
+                layer_sum.score.copy_(shares.clamp_min(1e-4).log())
+
+    def start(self, inputs: Sequence[HeadInput]) -> Tensor | None:
+        """Return what is added to, ``(B, C + A)``: the base's logits and attributes; None without a base."""
+        return None if self.base is None else torch.cat(self.base(inputs), dim=1)
 
     def layer_weights(self) -> dict[int, Tensor]:
         """Return, by index, the weights ``(L,)`` of each feature set whose layers all clips weigh alike."""
@@ -145,18 +172,27 @@ class Head(nn.Module):
         """Return ``(B, E)``: what MixUp mixes, before the activation. Never depends on padding."""
         raise NotImplementedError
 
-    def classify(self, embedding: Tensor) -> HeadOutput:
+    def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
         """Turn a (possibly mixed) embedding ``(B, E)`` into the outputs.
 
         Attributes are ``low + (high - low) * sigmoid(linear)``, so they cannot leave their scale.
+
+        Args:
+            embedding: of :meth:`embed`.
+            start: of :meth:`start`, mixed as the embedding is; None to add to nothing.
         """
         hidden = self.activation(embedding)
-        logits = self.class_output(hidden)
+        logits = self.class_output(hidden)  # (B, C)
+        if start is not None:
+            logits = logits + start[:, : logits.shape[1]]
         if self.attribute_output is None:
             return HeadOutput(logits, logits.new_zeros(len(logits), 0))
         low, high = self.get_buffer("attribute_low"), self.get_buffer("attribute_high")
-        return HeadOutput(logits, low + (high - low) * torch.sigmoid(self.attribute_output(hidden)))
+        linear = self.attribute_output(hidden)  # (B, A)
+        if start is not None:
+            linear = linear + torch.logit((start[:, logits.shape[1] :] - low) / (high - low), eps=1e-3)
+        return HeadOutput(logits, low + (high - low) * torch.sigmoid(linear))
 
     def forward(self, inputs: Sequence[HeadInput]) -> HeadOutput:
         """Return the outputs of a batch, without MixUp."""
-        return self.classify(self.embed(inputs))
+        return self.classify(self.embed(inputs), self.start(inputs))

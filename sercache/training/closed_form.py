@@ -23,7 +23,7 @@ from sercache.interrupts import ShouldStop, never
 from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.linear_solver import Floats, LinearModel, logistic, ridge
-from sercache.training.penalty_search import MOST_ROWS_OF_ALL_FOLDS, Fit, PenaltySearch
+from sercache.training.penalty_search import MOST_ROWS_OF_ALL_FOLDS, PENALTIES, Fit, PenaltySearch
 from sercache.training.pooled_features import PooledRows, PooledTable, refuse_to_go_on
 from sercache.training.rows import LabelledRows
 
@@ -43,10 +43,13 @@ class Solution:
     Attributes:
         macro_f1: of left-out speakers; NaN where nobody could be left out.
         penalty: of the class weights.
+        left_out: ``(N, C + A)`` the outputs for each row by a model that did not learn from its speaker; NaN
+            where there is none.
     """
 
     macro_f1: float
     penalty: float
+    left_out: Floats
 
 
 def fit_head(
@@ -57,6 +60,7 @@ def fit_head(
     targets: LabelledRows,
     *,
     seed: int,
+    every_row: bool = False,
     should_stop: ShouldStop = never,
 ) -> Solution:
     """Fit a head on some rows; its weights are the solution afterwards.
@@ -68,6 +72,7 @@ def fit_head(
         corpus: the N utterances: who speaks.
         targets: of the N utterances.
         seed: of the assignment of speakers to inner folds.
+        every_row: whether every row has to be left out once; of many rows only some are otherwise.
         should_stop: looked at between steps.
 
     Raises:
@@ -78,7 +83,9 @@ def fit_head(
         raise TrainingError(f"none of the {len(targets)} training rows has a target")
     # Threads on small matrices wait for each other longer than they compute.
     with threadpool_limits(limits=1 if len(positions) <= MOST_ROWS_OF_ALL_FOLDS else None):
-        return _fit(head, tables, positions, _inner_folds(corpus, seed), targets, seed, should_stop)
+        return _fit(
+            head, tables, positions, _inner_folds(corpus, seed), targets, seed, every_row, should_stop
+        )
 
 
 def _fit(
@@ -88,80 +95,106 @@ def _fit(
     groups: NDArray[np.int64] | None,
     targets: LabelledRows,
     seed: int,
+    every_row: bool,
     should_stop: ShouldStop,
 ) -> Solution:
     statistics = [_standardization(table, positions) for table in tables]
     rows = PooledRows(tables, positions, statistics, [np.ones(table.values.shape[1:3]) for table in tables])
     shares = _block_shares(head, rows, targets, groups, seed, should_stop)
     scales = [np.sqrt(share / table.values.shape[3]) for share, table in zip(shares, tables, strict=True)]
-    solver = PenaltySearch(
-        PooledRows(tables, positions, statistics, scales), groups, head.penalty or None, should_stop
-    )
+    search = PenaltySearch(PooledRows(tables, positions, statistics, scales), groups, should_stop)
+    penalties = (head.penalty,) if head.penalty else PENALTIES
+    classes = _fit_classes(head, search, targets, penalties, every_row=every_row)
+    attributes = _fit_attributes(search, targets, penalties, every_row=every_row)
     columns = np.concatenate(
         [np.repeat(scale.ravel(), table.values.shape[3]) for scale, table in zip(scales, tables, strict=True)]
     )
-    classes, solution = _fit_classes(head, solver, targets)
-    attributes = _fit_attributes(solver, targets)
     head.set_solution(
         [(_flat(mean), _flat(scale)) for mean, scale in statistics],
         shares=[torch.from_numpy(share) for share in shares],
-        classes=_as_tensors(classes, columns),
-        attributes=None if attributes is None else _as_tensors(attributes, columns),
+        classes=_as_tensors(classes.model, columns),
+        attributes=_as_tensors(attributes.model, columns),
     )
-    return solution
+    left_out = np.concatenate([classes.left_out, attributes.left_out], axis=1)
+    return Solution(classes.macro_f1, classes.penalty, left_out)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model, its scores of left-out rows ``(N, Q)``, macro-F1 of these, and the chosen penalty."""
+
+    model: LinearModel
+    left_out: Floats
+    macro_f1: float = math.nan
+    penalty: float = math.nan
 
 
 def _fit_classes(
-    head: PooledLinear, solver: PenaltySearch, targets: LabelledRows
-) -> tuple[LinearModel, Solution]:
+    head: PooledLinear,
+    search: PenaltySearch,
+    targets: LabelledRows,
+    penalties: Sequence[float],
+    *,
+    every_row: bool,
+) -> _Fitted:
     """Return the model of the class logits; zeros where no row has a class target."""
     known = np.asarray(np.isfinite(targets.soft).all(axis=1))
     if not known.any():
-        features, classes = solver.rows.shape[1], targets.soft.shape[1]
-        return LinearModel(np.zeros((features, classes)), np.zeros(classes)), Solution(math.nan, math.nan)
+        return _Fitted(_zero_model(search, targets.soft), np.zeros_like(targets.soft))
     soft = np.where(known[:, None], targets.soft, 0.0)
     weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)
     weights *= known.sum() / weights.sum()  # a mean of 1, so that penalties mean the same
-    method = head.method
-    fit: Fit = ridge if method == "ridge" else logistic
-    goals = 2 * soft - 1 if method == "ridge" else soft
-    penalties, scores = solver.left_out(fit, goals, weights)
+    fit: Fit = ridge if head.method == "ridge" else logistic
+    goals = 2 * soft - 1 if head.method == "ridge" else soft
+    scores = search.left_out(fit, goals, weights, penalties)
     held = known & ~np.isnan(scores).any(axis=(0, 2))
-    penalty, scale, score = penalties[0], _USUAL_SCALE[method], math.nan
-    if held.any():
+    if not held.any():
+        penalty = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY[head.method]
+        scale, score, left_out = _USUAL_SCALE[head.method], math.nan, scores[0]
+    else:
         scaled = [_best_scale(candidate[held], soft[held]) for candidate in scores]
         chosen = int(np.argmin([loss for _, loss in scaled]))
-        penalty, scale = penalties[chosen], scaled[chosen][0]
+        penalty, scale, left_out = penalties[chosen], scaled[chosen][0], scores[chosen]
         labelled = held & (targets.consensus >= 0)
-        predicted = scores[chosen][labelled].argmax(axis=1)
+        predicted = left_out[labelled].argmax(axis=1)
         score = macro_f1(targets.consensus[labelled], predicted, soft.shape[1])
-    elif len(penalties) > 1:
-        penalty = _USUAL_PENALTY[method]
-    model = solver.fit(fit, goals, weights, penalty)
-    return LinearModel(model.weights * scale, model.intercept * scale), Solution(score, penalty)
+        if every_row and np.isnan(left_out).any():
+            left_out = search.left_out(fit, goals, weights, [penalty], every_row=True)[0]
+    model = search.fit(fit, goals, weights, penalty)
+    return _Fitted(
+        LinearModel(model.weights * scale, model.intercept * scale), left_out * scale, score, penalty
+    )
 
 
-def _fit_attributes(solver: PenaltySearch, targets: LabelledRows) -> LinearModel | None:
-    """Return a ridge regression on each attribute, from the rows that are rated; None without attributes."""
-    count = targets.attributes.shape[1]
-    if not count:
-        return None
-    weights, intercept = np.zeros((solver.rows.shape[1], count)), np.zeros(count)
+def _fit_attributes(
+    search: PenaltySearch, targets: LabelledRows, penalties: Sequence[float], *, every_row: bool
+) -> _Fitted:
+    """Return a ridge regression on each attribute, from the rows that are rated."""
+    model, left_out = _zero_model(search, targets.attributes), np.full_like(targets.attributes, np.nan)
     for index, values in enumerate(targets.attributes.T):
-        rated = ~np.isnan(values)
+        rated = np.isfinite(values)
         if not rated.any():
+            left_out[:, index] = 0.0
             continue
-        goals, own = np.where(rated, values, 0.0)[:, None], rated.astype(np.float64)
-        penalties, scores = solver.left_out(ridge, goals, own)
-        held = rated & ~np.isnan(scores).any(axis=(0, 2))
-        errors = (
-            [float(np.square(one[held, 0] - values[held]).mean()) for one in scores] if held.any() else []
-        )
-        usual = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY["ridge"]
-        penalty = penalties[int(np.argmin(errors))] if errors else usual
-        model = solver.fit(ridge, goals, own, penalty)
-        weights[:, index], intercept[index] = model.weights[:, 0], model.intercept[0]
-    return LinearModel(weights, intercept)
+        goals, weights = np.where(rated, values, 0.0)[:, None], rated.astype(np.float64)
+        scores = search.left_out(ridge, goals, weights, penalties)[:, :, 0]  # (penalties, N)
+        held = rated & ~np.isnan(scores).any(axis=0)
+        chosen = 0
+        if held.any():
+            chosen = int(np.argmin(np.square(scores[:, held] - values[held]).mean(axis=1)))
+        elif len(penalties) > 1:
+            chosen = int(np.argmin(np.abs(np.asarray(penalties) - _USUAL_PENALTY["ridge"])))
+        left_out[:, index] = scores[chosen]
+        if every_row and held.any() and np.isnan(scores).any():
+            chosen_only = [penalties[chosen]]
+            left_out[:, index] = search.left_out(ridge, goals, weights, chosen_only, every_row=True)[0, :, 0]
+        solved = search.fit(ridge, goals, weights, penalties[chosen])
+        model.weights[:, index], model.intercept[index] = solved.weights[:, 0], solved.intercept[0]
+    return _Fitted(model, left_out)
+
+
+def _zero_model(search: PenaltySearch, targets: Floats) -> LinearModel:
+    return LinearModel(np.zeros((search.rows.shape[1], targets.shape[1])), np.zeros(targets.shape[1]))
 
 
 def _standardization(table: PooledTable, positions: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -232,7 +232,7 @@ def _step_seconds(context: RunContext, member: MemberRecipe, source: FrameSource
     inputs = source.batch(np.arange(len(source.ids)))
     rows = context.rows_of(member).select(source.ids).targets(source.device)
     targets = Targets(rows.soft.nan_to_num(nan=0.0), rows.attributes)
-    precision = precision_of(settings, source.device, head)
+    precision = precision_of(settings, source.device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
