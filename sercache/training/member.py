@@ -10,6 +10,7 @@ import torch
 from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
+from sercache.evaluation.primary import primary_in
 from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
 from sercache.heads.protocol import Head
@@ -149,7 +150,7 @@ def train_fold(
     )
     save_head(folder / WEIGHTS_NAME, training.head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
-    listener(Event("finish", job.name, values={"best": best.get("macro_f1", float("nan"))}))
+    listener(Event("finish", job.name, values={"best": best.get(primary_in(best).key, float("nan"))}))
 
 
 def _fresh_head(
