@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from sercache.corpus import Corpus
 from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, holm
-from sercache.evaluation.primary import Truth
+from sercache.evaluation.primary import Truth, primary_score
 from sercache.experiments.ablation_plan import FULL, AblationPlan
 from sercache.experiments.ablation_report import AblationReport, VariantResult
 from sercache.experiments.variants import VARIANTS
 from sercache.posteriors import Posteriors
 from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.stacking.rows import columns_in_order
+from sercache.stacking.scores import primary_metric
 from sercache.training.context import read_run_corpus
 from sercache.training.ensemble import EnsembleReport
 
@@ -49,14 +49,10 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
     bootstrap = SpeakerBootstrap(
         speakers, plan.recipe.stacking.bootstrap_samples, derive_seed(plan.recipe.seed, "bootstrap")
     )
-    truth = Truth.of(rows)
     scores: dict[str, float] = {}
     replicates: dict[str, Floats] = {}
     for name, posteriors in predicted.items():
-        own = posteriors.take(rows.ids)
-        classes = columns_in_order("classes", own.classes, rows.classes)
-        attributes = columns_in_order("attributes", own.attributes, rows.attribute_names)
-        metric = truth.metric(own.class_probabilities[:, classes], own.attribute_values[:, attributes])
+        metric = primary_metric(rows, posteriors)
         scores[name], replicates[name] = metric.value, bootstrap.replicates(metric)
 
     def mean_replicates(variant: str) -> Floats:
@@ -77,7 +73,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         rows=len(rows),
         speakers=bootstrap.cluster_count,
         rows_without_speaker=bootstrap.unknown_speakers,
-        primary=truth.primary,
+        primary=primary_score(len(rows.classes)),
         full=full,
         variants=tuple(corrected.get(result.name, result) for result in results),
     )

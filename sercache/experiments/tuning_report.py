@@ -13,7 +13,7 @@ from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.experiments.tuning_study import Trial
 from sercache.posteriors import Posteriors
-from sercache.stacking.rows import columns_in_order
+from sercache.stacking.scores import primary_metric
 from sercache.stacking.verdict import oppose
 
 _FEW_SPEAKERS = 10
@@ -173,17 +173,11 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
             f"none of the reserved rows has both {of_all.primary.needs} and frames to judge with"
         )
     rows = reserved.select(ids)
-    truth = Truth.of(rows)
 
     def metric(posteriors: Posteriors) -> SumMetric:
-        own_rows = posteriors.take(ids)
-        if set(own_rows.origins.tolist()) != {"held-out"}:
+        if set(posteriors.take(ids).origins.tolist()) != {"held-out"}:
             raise TrainingError(f"member '{posteriors.member}' has seen rows that it was to be judged on")
-        classes = columns_in_order("classes", posteriors.classes, reserved.classes)
-        attributes = columns_in_order("attributes", posteriors.attributes, reserved.attribute_names)
-        return truth.metric(
-            own_rows.class_probabilities[:, classes], own_rows.attribute_values[:, attributes]
-        )
+        return primary_metric(rows, posteriors)
 
     bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
     first, second = metric(found), metric(own)

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from sercache.corpus import Corpus
 from sercache.evaluation.bootstrap import (
     SumMetric,
     calibration_metric,
@@ -19,9 +20,10 @@ from sercache.evaluation.metrics import (
     log_loss_per_row,
     per_class_f1_of_confusion,
 )
-from sercache.evaluation.primary import MEAN_CCC
+from sercache.evaluation.primary import MEAN_CCC, Truth
+from sercache.posteriors import Posteriors
 from sercache.stacking.protocol import Prediction
-from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.rows import Floats, StackingRows, columns_in_order
 
 LOWER_IS_BETTER = ("log_loss", "jsd", "ece", "brier")
 
@@ -63,6 +65,20 @@ def scores_of(rows: StackingRows, prediction: Prediction) -> dict[str, SumMetric
     for index, name in enumerate(classes):
         scores[f"f1:{name}"] = confused(partial(_f1_of_class, index))
     return scores
+
+
+def primary_metric(corpus: Corpus, posteriors: Posteriors) -> SumMetric:
+    """Return the primary score of posteriors on the utterances of a corpus; columns are matched by name.
+
+    Raises:
+        StackingError: an utterance has no row, or the decisive columns have other names.
+    """
+    truth, taken = Truth.of(corpus), posteriors.take(corpus.ids)
+    if truth.num_classes:
+        order = columns_in_order("classes", taken.classes, corpus.classes)
+        return truth.metric(taken.class_probabilities[:, order], taken.attribute_values)
+    order = columns_in_order("attributes", taken.attributes, corpus.attribute_names)
+    return truth.metric(taken.class_probabilities, taken.attribute_values[:, order])
 
 
 def _attribute_scores(rows: StackingRows, prediction: Prediction) -> dict[str, SumMetric]:

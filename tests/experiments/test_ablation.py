@@ -340,11 +340,11 @@ def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
 
 
 def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
-    full = VariantResult("full", "", "", None, macro_f1s=(0.5, 0.5))
+    full = VariantResult("full", "", "", None, scores=(0.5, 0.5))
 
     def variant(name, value, p_speakers, p_seeds):
         difference = Difference(value, value - 0.01, value + 0.01, p_speakers)
-        return VariantResult(name, "", name, None, macro_f1s=(0.5 + value,) * 2, difference=difference,
+        return VariantResult(name, "", name, None, scores=(0.5 + value,) * 2, difference=difference,
                              p_speakers=p_speakers, p_seeds=p_seeds)  # fmt: skip
 
     variants = (

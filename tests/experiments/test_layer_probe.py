@@ -164,9 +164,9 @@ def test_the_blind_choice_takes_the_layer_that_is_best_on_inner_rows_of_the_othe
     right, wrong = labels.copy(), 1 - labels
     first = linear_probe.Probed(right, np.empty((6, 0)), (0.2, 0.9, 0.9))
     second = linear_probe.Probed(wrong, np.empty((6, 0)), (0.3, 0.1, 0.1))
-    classes, choices = chosen_on_inner_rows([first, second], rows_of(labels, folds, [folds < 0] * 3))
+    blind, choices = chosen_on_inner_rows([first, second], rows_of(labels, folds, [folds < 0] * 3))
     assert choices == (1, 0, 0)
-    np.testing.assert_array_equal(classes, np.where(folds == 0, wrong, right))
+    np.testing.assert_array_equal(blind.classes, np.where(folds == 0, wrong, right))
 
 
 def test_the_judged_folds_labels_have_no_part_in_the_blind_choice():
