@@ -95,7 +95,8 @@ def _scores(comparison: "RunComparison") -> "Table":
     table.add_column("meta-level", no_wrap=True)
     beside = {"uar": "UAR", "ece": "ECE"}
     if "uar" not in comparison.entries[0].scores:  # attributes alone
-        beside = {name: name.replace("ccc:", "CCC ") for name in comparison.entries[0].scores if ":" in name}
+        scores = comparison.entries[0].scores
+        beside = {name: f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in scores if ":" in name}
     primary = comparison.primary
     for heading in (f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"):
         table.add_column(heading, justify="right", no_wrap=True)

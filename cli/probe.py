@@ -86,7 +86,8 @@ def _show(report: "LayerReport", written: Path | None) -> None:
     if has_classes:
         table.add_column("UAR", justify="right")
     for name in report.layers[0].ccc:
-        table.add_column(f"CCC {name}", justify="right")
+        heading = f"CCC {name}" if has_classes else f"CCC\n{name[:3]}"
+        table.add_column(heading, justify="right")
     table.add_column("minus the best [95 %]", justify="right", no_wrap=True)
     table.add_column("p", justify="right")
     highest = max(layer.score.value for layer in report.layers)
