@@ -16,7 +16,6 @@ from sercache.first_recipe import (
     Proposal,
     ProposedFeature,
     ProposedMember,
-    Sizing,
     is_scripted,
 )
 
@@ -229,14 +228,17 @@ def _members(proposal: Proposal) -> Iterator[str]:
     yield "members:"
     for member in proposal.members:
         yield f"  # {member.why}"
-        yield f"  - {_flow(_member(member, proposal.sizing))}"
+        yield f"  - {_flow(_member(member, proposal))}"
 
 
-def _member(member: ProposedMember, sizing: Sizing) -> dict[str, Any]:
+def _member(member: ProposedMember, proposal: Proposal) -> dict[str, Any]:
+    sizing = proposal.sizing
     said: dict[str, Any] = {"name": member.name}
     if member.head == "mean-linear":
         said |= {"head": member.head, "features": list(member.features)}
-        return said | {"training": {"stage1": {"learning_rate": sizing.linear_rate}}}
+        # On the sample corpus a linear member learns attributes alone better from squared errors.
+        loss = {} if proposal.corpus.classes else {"attribute_loss": "mse"}
+        return said | {"training": loss | {"stage1": {"learning_rate": sizing.linear_rate}}}
     is_deepser = member.head == "deepser"
     said |= {} if is_deepser else {"head": member.head}
     said |= {"features": list(member.features), "seed": member.seed}
