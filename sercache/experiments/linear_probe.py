@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.evaluation.metrics import ccc, macro_f1
+from sercache.evaluation.primary import Truth
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -27,7 +28,7 @@ class ProbeRows:
         folds: ``(N,)`` speaker-disjoint.
         inner: for each fold, ``(N,)`` bool: rows of the other folds on which the strength is chosen, of
             speakers of their own.
-        num_classes: C.
+        num_classes: C; 0 with attributes alone.
     """
 
     labels: Integers
@@ -36,21 +37,26 @@ class ProbeRows:
     inner: tuple[NDArray[np.bool_], ...]
     num_classes: int
 
+    @property
+    def truth(self) -> Truth:
+        """What predictions of these rows are scored against."""
+        return Truth(self.labels, self.attributes, self.num_classes)
+
 
 @dataclass(frozen=True)
 class Probed:
     """Out-of-fold predictions.
 
     Attributes:
-        classes: ``(N,)`` int64.
+        classes: ``(N,)`` int64; -1 where there are no classes.
         attributes: ``(N, A)``.
-        inner_macro_f1: for each fold, of models that saw neither the fold nor the inner slice they are
-            judged on.
+        inner_scores: the primary score for each fold, of models that saw neither the fold nor the inner slice
+            they are judged on.
     """
 
     classes: Integers
     attributes: Floats
-    inner_macro_f1: tuple[float, ...]
+    inner_scores: tuple[float, ...]
 
 
 def probe(vectors: Floats, rows: ProbeRows) -> Probed:
@@ -68,28 +74,35 @@ def probe(vectors: Floats, rows: ProbeRows) -> Probed:
 
     classes = np.full(len(vectors), -1)
     attributes = np.full(rows.attributes.shape, np.nan)
-    inner_macro_f1: list[float] = []
+    inner_scores: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # weakly penalised and separable
         for fold, inner in enumerate(rows.inner):
             held_out, others = rows.folds == fold, rows.folds != fold
             known = rows.labels >= 0
-            model, score = _chosen(
-                _logistic,
-                vectors,
-                rows.labels,
-                others & known & ~inner,
-                inner & known,
-                lambda truth, predicted: macro_f1(truth, predicted, rows.num_classes),
-            )
-            classes[held_out] = model(others & known, held_out)
-            inner_macro_f1.append(score)
+            if rows.num_classes:
+                model, score = _chosen(
+                    _logistic,
+                    vectors,
+                    rows.labels,
+                    others & known & ~inner,
+                    inner & known,
+                    lambda truth, predicted: macro_f1(truth, predicted, rows.num_classes),
+                )
+                classes[held_out] = model(others & known, held_out)
+            of_attributes = []
             for column, values in enumerate(rows.attributes.T):
                 rated = ~np.isnan(values)
                 if (rated & others).any():
-                    model, _ = _chosen(_ridge, vectors, values, others & rated & ~inner, inner & rated, ccc)
+                    model, inner_ccc = _chosen(
+                        _ridge, vectors, values, others & rated & ~inner, inner & rated, ccc
+                    )
                     attributes[held_out, column] = model(others & rated, held_out)
-    return Probed(classes, attributes, tuple(inner_macro_f1))
+                    of_attributes += [inner_ccc] if np.isfinite(inner_ccc) else []
+            if not rows.num_classes:
+                score = float(np.mean(of_attributes)) if of_attributes else -np.inf
+            inner_scores.append(score)
+    return Probed(classes, attributes, tuple(inner_scores))
 
 
 def _chosen(
@@ -146,15 +159,18 @@ def _ridge(strength: float) -> Any:
     return Ridge(alpha=1 / strength)
 
 
-def chosen_on_inner_rows(probed: Sequence[Probed], rows: ProbeRows) -> tuple[Integers, tuple[int, ...]]:
-    """Return the classes that one would have predicted who had to choose a layer without the judged fold.
+def chosen_on_inner_rows(probed: Sequence[Probed], rows: ProbeRows) -> tuple[Probed, tuple[int, ...]]:
+    """Return the predictions of whoever has to choose a layer without the judged fold.
 
     For each fold the layer is taken that does best on the inner slice of the other folds, with models that
-    saw neither. Returns ``(N,)`` and which layer it was, by fold.
+    saw neither. Returns what was predicted, and which layer it was, by fold.
     """
-    classes, choices = np.full(len(rows.labels), -1), []
+    classes, attributes = np.full(len(rows.labels), -1), np.full(rows.attributes.shape, np.nan)
+    choices = []
     for fold in range(len(rows.inner)):
-        choices.append(int(np.argmax([one.inner_macro_f1[fold] for one in probed])))
+        choices.append(int(np.argmax([one.inner_scores[fold] for one in probed])))
         held_out = rows.folds == fold
         classes[held_out] = probed[choices[-1]].classes[held_out]
-    return classes, tuple(choices)
+        attributes[held_out] = probed[choices[-1]].attributes[held_out]
+    scores = tuple(probed[choice].inner_scores[fold] for fold, choice in enumerate(choices))
+    return Probed(classes, attributes, scores), tuple(choices)

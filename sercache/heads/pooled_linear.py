@@ -166,7 +166,6 @@ class PooledLinear(Head):
         ]
 
     def _resize(self) -> None:
-        num_classes = self.class_output.out_features
         num_attributes = 0 if self.attribute_output is None else self.attribute_output.out_features
         for index, size in enumerate(self.sizes):
             self.register_buffer(f"pooled_mean_{index}", torch.zeros(size))
@@ -174,7 +173,7 @@ class PooledLinear(Head):
             self.register_buffer(
                 f"block_share_{index}", torch.zeros(len(self.statistics), self.num_layers[index])
             )
-        self.class_output = _zeros(sum(self.sizes), num_classes)
+        self.class_output = _zeros(sum(self.sizes), self.num_classes) if self.num_classes else None
         self.attribute_output = _zeros(sum(self.sizes), num_attributes) if num_attributes else None
 
     def layer_weights(self) -> dict[int, Tensor]:
@@ -202,7 +201,7 @@ class PooledLinear(Head):
         standardization: Sequence[tuple[Tensor, Tensor]],
         shares: Sequence[Tensor],
         classes: tuple[Tensor, Tensor],
-        attributes: tuple[Tensor, Tensor] | None,
+        attributes: tuple[Tensor, Tensor],
     ) -> None:
         """Take a fitted solution.
 
@@ -210,22 +209,26 @@ class PooledLinear(Head):
             standardization: of each feature set, mean and scale ``(P_i,)`` of its pooled statistics.
             shares: of each feature set, ``(S, L)``: how much each statistic of each layer counts; in all 1.
             classes: weights ``(C, P)`` and intercept ``(C,)``.
-            attributes: weights ``(A, P)`` and intercept ``(A,)``; None without attributes.
+            attributes: weights ``(A, P)`` and intercept ``(A,)``.
         """
         for index, (mean, scale) in enumerate(standardization):
             self.get_buffer(f"pooled_mean_{index}").copy_(mean)
             self.get_buffer(f"pooled_scale_{index}").copy_(scale)
             self.get_buffer(f"block_share_{index}").copy_(shares[index])
-        outputs = [(self.class_output, classes)]
-        if self.attribute_output is not None and attributes is not None:
-            outputs.append((self.attribute_output, attributes))
-        for output, (weights, intercept) in outputs:
-            output.weight.copy_(weights)
-            output.bias.copy_(intercept)
+        for output, (weights, intercept) in (
+            (self.class_output, classes),
+            (self.attribute_output, attributes),
+        ):
+            if output is not None:
+                output.weight.copy_(weights)
+                output.bias.copy_(intercept)
 
     def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
         """Return the linear outputs of ``(B, P)``, attributes cut to their range; there is no ``start``."""
-        logits = self.class_output(embedding)
+        if self.class_output is None:
+            logits = embedding.new_zeros(len(embedding), 0)
+        else:
+            logits = self.class_output(embedding)  # (B, C)
         if self.attribute_output is None:
             return HeadOutput(logits, logits.new_zeros(len(logits), 0))
         low, high = self.get_buffer("attribute_low"), self.get_buffer("attribute_high")

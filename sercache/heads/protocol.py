@@ -21,7 +21,7 @@ class HeadInput(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """``logits`` ``(B, C)`` and ``attributes`` ``(B, A)`` on the corpus's scale (A may be 0)."""
+    """``logits`` ``(B, C)`` and ``attributes`` ``(B, A)`` on the corpus's scale (C or A may be 0)."""
 
     logits: Tensor
     attributes: Tensor
@@ -36,7 +36,7 @@ class Head(nn.Module):
 
     Args:
         input_dims: D of each feature set, in the order of the member's ``features``.
-        num_classes: C.
+        num_classes: C; 0 of a corpus with attributes alone.
         attribute_ranges: ``(low, high)`` of each attribute, A of them.
         embedding_dim: E, the width of what :meth:`embed` returns.
         activation: between embedding and outputs; ReLU unless the head is to stay linear.
@@ -68,7 +68,8 @@ class Head(nn.Module):
         self.layer_sums = nn.ModuleDict()
         self.base: Head | None = None
         self.activation = activation if activation is not None else nn.ReLU()
-        self.class_output = nn.Linear(embedding_dim, num_classes)
+        self.num_classes = num_classes
+        self.class_output = nn.Linear(embedding_dim, num_classes) if num_classes else None
         self.attribute_output = (
             nn.Linear(embedding_dim, len(attribute_ranges)) if len(attribute_ranges) else None
         )
@@ -182,7 +183,7 @@ class Head(nn.Module):
             start: of :meth:`start`, mixed as the embedding is; None to add to nothing.
         """
         hidden = self.activation(embedding)
-        logits = self.class_output(hidden)  # (B, C)
+        logits = hidden.new_zeros(len(hidden), 0) if self.class_output is None else self.class_output(hidden)
         if start is not None:
             logits = logits + start[:, : logits.shape[1]]
         if self.attribute_output is None:

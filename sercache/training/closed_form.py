@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds
 from sercache.errors import TrainingError
-from sercache.evaluation.metrics import macro_f1
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.interrupts import ShouldStop, never
 from sercache.training.balance import class_weights
@@ -41,13 +40,13 @@ class Solution:
     """What was fitted, beside the head's weights.
 
     Attributes:
-        macro_f1: of left-out speakers; NaN where nobody could be left out.
+        score: the primary score of left-out speakers; NaN where nobody could be left out.
         penalty: of the class weights.
         left_out: ``(N, C + A)`` the outputs for each row by a model that did not learn from its speaker; NaN
             where there is none.
     """
 
-    macro_f1: float
+    score: float
     penalty: float
     left_out: Floats
 
@@ -115,17 +114,20 @@ def _fit(
         classes=_as_tensors(classes.model, columns),
         attributes=_as_tensors(attributes.model, columns),
     )
-    left_out = np.concatenate([classes.left_out, attributes.left_out], axis=1)
-    return Solution(classes.macro_f1, classes.penalty, left_out)
+    left_out = np.concatenate([classes.left_out, attributes.left_out], axis=1)  # (N, C + A)
+    scored = np.flatnonzero(np.isfinite(left_out).all(axis=1) & targets.truth.is_scored)
+    score = math.nan
+    if len(scored):
+        score = targets.truth.take(scored).score(classes.left_out[scored], attributes.left_out[scored])
+    return Solution(score, classes.penalty, left_out)
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A model, its scores of left-out rows ``(N, Q)``, macro-F1 of these, and the chosen penalty."""
+    """A model, its outputs for left-out rows ``(N, Q)``, and the chosen penalty."""
 
     model: LinearModel
     left_out: Floats
-    macro_f1: float = math.nan
     penalty: float = math.nan
 
 
@@ -139,7 +141,7 @@ def _fit_classes(
 ) -> _Fitted:
     """Return the model of the class logits; zeros where no row has a class target."""
     known = np.asarray(np.isfinite(targets.soft).all(axis=1))
-    if not known.any():
+    if not known.any() or not targets.soft.shape[1]:
         return _Fitted(_zero_model(search, targets.soft), np.zeros_like(targets.soft))
     soft = np.where(known[:, None], targets.soft, 0.0)
     weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)
@@ -150,20 +152,16 @@ def _fit_classes(
     held = known & ~np.isnan(scores).any(axis=(0, 2))
     if not held.any():
         penalty = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY[head.method]
-        scale, score, left_out = _USUAL_SCALE[head.method], math.nan, scores[0]
+        scale, left_out = _USUAL_SCALE[head.method], scores[0]
     else:
         scaled = [_best_scale(candidate[held], soft[held]) for candidate in scores]
         chosen = int(np.argmin([loss for _, loss in scaled]))
         penalty, scale, left_out = penalties[chosen], scaled[chosen][0], scores[chosen]
-        labelled = held & (targets.consensus >= 0)
-        predicted = left_out[labelled].argmax(axis=1)
-        score = macro_f1(targets.consensus[labelled], predicted, soft.shape[1])
         if every_row and np.isnan(left_out).any():
             left_out = search.left_out(fit, goals, weights, [penalty], every_row=True)[0]
     model = search.fit(fit, goals, weights, penalty)
-    return _Fitted(
-        LinearModel(model.weights * scale, model.intercept * scale), left_out * scale, score, penalty
-    )
+    scaled_model = LinearModel(model.weights * scale, model.intercept * scale)
+    return _Fitted(scaled_model, left_out * scale, penalty)
 
 
 def _fit_attributes(
@@ -223,7 +221,8 @@ def _block_shares(
     """Return of each feature set how much its statistics and layers count, ``(S, L)``; in all 1."""
     shapes = [table.values.shape[1:3] for table in rows.tables]
     equal = [np.full(shape, 1 / (len(shapes) * np.prod(shape))) for shape in shapes]
-    known = np.flatnonzero(~np.isnan(targets.soft).any(axis=1))
+    goals = targets.soft if targets.soft.shape[1] else _thirds(targets.attributes)
+    known = np.flatnonzero(~np.isnan(goals).any(axis=1))
     if groups is None or not head.learn_blocks or not len(known) or sum(map(np.prod, shapes)) < 2:
         return equal
     sample = np.sort(np.random.default_rng(seed).permutation(known)[:_BLOCK_ROWS])
@@ -238,11 +237,27 @@ def _block_shares(
         grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])
         sets += [index] * len(blocks)
     shares = learn_block_weights(
-        np.concatenate(grams), targets.soft[sample], groups[sample], np.asarray(sets), should_stop=should_stop
+        np.concatenate(grams), goals[sample], groups[sample], np.asarray(sets), should_stop=should_stop
     )
     refuse_to_go_on(should_stop)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     return [part.reshape(shape) for part, shape in zip(np.split(shares, ends), shapes, strict=True)]
+
+
+def _thirds(attributes: Floats) -> Floats:
+    """Return whether a row's attributes are low, middle or high on average, ``(N, 3)``; NaN where unrated."""
+    rated = np.isfinite(attributes)
+    counts = rated.sum(axis=0).clip(1)
+    mean = np.where(rated, attributes, 0.0).sum(axis=0) / counts
+    centred = np.where(rated, attributes - mean, 0.0)
+    deviation = np.sqrt(np.square(centred).sum(axis=0) / counts)
+    scores = (centred / np.where(deviation > 0, deviation, 1.0)).sum(axis=1)
+    known = rated.any(axis=1)
+    thirds = np.full((len(attributes), 3), np.nan)
+    if known.any():
+        bounds = np.quantile(scores[known], [1 / 3, 2 / 3])
+        thirds[known] = np.eye(3)[np.searchsorted(bounds, scores[known])]
+    return thirds
 
 
 def _inner_folds(corpus: Corpus, seed: int) -> NDArray[np.int64] | None:

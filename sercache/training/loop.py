@@ -67,10 +67,10 @@ class HeadTraining:
 
     Stage 1 takes all rows, with class weights; stage 2 starts from stage 1's best epoch and takes a fresh
     class-balanced draw every epoch, without class weights, at a lower learning rate (MEDUSA, section 3). Each
-    stage has one optimiser, and ends after its epochs or when macro-F1 on the stop rows has not risen for
-    ``patience`` of them. Everything random follows from the seeds and the epoch's number, so a training that
-    is resumed after a finished epoch ends where an uninterrupted one ends, bit for bit; and so does one that
-    takes turns with others.
+    stage has one optimiser, and ends after its epochs or when the primary score on the stop rows (macro-F1,
+    or the mean CCC of attributes alone) has not risen for ``patience`` of them. Everything random follows
+    from the seeds and the epoch's number, so a training that is resumed after a finished epoch ends where an
+    uninterrupted one ends, bit for bit; and so does one that takes turns with others.
 
     Args:
         head: freshly initialised; holds the best epoch's weights afterwards.
@@ -123,8 +123,11 @@ class HeadTraining:
         self.device = self.fit_source.device
         if not self.fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
-        if not (self.stop_rows.consensus >= 0).any():
-            raise TrainingError(f"{task}: none of its {len(self.stop_rows)} stop rows has a consensus class")
+        self.primary = self.stop_rows.truth.primary
+        if not self.stop_rows.truth.is_scored.any():
+            raise TrainingError(
+                f"{task}: none of its {len(self.stop_rows)} stop rows has {self.primary.needs}"
+            )
         self.precision = precision_of(settings, self.device)
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
@@ -249,8 +252,8 @@ class HeadTraining:
         progress.stage_epochs += 1
         self._keep_if_best(row)
         total = self.settings.stage1.epochs + self.settings.stage2.epochs
-        values = {name: row[name] for name in ("epoch", "stage", "train_loss", "macro_f1")}
-        values["best"] = progress.best["macro_f1"]
+        values = {name: row[name] for name in ("epoch", "stage", "train_loss", self.primary.key)}
+        values["best"] = progress.best[self.primary.key]
         self.listener(Event("advance", self.task, done=row["epoch"], total=total, values=values))
 
     def _scores(self) -> dict[str, float]:

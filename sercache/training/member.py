@@ -10,6 +10,7 @@ import torch
 from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
+from sercache.evaluation.primary import primary_in, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
 from sercache.heads.pooled_linear import PooledLinear
@@ -102,7 +103,8 @@ def train_fold(
         listener(Event("start", job.name, total=1))
         head = context.build_head(member, seed)
         solution = _fit_head(context, job, member, head, rows.fit, listener, should_stop)
-        best = {"macro_f1": solution.macro_f1, "penalty": solution.penalty}
+        primary = primary_score(len(context.corpus.classes))
+        best = {primary.key: solution.score, "penalty": solution.penalty}
     else:
         head, start = _fresh_head(context, job, member, rows.fit, seed, listener, should_stop)
         learned, judged = context.rows_of(member), context.judged_rows_of(member)
@@ -163,7 +165,7 @@ def train_fold(
     )
     save_head(folder / WEIGHTS_NAME, head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
-    listener(Event("finish", job.name, values={"best": best.get("macro_f1", float("nan"))}))
+    listener(Event("finish", job.name, values={"best": best.get(primary_in(best).key, float("nan"))}))
 
 
 def _fit_head(

@@ -61,12 +61,12 @@ def test_the_layer_that_carries_the_class_is_found(tmp_path, corpus):
     assert [layer.name for layer in report.layers] == [*LAYERS, "sum of all"]
     assert report.best.name == "layer-2"
     assert report.best_kept.request == "2"
-    assert report.best.macro_f1.low > 0.7
+    assert report.best.score.low > 0.7
     assert set(report.blind_choices) <= {"layer-2", "sum of all"}
     assert report.chosen_blindly.low > 0.7
     others = [layer for layer in report.layers[:4] if layer is not report.best]
     assert all(layer.behind_best.high < 0 for layer in others)
-    assert all(layer.macro_f1.value < 0.6 for layer in others)
+    assert all(layer.score.value < 0.6 for layer in others)
     assert report.best.ccc["arousal"].value > 0.4
     assert report.rows == 64
     assert report.speakers == 8
@@ -77,7 +77,7 @@ def test_labels_that_nothing_tells_of_score_at_chance_also_by_blind_choice(tmp_p
     for seed in range(6):
         feature_set = layered(tmp_path / str(seed), corpus, strength=0.0, seed=seed)
         reports.append(probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200))
-    assert np.mean([layer.macro_f1.value for one in reports for layer in one.layers]) < 0.42
+    assert np.mean([layer.score.value for one in reports for layer in one.layers]) < 0.42
     assert np.mean([one.chosen_blindly.value for one in reports]) < 0.42
     assert any("no layer can be told from it" in one.verdict for one in reports)
 
@@ -164,9 +164,9 @@ def test_the_blind_choice_takes_the_layer_that_is_best_on_inner_rows_of_the_othe
     right, wrong = labels.copy(), 1 - labels
     first = linear_probe.Probed(right, np.empty((6, 0)), (0.2, 0.9, 0.9))
     second = linear_probe.Probed(wrong, np.empty((6, 0)), (0.3, 0.1, 0.1))
-    classes, choices = chosen_on_inner_rows([first, second], rows_of(labels, folds, [folds < 0] * 3))
+    blind, choices = chosen_on_inner_rows([first, second], rows_of(labels, folds, [folds < 0] * 3))
     assert choices == (1, 0, 0)
-    np.testing.assert_array_equal(classes, np.where(folds == 0, wrong, right))
+    np.testing.assert_array_equal(blind.classes, np.where(folds == 0, wrong, right))
 
 
 def test_the_judged_folds_labels_have_no_part_in_the_blind_choice():
@@ -226,6 +226,6 @@ def test_the_csv_has_a_row_per_layer(tmp_path, corpus):
     with (tmp_path / "probe.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["layer"] for row in rows] == list(LAYERS)
-    assert float(rows[CARRIER]["macro_f1"]) == pytest.approx(report.best.macro_f1.value, abs=1e-6)
+    assert float(rows[CARRIER]["macro_f1"]) == pytest.approx(report.best.score.value, abs=1e-6)
     assert rows[CARRIER]["minus_best"] == ""
     assert float(rows[0]["minus_best"]) < 0
