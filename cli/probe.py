@@ -28,7 +28,7 @@ def probe(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which cached layer of an encoder is best on a corpus: a linear probe on each, out of fold.
+    """Say which cached layer of an encoder is best on a corpus: a ridge regression on each, out of fold.
 
     Keep all layers first (layers: all in the recipe); then prune to the best.
 

@@ -17,7 +17,7 @@ from sercache.cache.ledger import Ledger
 from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import FeatureSet
 from sercache.corpus import Corpus
-from sercache.corpus.folds import assign_folds, inner_slice
+from sercache.corpus.folds import assign_folds
 from sercache.corpus.targets import consensus
 from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import (
@@ -35,9 +35,10 @@ from sercache.events import Event, Listener, ignore
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import without_nan, write_atomically
 from sercache.interrupts import ShouldStop, never
+from sercache.recipe import TargetsRecipe
 from sercache.seeds import derive_seed
+from sercache.training.rows import LabelledRows
 
-_INNER_SHARE = 0.2
 _CLEAR = 0.05
 
 
@@ -163,13 +164,13 @@ def probe_layers(
         vectors = pooled_layer(
             feature_set, layers, chosen.ids, deviation=deviation, listener=listener, should_stop=should_stop
         )
-        probed.append(probe(vectors, rows))
+        probed.append(probe(vectors, rows, should_stop))
         listener(Event("advance", "probing", number + 1, len(wanted), values={"layer": name}))
     listener(Event("finish", "probing", len(wanted), len(wanted)))
     speakers = [row.speaker for row in chosen.utterances]
     bootstrap = SpeakerBootstrap(speakers, samples, derive_seed(seed, "probe"))
     scores = _scores(wanted, probed, rows, corpus.attribute_names, bootstrap)
-    blind, choices = chosen_on_inner_rows(probed, rows)
+    blind, choices = chosen_on_inner_rows(probed, rows.folds)
     return LayerReport(
         feature_set.folder,
         int(rows.truth.is_scored.sum()),
@@ -184,9 +185,10 @@ def probe_layers(
 
 def _primary_metric(rows: ProbeRows, probed: Probed) -> SumMetric:
     """Return the primary score of predictions; those of classes are decisions, no probabilities."""
-    if rows.num_classes:
-        return confusion_metric(rows.labels, probed.classes, rows.num_classes, macro_f1_of_confusion)
-    return mean_ccc_metric(rows.attributes, probed.attributes)
+    truth = rows.truth
+    if truth.num_classes:
+        return confusion_metric(truth.labels, probed.classes, truth.num_classes, macro_f1_of_confusion)
+    return mean_ccc_metric(truth.attributes, probed.attributes)
 
 
 def _scores(
@@ -206,9 +208,10 @@ def _scores(
     p_values = bootstrap.best_p_values(primary).tolist()
 
     def uar(one: Probed) -> Estimate | None:
-        if not rows.num_classes:
+        truth = rows.truth
+        if not truth.num_classes:
             return None
-        metric = confusion_metric(rows.labels, one.classes, rows.num_classes, uar_of_confusion)
+        metric = confusion_metric(truth.labels, one.classes, truth.num_classes, uar_of_confusion)
         return bootstrap.estimate(metric)
 
     return tuple(
@@ -220,7 +223,7 @@ def _scores(
             ccc={
                 attribute: bootstrap.estimate(ccc_metric(truth, predicted))
                 for attribute, truth, predicted in zip(
-                    attribute_names, rows.attributes.T, probed[index].attributes.T, strict=True
+                    attribute_names, rows.truth.attributes.T, probed[index].attributes.T, strict=True
                 )
             },
             behind_best=behind.get(index),
@@ -291,11 +294,8 @@ def _rows(feature_set: FeatureSet, corpus: Corpus, folds: int, seed: int) -> tup
     if not is_scored.any():
         raise TrainingError(f"none of {len(chosen)} training rows with frames has {needs}: nothing to probe")
     numbers = assign_folds(chosen, folds, seed).of(chosen.ids)
-    inner = []
     for fold in range(folds):
         if not is_scored[numbers != fold].any():
             raise TrainingError(f"all rows with {needs} are in fold {fold}: nothing to learn it from")
-        others = [one for one, its in zip(chosen.ids, numbers, strict=True) if its != fold]
-        _, judged = inner_slice(chosen.select(others), _INNER_SHARE, derive_seed(seed, "inner", fold))
-        inner.append(np.isin(np.asarray(chosen.ids), np.asarray(judged)))
-    return chosen, ProbeRows(labels, chosen.attribute_values, numbers, tuple(inner), len(corpus.classes))
+    targets = LabelledRows.of(chosen, TargetsRecipe())
+    return chosen, ProbeRows(chosen, targets, numbers, derive_seed(seed, "inner"))

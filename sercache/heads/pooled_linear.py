@@ -192,8 +192,12 @@ class PooledLinear(Head):
     def _pooled(self, index: int, given: HeadInput) -> Tensor:
         frames = self.read(index, given)  # (B, T, D) or (B, T, L, D)
         pooled = pool_statistics(frames, given.mask, self.statistics).flatten(1)  # (B, S * L * D)
+        return self.standardized(index, pooled, given.mask.any(dim=1))
+
+    def standardized(self, index: int, pooled: Tensor, present: Tensor) -> Tensor:
+        """Return pooled statistics ``(B, S * L * D)`` standardised, zero for clips not ``present``."""
         mean, scale = self.get_buffer(f"pooled_mean_{index}"), self.get_buffer(f"pooled_scale_{index}")
-        return (pooled - mean) * scale * given.mask.any(dim=1, keepdim=True)
+        return (pooled - mean) * scale * present.unsqueeze(1)
 
     @torch.no_grad()
     def set_solution(

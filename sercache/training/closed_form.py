@@ -18,6 +18,7 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds
 from sercache.errors import TrainingError
 from sercache.heads.pooled_linear import PooledLinear
+from sercache.heads.protocol import Head, HeadOutput
 from sercache.interrupts import ShouldStop, never
 from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
@@ -52,7 +53,7 @@ class Solution:
 
 
 def fit_head(
-    head: PooledLinear,
+    head: Head,
     tables: Sequence[PooledTable],
     positions: NDArray[np.int64],
     corpus: Corpus,
@@ -78,6 +79,7 @@ def fit_head(
         TrainingError: there is nothing to learn from, or the solution needs more memory than there is.
         Interrupted: ``should_stop`` said so.
     """
+    assert isinstance(head, PooledLinear)
     if not targets.has_target.any():
         raise TrainingError(f"none of the {len(targets)} training rows has a target")
     # Threads on small matrices wait for each other longer than they compute.
@@ -120,6 +122,24 @@ def _fit(
     if len(scored):
         score = targets.truth.take(scored).score(classes.left_out[scored], attributes.left_out[scored])
     return Solution(score, classes.penalty, left_out)
+
+
+@torch.no_grad()
+def apply_to_tables(head: Head, tables: Sequence[PooledTable], positions: NDArray[np.int64]) -> HeadOutput:
+    """Return a fitted head's outputs for utterances whose statistics are pooled already.
+
+    Args:
+        head: fitted.
+        tables: of its statistics, one per feature set.
+        positions: ``(N,)`` of the utterances in the tables.
+    """
+    assert isinstance(head, PooledLinear)
+    statistics = []
+    for index, table in enumerate(tables):
+        values = torch.from_numpy(table.values[positions]).flatten(1)  # (N, S * L * D)
+        present = torch.from_numpy(table.present[positions])
+        statistics.append(head.standardized(index, values, present))
+    return head.classify(torch.cat(statistics, dim=1))
 
 
 @dataclass(frozen=True)
