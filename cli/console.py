@@ -131,6 +131,8 @@ def progress_listener() -> Iterator[Listener]:
             if event.kind in ("note", "warning"):
                 print_message(event)
                 return
+            if event.kind == "score":
+                return
             if event.task not in bars:
                 bars[event.task] = progress.add_task(escape(event.task), total=event.total, values="")
             bar = bars[event.task]

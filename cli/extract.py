@@ -1,7 +1,6 @@
 """``sercache extract``: do it, foresee it, or check it."""
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,19 +167,18 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
     """Return what to call a feature set, and its recipe, from ``NAME`` or ``NAME:LAYERS``."""
     from pydantic import ValidationError
 
-    from sercache.cache.matching import encoder_name
+    from sercache.cache.matching import encoder_and_layers, encoder_name
     from sercache.errors import RecipeError
     from sercache.recipe import FeatureRecipe
     from sercache.validation import in_words
 
-    match = None if Path(request).is_dir() else re.fullmatch(r"(.+):((?:last|all|[0-9,-])+)", request)
-    name, layers = match.groups() if match else (request, "last")
+    name, layers = encoder_and_layers(request)
     try:
-        recipe = FeatureRecipe.model_validate({"encoder": name, "layers": layers, **options})
+        recipe = FeatureRecipe.model_validate({"encoder": name, "layers": layers or "last", **options})
     except ValidationError as error:
         problem = error.errors()[0]
         raise RecipeError(f"--{'-'.join(map(str, problem['loc']))}: {in_words(problem)}") from None
-    return (f"{encoder_name(name)}:{layers}" if match else encoder_name(name)), recipe
+    return (f"{encoder_name(name)}:{layers}" if layers else encoder_name(name)), recipe
 
 
 def _show(report: "ExtractionReport") -> None:

@@ -19,22 +19,32 @@ def init(
             help="Folder of the cache, whose feature sets are proposed; else embedded encoders are."
         ),
     ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME or NAME:LAYERS of an encoder to extract, with all its layers where the disk has room "
+            "for them; repeatable."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write, .yaml.")] = Path(
         "recipe.yaml"
     ),
     replace: Annotated[bool, typer.Option("--replace", help="Replace a recipe that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a first recipe for a corpus and a cache, with comments that say why, and what people change.
+    """Write a first recipe for a corpus, with comments that say why, and what people change.
 
-    Proposes the feature sets that the cache holds, members that fuse them, each alone and a linear one, sizes
-    for this number of clips, and the folds that the speakers allow. It trains as it is.
+    Proposes the feature sets that the cache holds and the encoders that you name, and says how many GB they
+    will take; linear members in closed form, which take seconds and are hard to beat, and a few neural ones,
+    of a size for this number of clips; and the folds that the speakers allow. It trains as it is.
+
+    Example: sercache init corpus.csv --encoder microsoft/wavlm-large --encoder openai/whisper-large-v3
 
     Example: sercache init corpus.csv --cache cache -o recipe.yaml
     """
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import RecipeError
-    from sercache.files import write_atomically
+    from sercache.files import free_bytes, write_atomically
     from sercache.first_recipe import propose
     from sercache.first_recipe_text import recipe_text
     from sercache.recipe import load_recipe
@@ -43,29 +53,40 @@ def init(
 
     if output.exists() and not replace:
         raise RecipeError(f"{output} is there already; --replace replaces it, -o names another")
-    if cache is not None and not cache.is_dir():
+    if cache is not None and not cache.is_dir() and not encoder:
         raise RecipeError(
-            f"{cache}: there is no such cache; leave --cache out, and sercache extract makes one"
+            f"{cache}: there is no such cache; with --encoder NAME sercache extract makes it, and without "
+            "--cache it makes one beside the recipe"
         )
-    proposal = propose(read_corpus(manifest), cache)
+    proposal = propose(read_corpus(manifest), cache, encoder or (), free_bytes(cache or output.parent))
     write_atomically(output, recipe_text(proposal, output, manifest, cache))
     recipe = load_recipe(output)
     following = f"sercache {'train-ensemble' if proposal.is_cached else 'extract'} {output}"
     if as_json:
-        print_json({"path": output, "recipe": recipe, "next": following})
+        print_json({"path": output, "recipe": recipe, "size_bytes": proposal.size_bytes, "next": following})
     else:
         _show(proposal, output, following)
 
 
 def _show(proposal: "Proposal", output: Path, following: str) -> None:
+    from sercache.first_recipe_text import gigabytes
+
     from .console import say, say_next
 
     features, members = len(proposal.features), len(proposal.members)
-    where = "from the cache" if proposal.is_cached else "to be extracted"
+    size = f", about {gigabytes(proposal.size_bytes)}" if proposal.size_bytes else ""
+    where = "from the cache" if proposal.is_cached else f"to be extracted{size}"
     say(
         f"{output}: {features} feature set{'s' if features != 1 else ''} ({where}), "
         f"{members} member{'s' if members != 1 else ''}, {proposal.folds} folds"
     )
+    for feature in proposal.features:
+        if feature.with_all_layers_bytes is not None:
+            say(
+                f"  {feature.name}: all layers would take {gigabytes(feature.with_all_layers_bytes)}, and "
+                f"{gigabytes(proposal.free_bytes)} are free; the last four are summed instead",
+                style="yellow",
+            )
     for feature in proposal.left_out:
         say(
             f"  {feature.name}: {feature.untried:,} utterances are not extracted yet; left out",

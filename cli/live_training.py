@@ -1,10 +1,12 @@
-"""How a training looks while it runs: a live table of members x folds, or a line per finished fold."""
+"""How a training looks while it runs: a live ranking of members, or a line per finished member or fold."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sercache.errors import Interrupted
 from sercache.events import Event, Listener
 from sercache.interrupts import ShouldStop, never
 
@@ -13,19 +15,28 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MOST_ROWS = 24
-"""A table that is higher than the terminal does not scroll: of more members, those still in training."""
+"""A table that is higher than the terminal does not scroll: of more members, the best and those at work."""
+
+_OTHER_LINES = 7
+"""Headings, the summary, and what the shell needs."""
+
+_SCORES = {"macro_f1": "macro-F1", "uar": "UAR"}
 
 
 @contextmanager
-def live_training(names: Sequence[str], should_stop: ShouldStop = never) -> Iterator[Listener]:
-    """Yield a listener: a live table on a terminal, a line per finished fold elsewhere.
+def live_training(
+    names: Sequence[str], should_stop: ShouldStop = never, run: Path | None = None
+) -> Iterator[Listener]:
+    """Yield a listener: a live ranking on a terminal, a line per finished member elsewhere.
+
+    Members that train in epochs have a line per finished fold, too. If the training is interrupted, the
+    members that are finished are ranked in the end.
 
     Args:
         names: of all trainings, ``<member>/fold-<k>``.
         should_stop: whether Ctrl-C came; the table says so while epochs under way end.
+        run: the run's folder, which can be stacked after an interruption; None where it cannot.
     """
-    from rich.live import Live
-
     from .console import is_quiet, progress_console, progress_listener
 
     if is_quiet():
@@ -33,9 +44,23 @@ def live_training(names: Sequence[str], should_stop: ShouldStop = never) -> Iter
             yield listener
         return
     board = _Board(names, should_stop)
-    if not progress_console.is_terminal:
-        yield board.print_line
-        return
+    try:
+        if progress_console.is_terminal:
+            with _drawn(board) as listener:
+                yield listener
+        else:
+            yield board.print_line
+    except Interrupted:
+        board.print_ranking(run)
+        raise
+
+
+@contextmanager
+def _drawn(board: "_Board") -> Iterator[Listener]:
+    from rich.live import Live
+
+    from .console import progress_console
+
     # It asks for the board at every refresh: the clock goes on while no event comes.
     with Live(
         get_renderable=board.shown, console=progress_console, refresh_per_second=4, transient=True
@@ -51,7 +76,11 @@ def live_training(names: Sequence[str], should_stop: ShouldStop = never) -> Iter
 
 
 class _Board:
-    """What is known of every fold, and how it looks."""
+    """What is known of every member and fold, and how it looks.
+
+    ``scores`` has the finished members, ``latest`` the last event of every fold that was begun here, and
+    ``preparing`` that of any other work, such as pooling a feature set.
+    """
 
     def __init__(self, names: Sequence[str], should_stop: ShouldStop) -> None:
         self.names = names
@@ -59,70 +88,139 @@ class _Board:
         self.members: dict[str, list[str]] = {}
         for name in names:
             self.members.setdefault(name.rpartition("/")[0], []).append(name)
+        self.scores: dict[str, Mapping[str, float | int | str]] = {}
         self.latest: dict[str, Event] = {}
+        self.preparing: dict[str, Event] = {}
         self.finished: set[str] = set()
         self.failed: set[str] = set()
         self.best: dict[str, float] = {}
         self.started = time.monotonic()
         self.epochs_here = 0
+        self.epochs_since = self.started
 
     def take(self, event: Event) -> None:
-        if event.kind == "finish":
+        """Remember an event."""
+        if event.kind == "score":
+            self.scores[event.task] = event.values
+        elif event.kind == "finish":
             self.finished.add(event.task)
         elif event.kind == "warning":
             self.failed.update(event.task.split(" + "))  # a process that died takes a whole group with it
         elif event.kind in ("start", "advance"):
-            self.epochs_here += event.kind == "advance"
+            if event.task.rpartition("/")[0] not in self.members:
+                self.preparing[event.task] = event
+                return
             self.latest[event.task] = event
+            if event.kind == "advance":
+                self.epochs_here += 1
+            elif not self.epochs_here:
+                self.epochs_since = time.monotonic()
         if "best" in event.values:
             self.best[event.task] = float(event.values["best"])
 
     def print_line(self, event: Event) -> None:
+        """Print what an event tells that is worth a line of a log."""
         from .console import progress_console
 
         self.take(event)
         if event.kind in ("note", "warning"):
             style = "yellow" if event.kind == "warning" else None
             progress_console.print(event.message, style=style, markup=False, highlight=False)
-        if event.kind == "finish" and event.task in self.best:
-            epochs = self.latest[event.task].values.get("epoch")
-            trained = "trained before" if epochs is None else f"{epochs} epochs"
+        if event.kind == "finish" and event.task in self.best and self._has_epochs(event.task):
+            epochs = self.latest[event.task].values["epoch"]
             score = f"{self._score_name()} {self.best[event.task]:.3f} on its stop rows"
-            progress_console.print(f"{event.task}: {trained}, {score}", highlight=False)
+            progress_console.print(f"{event.task}: {epochs} epochs, {score}", highlight=False, soft_wrap=True)
+        if event.kind == "score":
+            scores = ", ".join(f"{_heading(key)} {_score(value)}" for key, value in event.values.items())
+            folds = self.members.get(event.task, [])
+            count = f"{len(folds)} folds" if any(name in self.latest for name in folds) else "trained before"
+            progress_console.print(
+                f"{event.task}: out-of-fold {scores} ({count})", highlight=False, soft_wrap=True
+            )
+
+    def print_ranking(self, run: Path | None) -> None:
+        """Print the members that were finished before an interruption, best first, and what can be done."""
+        from .console import progress_console
+
+        if not self.scores:
+            return
+        progress_console.print(self._ranking(len(self.scores)))
+        if run is not None:
+            count = "this member" if len(self.scores) == 1 else f"these {len(self.scores)} members"
+            progress_console.print(
+                f"sercache stack {run} works on {count} already; the same command goes on with the others.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def shown(self) -> "Group":
-        """Return the table and, as wide as the terminal, the line below it."""
+        """Return ranking, members in training, and the lines below them."""
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._table(), Text(self._summary(), style="dim"))
+        from .console import progress_console
 
-    def _table(self) -> "Table":
+        room = max(4, min(_MOST_ROWS, progress_console.height - _OTHER_LINES))
+        waiting = [member for member in self.members if member not in self.scores]
+        lines = min(len(waiting), max(room // 2, room - len(self.scores)))
+        parts: list[Table | Text] = []
+        if self.scores:
+            parts.append(self._ranking(room - lines))
+        if waiting:
+            parts.append(self._in_training(waiting, lines))
+        parts += [Text(line, style="dim") for line in (*self._preparations(), *self._summary())]
+        return Group(*parts)
+
+    def _ranking(self, most: int) -> "Table":
+        """Return the finished members, best first."""
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False)
-        table.add_column("member", no_wrap=True)
-        for fold in range(max(map(len, self.members.values()))):
-            table.add_column(f"fold {fold}", no_wrap=True)
-        shown = sorted(self.members, key=lambda member: self._is_over(member))[:_MOST_ROWS]
-        for member, names in self.members.items():
-            if member in shown:
-                table.add_row(member, *(self._cell(name) for name in names))
-        if (hidden := len(self.members) - len(shown)) > 0:
+        keys = list(dict.fromkeys(key for values in self.scores.values() for key in values))
+        ranked = sorted(self.scores.items(), key=lambda item: -_number(item[1].get(keys[0])) if keys else 0)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("finished", no_wrap=True, overflow="ellipsis")
+        for key in keys:
+            table.add_column(_heading(key), justify="right", no_wrap=True)
+        for member, values in ranked[:most]:
+            table.add_row(f"[green]{member}", *(_score(values.get(key)) for key in keys))
+        if (hidden := len(ranked) - most) > 0:
             table.add_row(f"[dim]and {hidden} more")
         return table
 
-    def _is_over(self, member: str) -> bool:
-        return all(name in self.finished or name in self.failed for name in self.members[member])
+    def _in_training(self, members: Sequence[str], most: int) -> "Table":
+        """Return how far the folds of members are, those at work first."""
+        from rich.table import Table
 
-    def _summary(self) -> str:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("in training", no_wrap=True, overflow="ellipsis", max_width=36)
+        table.add_column("[dim]epochs, or macro-F1 on stop rows", no_wrap=True, overflow="ellipsis")
+        begun = sorted(
+            members, key=lambda member: not any(name in self.latest for name in self.members[member])
+        )
+        for member in members:
+            if member in begun[:most]:
+                table.add_row(member, "  ".join(map(self._cell, self.members[member])))
+        if (hidden := len(members) - most) > 0:
+            table.add_row(f"[dim]and {hidden} more")
+        return table
+
+    def _preparations(self) -> list[str]:
+        """Return what is read before folds can be fitted."""
+        return [
+            f"{task}: {event.done:,.0f} of {event.total:,.0f} utterances"
+            for task, event in self.preparing.items()
+            if event.total and event.done < event.total and task not in self.finished
+        ]
+
+    def _summary(self) -> tuple[str, str]:
+        """Return how far all is, and what can be done; each fits 80 columns."""
         elapsed = time.monotonic() - self.started
-        best = f", best {self._score_name()} on stop rows {max(self.best.values()):.3f}" if self.best else ""
-        left = f", at most {_clock(self._seconds_left(elapsed))} left" if self.epochs_here else ""
-        done = f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}"
+        left = f", at most {_clock(self._seconds_left())} left" if self.epochs_here else ""
+        finished = len(self.finished.intersection(self.names))
+        done = f"{finished} of {len(self.names)} folds, {_clock(elapsed)}"
         if self.should_stop():
-            return f"{done}; stopping after the epochs under way; Ctrl-C again ends at once"
-        return f"{done}{left}; Ctrl-C stops, the same command goes on"
+            return done, "stopping after this epoch; Ctrl-C again ends at once"
+        return f"{done}{left}", "Ctrl-C stops; the same command goes on"
 
     def _score_name(self) -> str:
         from sercache.evaluation.primary import primary_in
@@ -130,29 +228,47 @@ class _Board:
         told: set[str] = {name for event in self.latest.values() for name in event.values}
         return primary_in(told).name
 
-    def _seconds_left(self, elapsed: float) -> float:
+    def _seconds_left(self) -> float:
         """All epochs that are left at the rate so far; early stopping can only make them fewer."""
-        totals = [event.total for event in self.latest.values() if event.total]
+        trained = {name: event for name, event in self.latest.items() if self._has_epochs(name)}
+        totals = [event.total for event in trained.values() if event.total]
         usual = sum(totals) / max(1, len(totals))
         left = 0.0
         for name in self.names:
             if name not in self.finished and name not in self.failed:
                 event = self.latest.get(name)
                 left += (event.total or usual) - event.done if event else usual
-        return left * elapsed / self.epochs_here
+        return left * (time.monotonic() - self.epochs_since) / self.epochs_here
+
+    def _has_epochs(self, name: str) -> bool:
+        """Whether a fold trained for an epoch here; a closed form has none."""
+        return name in self.latest and "epoch" in self.latest[name].values
 
     def _cell(self, name: str) -> str:
         event = self.latest.get(name)
         if name in self.failed:
-            return "[red]failed"
-        best = f"{self.best[name]:.3f}" if name in self.best else "done"
+            return "[red]failed[/]"
         if name in self.finished:
-            return f"[green]{best}"
+            return f"[green]{_score(self.best[name])}[/]" if self._has_epochs(name) else "[green]done[/]"
         if event is None:
-            return "[dim]-"
+            return "[dim]-[/]"
         if not event.values:
-            return "[dim]epoch 0"
-        return f"[bold]{best}[/] [dim]s{event.values['stage']} e{event.values['epoch']}/{event.total:.0f}"
+            return f"[dim]0/{event.total:.0f}[/]" if (event.total or 0) > 1 else "[bold]fitting[/]"
+        return f"[bold]{event.values['epoch']}/{event.total:.0f}[/]"
+
+
+def _heading(key: str) -> str:
+    return _SCORES.get(key, key.replace("_", " "))
+
+
+def _number(value: float | int | str | None) -> float:
+    """Return a score that can be compared: one that is not known comes last."""
+    score = float("nan") if value is None or isinstance(value, str) else float(value)
+    return score if score == score else float("-inf")
+
+
+def _score(value: float | int | str | None) -> str:
+    return "-" if _number(value) == float("-inf") else f"{value:.3f}"
 
 
 def _clock(seconds: float) -> str:

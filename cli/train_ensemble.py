@@ -36,7 +36,9 @@ def train_ensemble(
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
-    Interrupt it as you like: the same command goes on after the last finished epoch.
+    Members in closed form come first and take seconds; the live table ranks what is finished. Interrupt it as
+    you like: sercache stack works on the finished members, and the same command goes on after the last
+    finished epoch.
 
     Example: sercache train-ensemble recipe.yaml
     """
@@ -56,7 +58,7 @@ def train_ensemble(
     choice = engine_choice(engine, address)
     part = None if task_range is None else parse_task_range(task_range, os.environ)
     shown = names if part is None else part.part(names)
-    with stop_flag() as should_stop, live_training(shown, should_stop) as listener:
+    with stop_flag() as should_stop, live_training(shown, should_stop, recipe.output) as listener:
         if part is not None:
             finished, total = train_ensemble_part(
                 recipe,

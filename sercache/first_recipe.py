@@ -1,6 +1,6 @@
 """A first recipe for a corpus and a cache: what there is decides on features, members, sizes and folds."""
 
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,103 +8,80 @@ from typing import Literal
 
 import numpy as np
 
-from sercache.cache.fingerprint import FeatureSpec, Modality
-from sercache.cache.ledger import Ledger
-from sercache.cache.matching import differences_from
-from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus.targets import consensus
 from sercache.corpus.utterance import Corpus
 from sercache.errors import CorpusError
-from sercache.recipe import FeatureRecipe
+from sercache.first_recipe_features import (
+    ProposedFeature,
+    asks_for_same,
+    best_first,
+    cached_features,
+    embedded_features,
+    requested_features,
+)
 
-HeadName = Literal["deepser", "attentive-statistics", "mean-linear"]
+HeadName = Literal["ridge", "logistic", "deepser"]
 
 USUAL_FOLDS = 5
-_SCRIPTED_TEXTS = 20
-_MOST_ALONE = 4
-"""Feature sets that get a member of their own."""
+MANY_ROWS = 20_000
+"""Training rows beyond which closed-form members read two statistics over time instead of all seven."""
+
+_CLOSED_FORM: tuple[HeadName, ...] = ("ridge", "logistic")
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """Sizes and learning rates that suit a number of clips.
+    """Neural members, sizes and learning rates that suit a number of clips.
 
     Attributes:
         clips: the most it is for; None: any number.
+        neural_members: at most so many.
         options: of a DeepSER head; empty: the paper's.
-        statistics_options: of a head of attentive statistics; empty: its defaults.
         training: keys of ``training``; empty: the paper's.
-        linear_rate: the learning rate of a linear member.
     """
 
     clips: int | None
+    neural_members: int
     options: dict[str, int | float]
-    statistics_options: dict[str, int | float]
     training: dict[str, int | dict[str, int | float]]
-    linear_rate: float
 
 
 SIZINGS = (
     Sizing(
         2_000,
+        2,
         {"width": 48, "feedforward": 96, "dropout": 0.2},
-        {"width": 128},
         {
             "batch_size": 16,
             "accumulate": 1,
             "stage1": {"epochs": 25, "learning_rate": 1e-3},
             "stage2": {"epochs": 8, "learning_rate": 2e-4},
         },
-        1e-2,
     ),
     Sizing(
         20_000,
+        4,
         {"width": 128, "feedforward": 256, "dropout": 0.2},
-        {},
         {
             "batch_size": 32,
             "accumulate": 1,
             "stage1": {"epochs": 8, "learning_rate": 5e-4},
             "stage2": {"epochs": 6, "learning_rate": 1e-4},
         },
-        1e-2,
     ),
-    Sizing(None, {}, {}, {}, 1e-3),
+    Sizing(None, 6, {}, {}),
 )
 """By what worked on corpora of some hundred and some thousand clips; beyond, the paper's, for 84,000."""
 
 
 @dataclass(frozen=True)
-class ProposedFeature:
-    """A feature set under the name that the recipe gives it.
-
-    Attributes:
-        name: in the recipe.
-        recipe: finds it in the cache, and nothing else; or says what to extract.
-        modality: what its encoder reads.
-        held: utterances of the corpus that the cache holds of it; None where it is still to be extracted.
-        untried: utterances of the corpus that were never extracted.
-        dim: features per frame; 0 where it is not known.
-        is_foreign: another tool made it, so extraction cannot go on with it.
-    """
-
-    name: str
-    recipe: FeatureRecipe
-    modality: Modality
-    held: int | None = None
-    untried: int = 0
-    dim: int = 0
-    is_foreign: bool = False
-
-
-@dataclass(frozen=True)
 class ProposedMember:
-    """A member, and why it is there."""
+    """A member, and why it is there; ``seed`` is None where nothing is random."""
 
     name: str
     head: HeadName
     features: tuple[str, ...]
-    seed: int
+    seed: int | None
     why: str
 
 
@@ -117,13 +94,13 @@ class Proposal:
         features: those that members read.
         left_out: feature sets of the cache that lack utterances of the corpus, so that members cannot read
             them yet.
-        members: at least one.
+        members: at least one; the cheapest first.
         folds: how many.
         speakers: who can be kept apart: known speakers of the training split, and all unknown ones as one.
         clips: utterances of the training split.
         sizing: what that number of clips suits.
         empty_classes: classes that are no utterance's consensus.
-        is_cached: whether the features are in the cache already.
+        free_bytes: on the disk of the cache; infinite where nobody has looked.
     """
 
     corpus: Corpus
@@ -135,15 +112,35 @@ class Proposal:
     clips: int
     sizing: Sizing
     empty_classes: tuple[str, ...]
-    is_cached: bool
+    free_bytes: float
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether all features are in the cache already."""
+        return all(feature.is_extracted for feature in self.features)
+
+    @property
+    def size_bytes(self) -> float:
+        """What extraction will add to the disk, as far as that is known."""
+        return sum(feature.size_bytes or 0.0 for feature in self.features)
 
 
-def propose(corpus: Corpus, cache: Path | None) -> Proposal:
-    """Return a first recipe for ``corpus``, from what ``cache`` holds of it.
+def propose(
+    corpus: Corpus, cache: Path | None, encoders: Sequence[str] = (), free_bytes: float = math.inf
+) -> Proposal:
+    """Return a first recipe for ``corpus``, from what ``cache`` holds of it and from encoders to extract.
+
+    Args:
+        corpus: what it is for.
+        cache: the cache's folder, which need not be there yet; None: there is none.
+        encoders: ``NAME`` or ``NAME:LAYERS``; where there are none and the cache holds nothing of the corpus,
+            embedded ones are proposed.
+        free_bytes: on the disk of the cache: it decides on layers.
 
     Raises:
         CorpusError: there is nothing to learn or nothing to encode, or too few speakers to keep apart.
         CacheError: the cache is damaged.
+        EncoderError: there is no such encoder.
     """
     training = _training_split(corpus)
     labels = consensus(training)
@@ -158,14 +155,20 @@ def propose(corpus: Corpus, cache: Path | None) -> Proposal:
     folds = _fold_count(
         training, speakers, has_development=any(row.split == "development" for row in corpus.utterances)
     )
-    found = [] if cache is None else _cached_features(cache, corpus)
-    features = [feature for feature in found if not feature.untried] or found or _embedded_features(corpus)
-    sizing = next(one for one in SIZINGS if one.clips is None or len(training) <= one.clips)
+    found = [] if cache is None or not cache.is_dir() else cached_features(cache, corpus)
+    finished = [feature for feature in found if feature.is_extracted]
+    features = [*finished, *requested_features(corpus, encoders, free_bytes, finished)]
+    features = features or found or embedded_features(corpus, free_bytes)
+    sizing = next(sizing for sizing in SIZINGS if sizing.clips is None or len(training) <= sizing.clips)
     return Proposal(
         corpus=corpus,
         features=tuple(features),
-        left_out=tuple(feature for feature in found if feature not in features),
-        members=tuple(_members(features)),
+        left_out=tuple(
+            feature
+            for feature in found
+            if not any(asks_for_same(feature.recipe, other.recipe) for other in features)
+        ),
+        members=(*_closed_form_members(features), *_neural_members(features, sizing.neural_members)),
         folds=folds,
         speakers=speakers,
         clips=len(training),
@@ -173,7 +176,7 @@ def propose(corpus: Corpus, cache: Path | None) -> Proposal:
         empty_classes=tuple(
             name for name, count in zip(corpus.classes, counts, strict=bool(corpus.classes)) if not count
         ),
-        is_cached=bool(found) and not any(feature.untried for feature in features),
+        free_bytes=free_bytes,
     )
 
 
@@ -186,34 +189,6 @@ def _refuse_equal_ratings(training: Corpus) -> None:
         "a recipe needs two classes to learn from, or an attribute with different ratings; "
         "sercache corpus report shows what there is"
     )
-
-
-def is_scripted(corpus: Corpus) -> bool:
-    """Return whether all say the same few sentences, as actors do: then texts tell nothing of emotion."""
-    texts = {row.text for row in corpus.utterances} - {None}
-    return 0 < len(texts) <= min(_SCRIPTED_TEXTS, len(corpus) // _SCRIPTED_TEXTS)
-
-
-def layers_request(names: Sequence[str], num_layers: int) -> str:
-    """Return the shortest request that means these layers (see :func:`sercache.cache.layers.parse_layers`).
-
-    >>> layers_request(["sum-21-24"], 24), layers_request(["layer-6", "last"], 12)
-    ('last4', '6,12')
-    >>> layers_request(["layer-0", "layer-1", "last"], 2)
-    'all'
-    """
-    if len(names) == num_layers + 1 > 1:
-        return "all"
-    return ",".join(_one_request(name, num_layers, is_alone=len(names) == 1) for name in names)
-
-
-def _one_request(name: str, num_layers: int, *, is_alone: bool) -> str:
-    if name == "last":
-        return name if is_alone or not num_layers else str(num_layers)
-    if match := re.fullmatch(r"sum-(\d+)-(\d+)", name):
-        first, last = int(match[1]), int(match[2])
-        return f"last{last - first + 1}" if last == num_layers and first else f"{first}-{last}"
-    return name.removeprefix("layer-")
 
 
 def _training_split(corpus: Corpus) -> Corpus:
@@ -244,117 +219,46 @@ def _fold_count(training: Corpus, speakers: int, *, has_development: bool) -> in
     return min(USUAL_FOLDS, speakers)
 
 
-def _cached_features(cache: Path, corpus: Corpus) -> list[ProposedFeature]:
-    """Return every feature set of the cache that holds something of the corpus."""
-    holding: list[tuple[FeatureSet, list[str]]] = []
-    for feature_set in Cache(cache).feature_sets():
-        missing = feature_set.missing(corpus.ids)
-        if len(missing) < len(corpus):
-            holding.append((feature_set, missing))
-    features: list[ProposedFeature] = []
-    for feature_set, missing in holding:
-        spec = feature_set.spec
-        recipe = _recipe_of(spec)
-        if _fits_others(recipe, feature_set, [other for other, _ in holding]):
-            recipe = recipe.model_copy(update={"fingerprint": spec.fingerprint[:12]})
-        failed = {failure.utterance for failure in Ledger(feature_set.folder).failures.values()}
-        features.append(
-            ProposedFeature(
-                name=_unused_name(spec, recipe.layers, {feature.name for feature in features}),
-                recipe=recipe,
-                modality=spec.modality,
-                held=len(corpus) - len(missing),
-                untried=sum(utterance_id not in failed for utterance_id in missing),
-                dim=spec.dim,
-                is_foreign=spec.library == "imported",
-            )
-        )
-    return features
-
-
-def _recipe_of(spec: FeatureSpec) -> FeatureRecipe:
-    """Return the recipe of a feature set, without what it leaves as it is by default."""
-    wanted: dict[str, object] = {
-        "encoder": spec.encoder,
-        "layers": layers_request(spec.layers, spec.num_layers),
-        "time_pool": spec.time_pool,
-    }
-    if spec.window_seconds is not None:
-        wanted["window_seconds"] = spec.window_seconds
-    if spec.overlap_seconds is not None:
-        wanted["overlap_seconds"] = spec.overlap_seconds
-    if spec.options.get("text_column"):
-        wanted["text_column"] = spec.options["text_column"]
-    recipe = FeatureRecipe.model_validate(wanted)
-    if differences_from(recipe, spec):
-        # Frames that another tool made may have layers that no request means.
-        recipe = recipe.model_copy(update={"layers": ",".join(spec.layers)})
-    return recipe
-
-
-def _fits_others(recipe: FeatureRecipe, own: FeatureSet, others: Sequence[FeatureSet]) -> bool:
-    return any(
-        other is not own
-        and other.spec.encoder == own.spec.encoder
-        and not differences_from(recipe, other.spec)
-        for other in others
-    )
-
-
-def _unused_name(spec: FeatureSpec, layers: str, taken: set[str]) -> str:
-    """Return a name that says what differs: the encoder, or else its layers and pooling, or else a number."""
-    short = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.encoder.rpartition("/")[2]).strip("-.")[:40] or "features"
-    detailed = f"{short}-{re.sub(r'[^A-Za-z0-9]+', '-', layers)[:12]}"
-    pooled = f"{short}-pool{spec.time_pool}"
-    candidates = [short, pooled if spec.time_pool > 1 else detailed, f"{detailed}-pool{spec.time_pool}"]
-    candidates += [f"{short}-{number}" for number in range(2, len(taken) + 3)]
-    return next(name for name in candidates if name not in taken)
-
-
-def _embedded_features(corpus: Corpus) -> list[ProposedFeature]:
-    """Return what needs no download, for a cache that holds nothing of the corpus."""
-    features = []
-    if any(row.audio is not None for row in corpus.utterances):
-        recipe = FeatureRecipe(encoder="logmel", time_pool=4)
-        features.append(ProposedFeature("speech", recipe, "audio"))
-    has_texts = any(row.text is not None for row in corpus.utterances)
-    if has_texts and not (features and is_scripted(corpus)):
-        features.append(ProposedFeature("words", FeatureRecipe(encoder="char-ngrams"), "text"))
-    if not features:
-        raise CorpusError("the corpus has neither audio nor texts: there is nothing to encode")
-    return features
-
-
-def _members(features: Sequence[ProposedFeature]) -> list[ProposedMember]:
-    """Return a fusion, what it fuses alone, and a linear member: what each is worth can be seen then."""
-    speech = [feature.name for feature in _best_first(features, "audio")]
-    words = [feature.name for feature in _best_first(features, "text")]
-    members: list[ProposedMember] = []
-
-    def add(name: str, head: HeadName, read: Sequence[str], why: str) -> None:
-        members.append(ProposedMember(name, head, tuple(read), len(members) + 1, why))
-
-    fused: list[str]
-    if speech and words:
-        fused = [speech[0], words[0]]
-        add("fusion-1", "deepser", fused, "speech and text together")
-        add("fusion-2", "deepser", fused, "the same with other luck: seeds differ more than one thinks")
-        if len(speech) > 1:
-            add("fusion-3", "deepser", [*speech[:2], words[0]], "two kinds of speech features, and text")
-    else:
-        fused = (speech or words)[:2]
-        if len(fused) > 1:
-            add("fusion-1", "deepser", fused, "two feature sets together")
-    for name in [*speech, *words][:_MOST_ALONE]:
-        add(f"{name}-only", "deepser", [name], "what it is worth alone")
-    add("linear", "mean-linear", fused, "means over time and one layer: what all others have to beat")
-    if len(members) < 3:
-        add(
-            "statistics", "attentive-statistics", fused, "another head on the same: mean and spread over time"
-        )
+def _closed_form_members(features: Sequence[ProposedFeature]) -> list[ProposedMember]:
+    """Return linear members on each feature set, and on all together."""
+    names = [feature.name for feature in features]
+    alone = "each feature set alone"
+    members = [
+        ProposedMember(f"{head}-{name}", head, (name,), None, alone)
+        for name in names
+        for head in _CLOSED_FORM
+    ]
+    if len(names) > 1:
+        together = "all feature sets together"
+        members += [
+            ProposedMember(f"{head}-all", head, tuple(names), None, together) for head in _CLOSED_FORM
+        ]
     return members
 
 
-def _best_first(features: Sequence[ProposedFeature], modality: Modality) -> list[ProposedFeature]:
-    """Wide frames first: large encoders make them."""
-    return sorted((one for one in features if one.modality == modality), key=lambda one: -one.dim)
+def _neural_members(features: Sequence[ProposedFeature], most: int) -> list[ProposedMember]:
+    """Return DeepSER members on the feature sets that look best, the most promising first."""
+    speech = [feature.name for feature in best_first(features, "audio")]
+    words = [feature.name for feature in best_first(features, "text")]
+    wanted: list[tuple[str, list[str], str]] = []
+    if speech and words:
+        fused = [speech[0], words[0]]
+        wanted.append(("fusion-1", fused, "speech and text together"))
+        wanted.append((f"deepser-{speech[0]}", [speech[0]], "the best speech features alone"))
+        wanted.append(("fusion-2", fused, "speech and text with another seed: two seeds differ a good deal"))
+        if len(speech) > 1:
+            wanted.append(("fusion-3", [*speech[:2], words[0]], "two kinds of speech features, and text"))
+        rest = [words[0], *speech[1:], *words[1:]]
+    else:
+        names = speech or words
+        if len(names) > 1:
+            wanted.append(("fusion-1", names[:2], "two feature sets together"))
+        wanted.append((f"deepser-{names[0]}", [names[0]], "the best feature set alone"))
+        if len(names) > 2:
+            wanted.append(("fusion-2", names[:3], "three feature sets together"))
+        rest = names[1:]
+    wanted += [(f"deepser-{name}", [name], "what it is worth alone") for name in rest]
+    return [
+        ProposedMember(name, "deepser", tuple(read), seed, why)
+        for seed, (name, read, why) in enumerate(wanted[:most], start=1)
+    ]

@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,8 @@ import yaml
 from sercache.corpus.agreement import agreement_of
 from sercache.corpus.targets import consensus
 from sercache.encoders.registry import ENCODERS
-from sercache.first_recipe import (
-    USUAL_FOLDS,
-    Proposal,
-    ProposedFeature,
-    ProposedMember,
-    is_scripted,
-)
+from sercache.first_recipe import MANY_ROWS, USUAL_FOLDS, Proposal, ProposedMember
+from sercache.first_recipe_features import ProposedFeature, is_scripted
 
 _WIDTH = 100
 _STAGES = "Stage 1 takes all rows, stage 2 a fresh draw with as many of each class every epoch."
@@ -25,10 +20,10 @@ _STAGES_WITHOUT_CLASSES = "Both stages take all rows, the second learns more slo
 
 _REAL_ENCODERS = {
     "audio": (
-        ("wavlm", "{encoder: microsoft/wavlm-large, layers: last4}"),
-        ("whisper", "{encoder: openai/whisper-large-v3}"),
+        ("wavlm", "{encoder: microsoft/wavlm-large, layers: all, time_pool: 4}"),
+        ("whisper", "{encoder: openai/whisper-large-v3, layers: all, time_pool: 4}"),
     ),
-    "text": (("roberta", "{encoder: FacebookAI/roberta-large, layers: last4}"),),
+    "text": (("roberta", "{encoder: FacebookAI/roberta-large, layers: all}"),),
 }
 """What the embedded ones stand for until there is a GPU; the paper's."""
 
@@ -75,6 +70,16 @@ def recipe_text(proposal: Proposal, recipe_path: Path, corpus_path: Path, cache:
     return "\n".join(lines) + "\n"
 
 
+def gigabytes(size_bytes: float) -> str:
+    """Return a size for people.
+
+    >>> gigabytes(3.6e6), gigabytes(2.53e9), gigabytes(1.5e12)
+    ('0.004 GB', '2.5 GB', '1,500 GB')
+    """
+    size = size_bytes / 1e9
+    return f"{size:.3f} GB" if size < 0.1 else f"{size:.1f} GB" if size < 100 else f"{size:,.0f} GB"
+
+
 def _classes(proposal: Proposal) -> Iterator[str]:
     corpus = proposal.corpus
     if not corpus.classes:
@@ -97,17 +102,15 @@ def _classes(proposal: Proposal) -> Iterator[str]:
 
 
 def _features(proposal: Proposal) -> Iterator[str]:
-    if proposal.is_cached:
+    pending = [feature for feature in proposal.features if not feature.is_extracted]
+    if len(pending) < len(proposal.features):
         yield from _comment(
             "Feature sets: what the cache holds of this corpus. encoder, layers, time_pool and the like have "
             "to stay as they are for it to be found; another setting is another feature set, to be extracted "
             "first."
         )
-    else:
-        yield from _comment(
-            "Feature sets: still to be extracted (sercache extract). time_pool averages frames: less to "
-            "store, and faster to train."
-        )
+    if pending:
+        yield from _comment(_of_extraction(proposal, pending))
     yield "features:"
     for feature in proposal.features:
         yield from _feature(proposal, feature)
@@ -118,9 +121,12 @@ def _features(proposal: Proposal) -> Iterator[str]:
             indent=2,
         )
         yield f"  # {feature.name}: {_flow(_changed(feature))}"
-    held = {feature.recipe.encoder for feature in proposal.features}
-    if not held - {"logmel", "char-ngrams"}:
-        yield from _comment("Embedded encoders need no download and are weak. With a GPU, rather:", indent=2)
+    encoders = {feature.recipe.encoder for feature in proposal.features}
+    if not encoders - {"logmel", "char-ngrams"}:
+        yield from _comment(
+            "Embedded encoders need no download and are weak. Better ones (sercache init --encoder NAME):",
+            indent=2,
+        )
         for modality in dict.fromkeys(feature.modality for feature in proposal.features):
             yield from (f"  # {name}: {recipe}" for name, recipe in _REAL_ENCODERS[modality])
     if is_scripted(proposal.corpus):
@@ -136,20 +142,45 @@ def _features(proposal: Proposal) -> Iterator[str]:
         )
 
 
+def _of_extraction(proposal: Proposal, pending: Sequence[ProposedFeature]) -> str:
+    """Return how much is still to be extracted, and why with these layers."""
+    sentences = ["Still to be extracted (sercache extract)."]
+    if proposal.size_bytes:
+        sentences = [f"Still to be extracted (sercache extract): about {gigabytes(proposal.size_bytes)}."]
+    if any(feature.recipe.layers == "all" for feature in pending):
+        sentences.append(
+            "layers: all keeps every layer: emotion is not in the last one alone, and linear members weigh "
+            "all of them. sercache probe tells which pay, sercache cache prune takes the others away."
+        )
+    if any(feature.recipe.time_pool > 1 for feature in pending):
+        sentences.append("time_pool averages neighbouring frames: less to store, and faster to train.")
+    return " ".join(sentences)
+
+
 def _feature(proposal: Proposal, feature: ProposedFeature) -> Iterator[str]:
     if feature.held is not None:
         total = len(proposal.corpus)
-        held = "all" if feature.held == total else f"{feature.held:,} of {total:,}"
-        said = f"{feature.modality}, {held} utterances, {feature.dim} features a frame"
+        count = "all" if feature.held == total else f"{feature.held:,} of {total:,}"
+        comment = f"{feature.modality}, {count} utterances, {feature.dim} features a frame"
+        if feature.num_layers > 1:
+            comment += f" in each of {feature.num_layers} layers"
         if feature.held + feature.untried < total:
-            said += f"; {total - feature.held - feature.untried:,} could not be extracted"
+            comment += f"; {total - feature.held - feature.untried:,} could not be extracted"
         if feature.untried:
-            said += f"; {feature.untried:,} are still to be extracted"
+            comment += f"; {feature.untried:,} are still to be extracted"
         if feature.is_foreign:
-            said += "; made by another tool"
+            comment += "; made by another tool"
         elif "/" not in feature.recipe.encoder and feature.recipe.encoder not in ENCODERS:
-            said += "; a local checkpoint: to extract more of it, write its folder as encoder"
-        yield from _comment(said, indent=2)
+            comment += "; a local checkpoint: to extract more of it, write its folder as encoder"
+    else:
+        size = f", about {gigabytes(feature.size_bytes)}" if feature.size_bytes else ""
+        comment = f"{feature.modality}, to be extracted{size}"
+        if feature.with_all_layers_bytes is not None:
+            comment += (
+                f"; all layers would take {gigabytes(feature.with_all_layers_bytes)}, and "
+                f"{gigabytes(proposal.free_bytes)} are free: so the sum of the last four"
+            )
+    yield from _comment(comment, indent=2)
     yield f"  {feature.name}: {_flow(_changed(feature))}"
 
 
@@ -186,7 +217,7 @@ def _targets(proposal: Proposal) -> Iterator[str]:
         yield from _comment(
             f"Targets are the shares of the votes ({agreement.votes.mean:.1f} an utterance, Krippendorff's "
             f"alpha {agreement.alpha:.2f}). Rows where no class leads stay in "
-            "({agreement.no_agreement:.0%}); no_agreement: drop takes them out."
+            f"({agreement.no_agreement:.0%}); no_agreement: drop takes them out."
         )
     else:
         yield from _comment("One vote an utterance: targets are plain classes.")
@@ -210,8 +241,8 @@ def _training(proposal: Proposal) -> Iterator[str]:
     stages = _STAGES if proposal.corpus.classes else _STAGES_WITHOUT_CLASSES
     yield from _comment(
         f"{proposal.clips:,} training rows: fewer than the paper's 84,000, so larger learning rates, and "
-        f"smaller heads below. {stages} What people change first: the learning rates (sercache tune "
-        "searches), then epochs."
+        f"smaller heads below. Only neural members read these settings. {stages} What people change first: "
+        "the learning rates (sercache tune searches), then epochs."
     )
     yield "training:"
     if not proposal.corpus.classes:
@@ -223,27 +254,45 @@ def _training(proposal: Proposal) -> Iterator[str]:
 def _members(proposal: Proposal) -> Iterator[str]:
     yield from _comment(
         "Members: what the stackers combine. Different features and heads help more than more seeds. Heads: "
-        "deepser (the paper's), attentive-statistics, late-fusion, cross-attention, mean-linear."
+        "ridge, logistic, deepser (the paper's), attentive-statistics, late-fusion, cross-attention, "
+        "mean-linear."
     )
     yield "members:"
+    previous = ProposedMember("", "deepser", (), None, "")
     for member in proposal.members:
-        yield f"  # {member.why}"
+        if member.seed is None and previous.why == "":
+            yield from _comment(_of_closed_form(proposal), indent=2)
+        if member.seed is not None and previous.seed is None:
+            yield from _comment(
+                "Neural: MEDUSA's head, which also sees how speech goes on in time. It takes minutes to "
+                "hours: train-ensemble begins with what takes seconds, and Ctrl-C keeps it.",
+                indent=2,
+            )
+        if member.why != previous.why:
+            yield f"  # {member.why[:1].upper()}{member.why[1:]}:"
         yield f"  - {_flow(_member(member, proposal))}"
+        previous = member
+
+
+def _of_closed_form(proposal: Proposal) -> str:
+    """Return why linear members come first, and on which statistics they are."""
+    comment = (
+        "Linear, on statistics over time (mean, deviation, ...) of every layer, solved in closed form: "
+        "seconds a fold. On small corpora they are hard to beat; all that follows has to earn its place "
+        "beside them."
+    )
+    if proposal.clips > MANY_ROWS:
+        comment += f" Mean and deviation are enough for {proposal.clips:,} rows, and stay within memory."
+    return comment
 
 
 def _member(member: ProposedMember, proposal: Proposal) -> dict[str, Any]:
-    sizing = proposal.sizing
-    said: dict[str, Any] = {"name": member.name}
-    if member.head == "mean-linear":
-        said |= {"head": member.head, "features": list(member.features)}
-        # On the sample corpus a linear member learns attributes alone better from squared errors.
-        loss = {} if proposal.corpus.classes else {"attribute_loss": "mse"}
-        return said | {"training": loss | {"stage1": {"learning_rate": sizing.linear_rate}}}
-    is_deepser = member.head == "deepser"
-    said |= {} if is_deepser else {"head": member.head}
-    said |= {"features": list(member.features), "seed": member.seed}
-    options = sizing.options if is_deepser else sizing.statistics_options
-    return said | ({"options": dict(options)} if options else {})
+    keys: dict[str, Any] = {"name": member.name}
+    if member.head != "deepser":
+        options = {"options": {"statistics": "mean+deviation"}} if proposal.clips > MANY_ROWS else {}
+        return keys | {"head": member.head, "features": list(member.features)} | options
+    keys |= {"features": list(member.features), "seed": member.seed}
+    return keys | ({"options": dict(proposal.sizing.options)} if proposal.sizing.options else {})
 
 
 def _changed(feature: ProposedFeature) -> dict[str, Any]:

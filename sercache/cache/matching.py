@@ -1,5 +1,6 @@
 """What a recipe asks for, held against what a feature set is."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def encoder_name(encoder: str) -> str:
     folder = Path(encoder).expanduser()
     is_local = folder.is_dir() or encoder.startswith((".", "/", "~"))
     return folder.resolve().name if is_local else encoder
+
+
+def encoder_and_layers(request: str) -> tuple[str, str | None]:
+    """Return what ``NAME`` or ``NAME:LAYERS`` asks for; a folder may have a colon in its name.
+
+    >>> encoder_and_layers("microsoft/wavlm-large:last4"), encoder_and_layers("logmel")
+    (('microsoft/wavlm-large', 'last4'), ('logmel', None))
+    """
+    match = None if Path(request).is_dir() else re.fullmatch(r"(.+):((?:last|all|[0-9,-])+)", request)
+    return (match[1], match[2]) if match else (request, None)
 
 
 def differences_from(recipe: FeatureRecipe, spec: FeatureSpec) -> list[str]:

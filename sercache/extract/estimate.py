@@ -1,6 +1,5 @@
 """``extract --dry-run``: how long an extraction will take and how much it will store."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sercache.extract.calibration import calibration_clips
 from sercache.extract.feature_set import settle, unsettled
 from sercache.extract.plan import CHARACTERS_PER_SECOND, PlannedUtterance, bytes_per_second, measure
 from sercache.extract.probe import probe_inputs
+from sercache.files import free_bytes
 from sercache.recipe import FeatureRecipe
 
 _LONGEST_SHOWN = 3
@@ -106,7 +106,7 @@ def estimate(
         )
         estimates.append(_estimate_one(name, recipe, corpus, Cache(cache_root), places[0], retry_failed))
     takes_seconds = sum(feature.takes_seconds or 0.0 for feature in estimates) / len(places)
-    return Estimate(tuple(estimates), _free_bytes(cache_root), takes_seconds)
+    return Estimate(tuple(estimates), free_bytes(cache_root), takes_seconds)
 
 
 def _estimate_one(
@@ -176,9 +176,3 @@ def _speed(encoder: Encoder, corpus: Corpus) -> float | None:
     started = time.perf_counter()
     encoder.encode(contents)
     return seconds / max(time.perf_counter() - started, 1e-9)
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return what is free where a folder is, or will be."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free

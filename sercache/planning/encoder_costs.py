@@ -1,6 +1,6 @@
 """What a second of speech costs an encoder in arithmetic, and how much it leaves on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sercache.cache.matching import encoder_name
 from sercache.encoders.registry import ENCODERS, open_transformers_checkpoint
@@ -23,6 +23,8 @@ class EncoderCost:
         bytes_per_second: float16 frames of one layer on disk.
         padded_seconds: what every clip is padded to; 0 for none.
         is_network: false for embedded encoders, which run on a CPU, hundreds of times faster than speech.
+        num_layers: hidden layers to choose from; 0 where there is nothing to choose.
+        dim: features per frame; 0 where it is not known.
     """
 
     name: str
@@ -31,37 +33,50 @@ class EncoderCost:
     bytes_per_second: float
     padded_seconds: float = 0.0
     is_network: bool = True
+    num_layers: int = 0
+    dim: int = 0
 
 
-def _speech(parameters: float, dim: int) -> tuple[str, float, float, float]:
+def _speech(parameters: float, dim: int, num_layers: int) -> EncoderCost:
     flops = 2 * parameters * _SPEECH_HZ + _CONVOLUTIONS_FLOPS
-    return "audio", flops, _SPEECH_HZ * dim * _STORED_BYTES, 0.0
+    size = _SPEECH_HZ * dim * _STORED_BYTES
+    return EncoderCost("", "audio", flops, size, num_layers=num_layers, dim=dim)
 
 
-def _text(parameters: float, dim: int) -> tuple[str, float, float, float]:
+def _text(parameters: float, dim: int, num_layers: int) -> EncoderCost:
     flops = 2 * parameters * WORD_PIECES_PER_SECOND
-    return "text", flops, WORD_PIECES_PER_SECOND * dim * _STORED_BYTES, 0.0
+    size = WORD_PIECES_PER_SECOND * dim * _STORED_BYTES
+    return EncoderCost("", "text", flops, size, num_layers=num_layers, dim=dim)
 
 
-def _whisper(parameters: float, dim: int) -> tuple[str, float, float, float]:
-    return "audio", 2 * parameters * _SPEECH_HZ, _SPEECH_HZ * dim * _STORED_BYTES, 30.0
+def _whisper(parameters: float, dim: int, num_layers: int) -> EncoderCost:
+    flops, size = 2 * parameters * _SPEECH_HZ, _SPEECH_HZ * dim * _STORED_BYTES
+    return EncoderCost("", "audio", flops, size, padded_seconds=30.0, num_layers=num_layers, dim=dim)
+
+
+def _embedded(modality: str, frame_rate_hz: float, dim: int) -> EncoderCost:
+    return EncoderCost("", modality, 0.0, frame_rate_hz * dim * _STORED_BYTES, is_network=False, dim=dim)
 
 
 _KNOWN = {
-    "microsoft/wavlm-base-plus": _speech(90e6, 768),
-    "microsoft/wavlm-large": _speech(311e6, 1024),
-    "facebook/hubert-base-ls960": _speech(90e6, 768),
-    "facebook/hubert-large-ll60k": _speech(311e6, 1024),
-    "facebook/wav2vec2-large-960h": _speech(311e6, 1024),
-    "openai/whisper-large-v3": _whisper(637e6, 1280),
-    "openai/whisper-medium": _whisper(307e6, 1024),
-    "openai/whisper-small": _whisper(88e6, 768),
-    "FacebookAI/roberta-large": _text(303e6, 1024),
-    "answerdotai/ModernBERT-large": _text(343e6, 1024),
+    "microsoft/wavlm-base-plus": _speech(90e6, 768, 12),
+    "microsoft/wavlm-large": _speech(311e6, 1024, 24),
+    "facebook/hubert-base-ls960": _speech(90e6, 768, 12),
+    "facebook/hubert-large-ll60k": _speech(311e6, 1024, 24),
+    "facebook/wav2vec2-large-960h": _speech(311e6, 1024, 24),
+    "openai/whisper-large-v3": _whisper(637e6, 1280, 32),
+    "openai/whisper-medium": _whisper(307e6, 1024, 24),
+    "openai/whisper-small": _whisper(88e6, 768, 12),
+    "openai/whisper-base": _whisper(19e6, 512, 6),
+    "FacebookAI/roberta-large": _text(303e6, 1024, 24),
+    "answerdotai/ModernBERT-large": _text(343e6, 1024, 28),
 }
 """Published sizes, without embeddings of words, so that nothing is downloaded to plan with them."""
 
-_EMBEDDED = {"logmel": ("audio", 100.0 * 80 * 2), "char-ngrams": ("text", WORD_PIECES_PER_SECOND * 256 * 2)}
+_EMBEDDED = {
+    "logmel": _embedded("audio", _SPEECH_HZ, 125),
+    "char-ngrams": _embedded("text", WORD_PIECES_PER_SECOND, 256),
+}
 
 
 def encoder_cost(name: str) -> EncoderCost:
@@ -71,22 +86,19 @@ def encoder_cost(name: str) -> EncoderCost:
         EncoderError: there is no such encoder.
     """
     if name in ENCODERS:
-        modality, size = _EMBEDDED.get(name, ("audio", _SPEECH_HZ * 80 * _STORED_BYTES))
-        return EncoderCost(name, modality, 0.0, size, is_network=False)
+        return replace(_EMBEDDED.get(name, _embedded("audio", _SPEECH_HZ, 80)), name=name)
     known = {key.lower(): value for key, value in _KNOWN.items()}
     by_model = {key.rpartition("/")[2]: value for key, value in known.items()}
     found = known.get(name.lower()) or by_model.get(name.lower().removeprefix("random:"))
-    if found is None:
-        found = _from_config(name)
-    modality, flops, size, padded = found
-    return EncoderCost(encoder_name(name), modality, flops, size, padded)
+    return replace(found or _from_config(name), name=encoder_name(name))
 
 
-def _from_config(name: str) -> tuple[str, float, float, float]:
+def _from_config(name: str) -> EncoderCost:
     import torch
     from transformers import AutoModel
 
-    config = open_transformers_checkpoint(name).config
+    checkpoint = open_transformers_checkpoint(name)
+    config, num_layers = checkpoint.config, checkpoint.num_layers
     with torch.device("meta"):
         model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     dim = int(getattr(config, "hidden_size", None) or config.d_model)
@@ -94,5 +106,6 @@ def _from_config(name: str) -> tuple[str, float, float, float]:
         model = model.encoder
     weights = sum(one.numel() for key, one in model.named_parameters() if "embed" not in key and one.ndim > 1)
     if model.main_input_name == "input_ids":
-        return _text(weights, dim)
-    return _whisper(weights, dim) if config.model_type == "whisper" else _speech(weights, dim)
+        return _text(weights, dim, num_layers)
+    family = _whisper if config.model_type == "whisper" else _speech
+    return family(weights, dim, num_layers)

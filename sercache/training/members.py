@@ -221,8 +221,9 @@ def _train(
 ) -> tuple[str, dict[str, SercacheError]]:
     """Train what is not finished; return how, and why jobs failed, by their names.
 
-    Heads that are fitted without epochs come first: they take seconds, and a run that is stopped after them
-    has something to stack. A member's posteriors are joined as soon as its last fold is finished.
+    Heads that are fitted without epochs come first, those that read least before all: they take seconds, and
+    a run that is stopped after them has something to stack. A member's posteriors are joined as soon as its
+    last fold is finished.
     """
     listener = _Gathering(context, {job.member for job in jobs}, listener)
     left = []
@@ -234,6 +235,7 @@ def _train(
     by_name = {member.name: member for member in members}
     quick = [job for job in left if context.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
+    quick.sort(key=lambda job: _width(context, by_name[job.member]))
     plans: list[Plan] = []
     errors: dict[str, SercacheError] = {}
     try:
@@ -257,6 +259,11 @@ def _train(
             "the same command goes on after the last finished epoch"
         ) from None
     return "; then ".join(plan.description for plan in plans), errors
+
+
+def _width(context: RunContext, member: MemberRecipe) -> int:
+    """Return how many numbers a member reads per frame, in all layers."""
+    return sum(len(feature_set.layers) * feature_set.dim for feature_set in context.sets_of(member))
 
 
 def _run(
@@ -296,7 +303,10 @@ class _Gathering:
             score = score_out_of_fold(
                 self.context, gather_posteriors(self.context, self.context.member(name))
             )
-            values = {"macro_f1": score.macro_f1, "uar": score.uar}
+            if self.context.corpus.classes:
+                values = {"macro_f1": score.macro_f1, "uar": score.uar}
+            else:
+                values = {"mean_ccc": score.mean_ccc}
             self.listener(Event("score", name, values=values))
 
 

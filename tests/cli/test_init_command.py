@@ -45,6 +45,36 @@ def test_without_a_cache_extraction_comes_next(tmp_path):
     assert json.loads(done.stdout)["next"] == f"sercache extract {tmp_path / 'r.yaml'}"
 
 
+def test_encoders_by_name_work_before_there_is_a_cache(tmp_path):
+    (tmp_path / "corpus.csv").write_text(
+        "id,text,speaker,votes:A,votes:B\n"
+        + "".join(f"u{row},sentence {row},s{row % 4},{row % 2},{1 - row % 2}\n" for row in range(12))
+    )
+    path, cache = tmp_path / "r.yaml", tmp_path / "big" / "cache"
+    done = run(tmp_path / "corpus.csv", "--encoder", "FacebookAI/roberta-large", "--encoder", "char-ngrams",
+               "--cache", cache, "-o", path)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 feature sets (to be extracted, about 0.0" in done.output
+    assert done.output.splitlines()[-1] == f"Next: sercache extract {path}"
+    recipe = load_recipe(path)
+    assert {name: feature.layers for name, feature in recipe.features.items()} == {
+        "roberta-large": "all",
+        "char-ngrams": "last",
+    }
+    assert recipe.cache.resolve() == cache.resolve()
+    assert not cache.exists()
+
+
+def test_what_the_disk_has_no_room_for_is_said(tmp_path, monkeypatch):
+    make_corpus(tmp_path)
+    monkeypatch.setattr("sercache.files.free_bytes", lambda folder: 1000)
+    done = run(tmp_path / "corpus.csv", "--encoder", "FacebookAI/roberta-large", "-o", tmp_path / "r.yaml")
+    assert done.exit_code == 0, done.output
+    assert "roberta-large: all layers would take" in done.output
+    assert "0.000 GB are free" in done.output
+    assert load_recipe(tmp_path / "r.yaml").features["roberta-large"].layers == "last4"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"), [(["no.csv"], CorpusError), (["no.csv", "--cache", "no"], RecipeError)]
 )
