@@ -23,7 +23,7 @@ from sercache.interrupts import ShouldStop, never
 from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.linear_solver import Floats, LinearModel, logistic, ridge
-from sercache.training.penalty_search import MOST_ROWS_OF_ALL_FOLDS, PENALTIES, Fit, PenaltySearch
+from sercache.training.penalty_search import DUAL_ROWS, MOST_ROWS_OF_ALL_FOLDS, PENALTIES, Fit, PenaltySearch
 from sercache.training.pooled_features import PooledRows, PooledTable, refuse_to_go_on
 from sercache.training.rows import LabelledRows
 
@@ -32,6 +32,9 @@ _USUAL_SCALE = {"ridge": 4.0, "logistic": 1.0}
 """Where there is only one speaker, so that nobody can be left out."""
 
 _INNER_FOLDS = 4
+_MOST_FEATURES = 8192
+"""Of many rows: more would take gigabytes and many minutes."""
+
 _BLOCK_ROWS = 600
 """Rows that weights of blocks are learned from; more would cost more than they tell."""
 
@@ -102,19 +105,19 @@ def _fit(
     statistics = [_standardization(table, positions) for table in tables]
     rows = PooledRows(tables, positions, statistics, [np.ones(table.values.shape[1:3]) for table in tables])
     shares = _block_shares(head, rows, targets, groups, seed, should_stop)
+    if len(positions) > DUAL_ROWS and head.learn_blocks:
+        shares = _largest(shares, [table.values.shape[3] for table in tables])
     scales = [np.sqrt(share / table.values.shape[3]) for share, table in zip(shares, tables, strict=True)]
-    search = PenaltySearch(PooledRows(tables, positions, statistics, scales), groups, should_stop)
+    scaled = PooledRows(tables, positions, statistics, scales)
+    search = PenaltySearch(scaled, groups, should_stop)
     penalties = (head.penalty,) if head.penalty else PENALTIES
     classes = _fit_classes(head, search, targets, penalties, every_row=every_row)
     attributes = _fit_attributes(search, targets, penalties, every_row=every_row)
-    columns = np.concatenate(
-        [np.repeat(scale.ravel(), table.values.shape[3]) for scale, table in zip(scales, tables, strict=True)]
-    )
     head.set_solution(
         [(_flat(mean), _flat(scale)) for mean, scale in statistics],
         shares=[torch.from_numpy(share) for share in shares],
-        classes=_as_tensors(classes.model, columns),
-        attributes=_as_tensors(attributes.model, columns),
+        classes=_as_tensors(classes.model, scaled),
+        attributes=_as_tensors(attributes.model, scaled),
     )
     left_out = np.concatenate([classes.left_out, attributes.left_out], axis=1)  # (N, C + A)
     scored = np.flatnonzero(np.isfinite(left_out).all(axis=1) & targets.truth.is_scored)
@@ -251,9 +254,9 @@ def _block_shares(
     grams, sets = [], []
     for index, table in enumerate(rows.tables):
         refuse_to_go_on(should_stop)
-        values = table.values[rows.rows[sample]]
-        scaled = rows.take(sample).scaled(index, slice(0, len(sample)), values).astype(np.float32)
-        blocks = scaled.reshape(len(sample), -1, values.shape[3]).transpose(1, 0, 2)  # (S * L, n, D)
+        values, everything = table.values[rows.rows[sample]], np.ones(shapes[index], np.bool_)
+        scaled = rows.scaled(index, rows.rows[sample], values, everything).astype(np.float32)
+        blocks = scaled.transpose(1, 0, 2)  # (S * L, n, D)
         grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])
         sets += [index] * len(blocks)
     shares = learn_block_weights(
@@ -262,6 +265,21 @@ def _block_shares(
     refuse_to_go_on(should_stop)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     return [part.reshape(shape) for part, shape in zip(np.split(shares, ends), shapes, strict=True)]
+
+
+def _largest(shares: Sequence[Floats], dims: Sequence[int]) -> list[Floats]:
+    """Return the shares ``(S, L)`` of the blocks that count most, of :data:`_MOST_FEATURES`; 0 elsewhere.
+
+    Where rows are many the features' Gram matrix is what costs.
+    """
+    flat = np.concatenate([share.ravel() for share in shares])
+    sizes = np.repeat(dims, [share.size for share in shares])
+    order = np.argsort(-flat, kind="stable")
+    kept = order[np.cumsum(sizes[order]) <= max(_MOST_FEATURES, sizes[order[0]])]
+    limited = np.zeros_like(flat)
+    limited[kept] = flat[kept] / flat[kept].sum()
+    ends = np.cumsum([share.size for share in shares])[:-1]
+    return [part.reshape(share.shape) for part, share in zip(np.split(limited, ends), shares, strict=True)]
 
 
 def _thirds(attributes: Floats) -> Floats:
@@ -307,6 +325,6 @@ def _flat(values: Floats) -> torch.Tensor:
     return torch.from_numpy(values.ravel())
 
 
-def _as_tensors(model: LinearModel, columns: Floats) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights ``(Q, P)`` over standardised features, and the intercept ``(Q,)``."""
-    return torch.from_numpy((model.weights * columns[:, None]).T), torch.from_numpy(model.intercept)
+def _as_tensors(model: LinearModel, rows: PooledRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights ``(Q, P)`` over standardised statistics, and the intercept ``(Q,)``."""
+    return torch.from_numpy(rows.unscaled(model.weights).T.copy()), torch.from_numpy(model.intercept)

@@ -29,7 +29,9 @@ PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 7))
 MOST_ROWS_OF_ALL_FOLDS = 1500
 """Of more rows only one inner fold is left out: it is large enough, and each costs as much as a solution."""
 
-_DUAL_ROWS = 4000
+DUAL_ROWS = 4000
+"""Of more rows the Gram matrix of the features is decomposed, not that of the rows."""
+
 _LOGISTIC_ROWS = 10_000
 """Rows that a logistic regression of many rows chooses its penalty on."""
 
@@ -55,7 +57,7 @@ class PenaltySearch:
     ) -> None:
         self.rows, self.groups, self.should_stop = rows, groups, should_stop
         count, features = rows.shape
-        self.is_dual = count <= min(features, _DUAL_ROWS)
+        self.is_dual = count <= min(features, DUAL_ROWS)
         _refuse_too_large(count if self.is_dual else features, features, count)
         self.gram = rows.gram(should_stop) if self.is_dual else None
         self._moments: dict[bytes, tuple[Moments, Moments]] = {}

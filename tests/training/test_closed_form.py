@@ -88,7 +88,7 @@ def standardized(table):
 @pytest.mark.parametrize("penalty", [0.03, 3.0])
 def test_posteriors_equal_scikit_learns_for_a_given_penalty(monkeypatch, form, penalty):
     if form == "primal":
-        monkeypatch.setattr(penalty_search, "_DUAL_ROWS", 0)
+        monkeypatch.setattr(penalty_search, "DUAL_ROWS", 0)
     corpus, targets, table = problem()
     options = {"penalty": penalty, "learn_blocks": False, "balance": 0.5}
     rows = targets.soft @ class_weights(targets.soft, 0.5)
@@ -232,7 +232,7 @@ def test_many_rows_are_fitted_as_few_are(monkeypatch, tmp_path):
     recipe = make_run(tmp_path, members=[RIDGE | {"options": {"penalty": 0.1, "learn_blocks": False}}])
     train_ensemble(recipe, workers=1)
     few = predicted(recipe)
-    monkeypatch.setattr(penalty_search, "_DUAL_ROWS", 0)
+    monkeypatch.setattr(penalty_search, "DUAL_ROWS", 0)
     monkeypatch.setattr(pooled_features, "_IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(pooled_features, "_BLOCK_ROWS", 5)
     many = load_recipe(tmp_path / "recipe.yaml").model_copy(update={"output": tmp_path / "many"})
@@ -360,6 +360,20 @@ def test_a_base_has_to_be_a_head_without_epochs():
 def test_unknown_statistics_are_refused(request_):
     with pytest.raises(ValueError, match="statistics: "):
         parse_statistics(request_)
+
+
+def test_of_many_rows_only_the_blocks_that_count_most_are_kept(monkeypatch):
+    corpus, targets, table = problem(speakers=8, per_speaker=12)
+    for module in (closed_form, penalty_search):
+        monkeypatch.setattr(module, "DUAL_ROWS", 0)
+    monkeypatch.setattr(closed_form, "_MOST_FEATURES", 4 * DIM)
+    head, solution = fitted("ridge", corpus, targets, [table])
+    shares = head.get_buffer("block_share_0")
+    assert int((shares > 0).sum()) == 4
+    assert float(shares.sum()) == pytest.approx(1)
+    weights = head.class_output.weight.reshape(len(CLASSES), len(STATISTICS), LAYERS, DIM)
+    assert ((weights != 0).any(dim=3).any(dim=0) == (shares > 0)).all()
+    assert solution.score > 0.5
 
 
 def test_a_block_of_noise_counts_less_than_a_useful_one():
