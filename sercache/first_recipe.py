@@ -42,7 +42,7 @@ class Sizing:
 
     clips: int | None
     neural_members: int
-    options: dict[str, int | float]
+    options: dict[str, int | float | str]
     training: dict[str, int | dict[str, int | float]]
 
 
@@ -50,18 +50,19 @@ SIZINGS = (
     Sizing(
         2_000,
         2,
-        {"width": 48, "feedforward": 96, "dropout": 0.2},
+        {"width": 48, "feedforward": 96, "dropout": 0.2, "base": "logistic"},
         {
             "batch_size": 16,
             "accumulate": 1,
-            "stage1": {"epochs": 25, "learning_rate": 1e-3},
-            "stage2": {"epochs": 8, "learning_rate": 2e-4},
+            "stage1": {"epochs": 12, "learning_rate": 5e-4},
+            "stage2": {"epochs": 0},
+            "patience": 4,
         },
     ),
     Sizing(
         20_000,
         4,
-        {"width": 128, "feedforward": 256, "dropout": 0.2},
+        {"width": 128, "feedforward": 256, "dropout": 0.2, "base": "logistic"},
         {
             "batch_size": 32,
             "accumulate": 1,

@@ -15,7 +15,7 @@ from sercache.first_recipe import MANY_ROWS, USUAL_FOLDS, Proposal, ProposedMemb
 from sercache.first_recipe_features import ProposedFeature, is_scripted
 
 _WIDTH = 100
-_STAGES = "Stage 1 takes all rows, stage 2 a fresh draw with as many of each class every epoch."
+_STAGES = "Stage 1 takes all rows, stage 2, if it has epochs, a fresh draw with as many of each class."
 _STAGES_WITHOUT_CLASSES = "Both stages take all rows, the second learns more slowly."
 
 _REAL_ENCODERS = {
@@ -264,8 +264,9 @@ def _members(proposal: Proposal) -> Iterator[str]:
             yield from _comment(_of_closed_form(proposal), indent=2)
         if member.seed is not None and previous.seed is None:
             yield from _comment(
-                "Neural: MEDUSA's head, which also sees how speech goes on in time. It takes minutes to "
-                "hours: train-ensemble begins with what takes seconds, and Ctrl-C keeps it.",
+                "Neural: MEDUSA's head, which also sees how speech goes on in time. It starts from the "
+                "linear solution (base) and learns what to add. That takes minutes to hours: train-ensemble "
+                "begins with what takes seconds, and Ctrl-C keeps it.",
                 indent=2,
             )
         if member.why != previous.why:

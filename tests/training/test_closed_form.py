@@ -295,7 +295,8 @@ def test_a_head_with_a_base_begins_at_the_bases_score(tmp_path, monkeypatch, bas
         "features": ["speech", "words"],
         "options": {"width": 8, "feedforward": 8, "base": base},
     }
-    recipe = make_run(tmp_path, members=[member])
+    one_epoch = {"batch_size": 8, "stage1": {"epochs": 1, "learning_rate": 0.01}, "stage2": {"epochs": 0}}
+    recipe = make_run(tmp_path, members=[member], training=one_epoch)
     begun = []
     original = HeadTraining.steps
 
