@@ -32,7 +32,8 @@ class EnsembleReport:
     """What became of a recipe's members.
 
     ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
-    ``num_classes``. ``plan`` says in words how it was trained.
+    ``num_classes``. ``plan`` says in words how it was trained. ``normalized_members`` names the members whose
+    frames are standardised per speaker.
     """
 
     run: Run
@@ -40,6 +41,7 @@ class EnsembleReport:
     num_classes: int
     majority_macro_f1: float
     plan: str
+    normalized_members: tuple[str, ...] = ()
 
 
 def train_ensemble(
@@ -88,7 +90,10 @@ def train_ensemble(
     num_classes = len(context.corpus.classes)
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
     majority_macro_f1 = macro_f1(labels, majority, num_classes)
-    return EnsembleReport(context.run, trained.members, num_classes, majority_macro_f1, trained.plan)
+    normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
+    return EnsembleReport(
+        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized
+    )
 
 
 def train_ensemble_part(
