@@ -77,7 +77,7 @@ def stack(
     from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.predictions.sources import Sources, rows_of_sources, save_sources
-    from sercache.recipe import StackingRecipe
+    from sercache.recipe import StackingRecipe, speaker_note
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
 
@@ -121,7 +121,9 @@ def stack(
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
     soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
+    note = speaker_note(comparison.normalized_members)
+    first = ("", *([note] if note else []), *comparison.verdict, *_leaning(comparison), *soup)
+    for sentence in (*first, "", *calibration, "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         *([(report, "all of it in pictures: open it in a browser")] if report else []),

@@ -98,6 +98,8 @@ def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) 
 def _show(report: "EnsembleReport", output: Path) -> None:
     from rich.table import Table
 
+    from sercache.recipe import speaker_note
+
     from .console import console, say_next
 
     table = Table(box=None, pad_edge=False)
@@ -122,6 +124,8 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     )
     console.print(table)
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
+    if note := speaker_note(report.normalized_members):
+        console.print(note, markup=False, highlight=False)
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)
