@@ -45,8 +45,9 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
     Inputs, for each feature set: ``frames_<name>`` ``(batch, time, D)`` float32, or ``(batch, time, L, D)``
     of one with L layers, as the cache has them (standardising is inside), and ``mask_<name>``
     ``(batch, time)`` bool, True where valid. Outputs: ``probabilities`` ``(batch, C)``, and ``attributes``
-    ``(batch, A)`` unless A is 0. The model's metadata has the names of classes and attributes, and the
-    fingerprints of the feature sets.
+    ``(batch, A)`` unless A is 0. The model's metadata has the names of classes and attributes, the
+    fingerprints of the feature sets, and ``normalize``: where it is ``speaker``, frames must be standardised
+    with the speaker's clips before they go in.
 
     It is compared with torch on clips of several lengths, each alone and unpadded in torch and padded with
     rubbish beside others in the model.
@@ -69,7 +70,8 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
         dynamic |= {f"frames_{name}": sizes, f"mask_{name}": sizes}
     kept = ["probabilities", "attributes"] if description.attributes else ["probabilities"]
     stated = asdict(description)
-    stated = {key: stated[key] for key in ("member", "head", "features", "classes", "attributes", "versions")}
+    told = ("member", "head", "features", "classes", "attributes", "versions", "normalize")
+    stated = {key: stated[key] for key in told}
     example = _padded(heads[0], _clips(heads[0], ((5, 3), (2, 4), (4, 2)), 0), dynamic)
     content = export_graph(
         _Outputs(module, len(kept)),
