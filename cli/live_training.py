@@ -87,7 +87,7 @@ class _Board:
         if event.kind == "finish" and event.task in self.best:
             epochs = self.latest[event.task].values.get("epoch")
             trained = "trained before" if epochs is None else f"{epochs} epochs"
-            score = f"macro-F1 {self.best[event.task]:.3f} on its stop rows"
+            score = f"{self._score_name()} {self.best[event.task]:.3f} on its stop rows"
             progress_console.print(f"{event.task}: {trained}, {score}", highlight=False)
 
     def shown(self) -> "Group":
@@ -117,12 +117,18 @@ class _Board:
 
     def _summary(self) -> str:
         elapsed = time.monotonic() - self.started
-        best = f", best macro-F1 on stop rows {max(self.best.values()):.3f}" if self.best else ""
+        best = f", best {self._score_name()} on stop rows {max(self.best.values()):.3f}" if self.best else ""
         left = f", at most {_clock(self._seconds_left(elapsed))} left" if self.epochs_here else ""
         done = f"{len(self.finished)} of {len(self.names)} folds{best}, {_clock(elapsed)}"
         if self.should_stop():
             return f"{done}; stopping after the epochs under way; Ctrl-C again ends at once"
         return f"{done}{left}; Ctrl-C stops, the same command goes on"
+
+    def _score_name(self) -> str:
+        from sercache.evaluation.primary import primary_in
+
+        told: set[str] = {name for event in self.latest.values() for name in event.values}
+        return primary_in(told).name
 
     def _seconds_left(self, elapsed: float) -> float:
         """All epochs that are left at the rate so far; early stopping can only make them fewer."""

@@ -216,10 +216,11 @@ def _show(answer: "Answer") -> None:
         say(f"[bold]{escape(answer.id)}[/]  [red]{escape(reason)}[/]\n")
         return
     seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
-    say(f"[bold]{escape(answer.id)}[/]  [bold cyan]{escape(answer.label)}[/]{seconds}")
+    label = "" if answer.label is None else f"  [bold cyan]{escape(answer.label)}[/]"
+    say(f"[bold]{escape(answer.id)}[/]{label}{seconds}")
     if answer.text:
         say(f"  [dim]“{escape(answer.text)}”[/]")
-    width = max(map(len, answer.probabilities))
+    width = max(map(len, answer.probabilities), default=0)
     for name, probability in sorted(answer.probabilities.items(), key=lambda one: -one[1]):
         bar = "█" * round(_BAR * probability)
         is_in = "  [dim]in the set[/]" if name in answer.conformal_set else ""
@@ -232,8 +233,10 @@ def _show(answer: "Answer") -> None:
     for note in answer.notes:
         say(f"  [yellow]{escape(note)}[/]")
     for window in answer.windows:
-        best = window.probabilities[window.label]
         values = "  ".join(f"{escape(name)} {value:.2f}" for name, value in window.attributes.items())
         span = f"{window.start_seconds:7.1f} - {window.end_seconds:.1f} s"
-        say(f"  {span:<20}  {escape(window.label):<{width}} {best:5.1%}  [dim]{values}[/]")
+        label = ""
+        if window.label is not None:
+            label = f"{escape(window.label):<{width}} {window.probabilities[window.label]:5.1%}  "
+        say(f"  {span:<20}  {label}[dim]{values}[/]")
     say("")

@@ -148,7 +148,9 @@ def propose(corpus: Corpus, cache: Path | None) -> Proposal:
     training = _training_split(corpus)
     labels = consensus(training)
     counts = np.bincount(labels[labels >= 0], minlength=len(corpus.classes))
-    if (counts > 0).sum() < 2:
+    if corpus.attributes and not corpus.classes:
+        _refuse_equal_ratings(training)
+    elif (counts > 0).sum() < 2:
         raise CorpusError(
             "a recipe needs two classes with utterances to learn from; sercache corpus show counts them"
         )
@@ -168,8 +170,21 @@ def propose(corpus: Corpus, cache: Path | None) -> Proposal:
         speakers=speakers,
         clips=len(training),
         sizing=sizing,
-        empty_classes=tuple(name for name, count in zip(corpus.classes, counts, strict=True) if not count),
+        empty_classes=tuple(
+            name for name, count in zip(corpus.classes, counts, strict=bool(corpus.classes)) if not count
+        ),
         is_cached=bool(found) and not any(feature.untried for feature in features),
+    )
+
+
+def _refuse_equal_ratings(training: Corpus) -> None:
+    """Raise a CorpusError unless some attribute has two different ratings."""
+    for values in training.attribute_values.T:
+        if len(np.unique(values[~np.isnan(values)])) > 1:
+            return
+    raise CorpusError(
+        "a recipe needs two classes to learn from, or an attribute with different ratings; "
+        "sercache corpus report shows what there is"
     )
 
 

@@ -16,11 +16,12 @@ from sercache.first_recipe import (
     Proposal,
     ProposedFeature,
     ProposedMember,
-    Sizing,
     is_scripted,
 )
 
 _WIDTH = 100
+_STAGES = "Stage 1 takes all rows, stage 2 a fresh draw with as many of each class every epoch."
+_STAGES_WITHOUT_CLASSES = "Both stages take all rows, the second learns more slowly."
 
 _REAL_ENCODERS = {
     "audio": (
@@ -76,6 +77,13 @@ def recipe_text(proposal: Proposal, recipe_path: Path, corpus_path: Path, cache:
 
 def _classes(proposal: Proposal) -> Iterator[str]:
     corpus = proposal.corpus
+    if not corpus.classes:
+        names = ", ".join(corpus.attribute_names)
+        yield from _comment(
+            f"The corpus has no classes: its attributes are learned, {names}. What decides everywhere is the "
+            "mean of their concordance correlation coefficients (mean CCC)."
+        )
+        return
     labels = consensus(corpus).tolist()
     counts = ", ".join(f"{name} {labels.count(index):,}" for index, name in enumerate(corpus.classes))
     yield from _comment(
@@ -170,6 +178,9 @@ def _folds(proposal: Proposal) -> Iterator[str]:
 
 
 def _targets(proposal: Proposal) -> Iterator[str]:
+    if not proposal.corpus.classes:
+        yield from _comment("Targets are the ratings; a rating that a row lacks does not count.")
+        return
     agreement = agreement_of(proposal.corpus)
     if agreement is not None and agreement.pairable:
         yield from _comment(
@@ -196,12 +207,15 @@ def _training(proposal: Proposal) -> Iterator[str]:
             "defaults. What people change: training.stage1.learning_rate, training.batch_size, patience."
         )
         return
+    stages = _STAGES if proposal.corpus.classes else _STAGES_WITHOUT_CLASSES
     yield from _comment(
         f"{proposal.clips:,} training rows: fewer than the paper's 84,000, so larger learning rates, and "
-        "smaller heads below. Stage 1 takes all rows, stage 2 a fresh draw with as many of each class every "
-        "epoch. What people change first: the learning rates (sercache tune searches), then epochs."
+        f"smaller heads below. {stages} What people change first: the learning rates (sercache tune "
+        "searches), then epochs."
     )
     yield "training:"
+    if not proposal.corpus.classes:
+        yield "  attribute_loss: ccc  # or mse, the paper's beside classes"
     for key, value in sizing.training.items():
         yield f"  {key}: {_flow(value)}"
 
@@ -214,14 +228,17 @@ def _members(proposal: Proposal) -> Iterator[str]:
     yield "members:"
     for member in proposal.members:
         yield f"  # {member.why}"
-        yield f"  - {_flow(_member(member, proposal.sizing))}"
+        yield f"  - {_flow(_member(member, proposal))}"
 
 
-def _member(member: ProposedMember, sizing: Sizing) -> dict[str, Any]:
+def _member(member: ProposedMember, proposal: Proposal) -> dict[str, Any]:
+    sizing = proposal.sizing
     said: dict[str, Any] = {"name": member.name}
     if member.head == "mean-linear":
         said |= {"head": member.head, "features": list(member.features)}
-        return said | {"training": {"stage1": {"learning_rate": sizing.linear_rate}}}
+        # On the sample corpus a linear member learns attributes alone better from squared errors.
+        loss = {} if proposal.corpus.classes else {"attribute_loss": "mse"}
+        return said | {"training": loss | {"stage1": {"learning_rate": sizing.linear_rate}}}
     is_deepser = member.head == "deepser"
     said |= {} if is_deepser else {"head": member.head}
     said |= {"features": list(member.features), "seed": member.seed}

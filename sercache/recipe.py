@@ -117,13 +117,41 @@ class TrainingRecipe(_Strict):
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where it is faster, see :func:`sercache.devices.trains_in_bfloat16`."""
+    """Of products. auto: bfloat16 on a GPU that has it, float32 on a CPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, content: Any) -> Any:
+        """Put a preset's values under those that are written beside it; the preset itself is not kept."""
+        has_preset = isinstance(content, dict) and "preset" in content
+        return expand_preset(content) if has_preset else content
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> "TrainingRecipe":
         if self.stage1.epochs + self.stage2.epochs == 0:
             raise ValueError("stage1.epochs and stage2.epochs are both 0")
         return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {"medusa": TrainingRecipe().model_dump()}
+"""Settings of training by name: ``medusa`` has those of the paper, which are the defaults."""
+
+
+def expand_preset(content: dict[str, Any]) -> dict[str, Any]:
+    """Return keys of ``training`` with a preset's values in its place, under the keys beside it.
+
+    >>> expand_preset({"preset": "medusa", "patience": 3})["patience"]
+    3
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if "preset" not in content:
+        return content
+    name = content["preset"]
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset '{name}' (known: {', '.join(PRESETS)})")
+    return _merged(PRESETS[name], {key: value for key, value in content.items() if key != "preset"})
 
 
 class MemberRecipe(_Strict):
@@ -135,7 +163,7 @@ class MemberRecipe(_Strict):
     options: dict[str, int | float | str | bool] = {}
     seed: int = 0
     training: dict[str, Any] = {}
-    """Keys of ``training`` that this member sets differently."""
+    """Keys of ``training`` that this member sets differently; ``preset: medusa`` sets all to the paper's."""
     targets: dict[str, Any] = {}
     """Keys of ``targets`` that this member sets differently."""
 
@@ -302,7 +330,12 @@ class Recipe(_Strict):
 
     def training_of(self, member: MemberRecipe) -> TrainingRecipe:
         """Return the training settings of ``member``: the recipe's, with the member's own over them."""
-        return _with_own(self.training, member.training, f"member '{member.name}', training")
+        place = f"member '{member.name}', training"
+        try:
+            own = expand_preset(member.training)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        return _with_own(self.training, own, place)
 
     def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
         """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""

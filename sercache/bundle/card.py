@@ -7,6 +7,7 @@ from sercache.recipe import speaker_note
 from sercache.training.speakers import MIN_CLIPS
 
 _SCORE_NAMES = {
+    "mean_ccc": "mean CCC",
     "macro_f1": "macro-F1",
     "uar": "UAR",
     "weighted_f1": "weighted F1",
@@ -60,10 +61,15 @@ def _body(description: BundleDescription) -> Iterator[str]:
     yield f"# {description.name}"
     yield ""
     count = len(description.members)
+    attributes = ", ".join(one.name for one in description.attributes)
+    heard = f"{len(description.classes)} emotions ({', '.join(description.classes)})"
+    if not description.classes:
+        heard = attributes
+    elif attributes:
+        heard += f" and {attributes}"
     yield (
-        f"Hears {len(description.classes)} emotions ({', '.join(description.classes)})"
-        + (f" and {', '.join(one.name for one in description.attributes)}" if description.attributes else "")
-        + f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
+        f"Hears {heard}"
+        f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
         "made with sercache."
     )
     yield from _usage(description)
@@ -74,9 +80,14 @@ def _body(description: BundleDescription) -> Iterator[str]:
     hours = f", {data.hours:g} hours" if data.hours is not None else ""
     yield f"{data.corpus}: {data.utterances:,} utterances of {data.speakers:,} speakers{hours}."
     yield ""
-    yield "| class | rows with this consensus |"
-    yield "|---|---|"
-    yield from (f"| {name} | {count:,} |" for name, count in data.rows_by_class.items())
+    if description.classes:
+        yield "| class | rows with this consensus |"
+        yield "|---|---|"
+        yield from (f"| {name} | {count:,} |" for name, count in data.rows_by_class.items())
+    else:
+        yield "| attribute | lowest | highest |"
+        yield "|---|---|---|"
+        yield from (f"| {one.name} | {one.low:g} | {one.high:g} |" for one in description.attributes)
     yield from _encoders(description)
     yield from _members(description)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import BundleDescription, BundledMember
 from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.corpus import Attribute
 from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Frames, Precision
 from sercache.errors import BundleError, TrainingError
@@ -200,6 +201,25 @@ def disagreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     within = _entropy(probabilities).mean(axis=1)
     divergence = np.maximum(_entropy(probabilities.mean(axis=1)) - within, 0.0)
     return np.asarray(divergence / np.log(min(members, classes)))
+
+
+def attribute_disagreement(values: NDArray[np.float64], ranges: Sequence[Attribute]) -> NDArray[np.float64]:
+    """Return how far members differ in attributes, ``(N,)``: 0 where all say the same, at most 1.
+
+    The standard deviation over members, of values whose scales are taken as 0..1, averaged over attributes
+    and doubled: 1 where one half of the members says the lowest and the other the highest value.
+
+    >>> arousal = Attribute("arousal", 1, 7)
+    >>> attribute_disagreement(np.array([[[1.0], [7.0]], [[3.0], [3.0]]]), [arousal]).tolist()
+    [1.0, 0.0]
+
+    Args:
+        values: ``(N, M, A)``, on the scales of the attributes.
+        ranges: the scales, A of them.
+    """
+    widths = np.asarray([attribute.high - attribute.low for attribute in ranges])
+    deviations = values.std(axis=1) / widths  # (N, A)
+    return np.asarray(np.clip(2 * deviations.mean(axis=1), 0.0, 1.0))
 
 
 def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -333,7 +333,7 @@ class Bundle:
         return ClipPrediction(
             id=clip_id,
             seconds=segment.seconds,
-            label=self.classes[said.decision],
+            label=None if said.decision is None else self.classes[said.decision],
             probabilities=self._by_class(said.probabilities),
             posteriors=self._by_class(said.posteriors),
             attributes=self._by_attribute(said.attributes),
@@ -341,8 +341,8 @@ class Bundle:
                 name for name, is_in in zip(self.classes, said.conformal_set, strict=True) if is_in
             ),
             members={
-                name: self._by_class(probabilities)
-                for name, probabilities in zip(self._ensemble.names, said.members, strict=True)
+                name: self._by_class(values) if self.classes else self._by_attribute(values)
+                for name, values in zip(self._ensemble.names, said.members, strict=True)
             },
             disagreement=said.disagreement,
             text=self._text_of(segment),
@@ -354,7 +354,7 @@ class Bundle:
         return WindowPrediction(
             start,
             end,
-            label=self.classes[said.decision],
+            label=None if said.decision is None else self.classes[said.decision],
             probabilities=self._by_class(said.probabilities),
             attributes=self._by_attribute(said.attributes),
         )

@@ -17,6 +17,7 @@ from sercache.training.speakers import MIN_CLIPS
 
 FUSION_HEAD = "deepser"
 LATE_FUSION_HEAD = "late-fusion"
+_NO_CLASSES = "the corpus has no classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def _hard_targets(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_hard_targets_are_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     if recipe.targets_of(member).hard:
         return "the targets are hard already"
     is_idle = _targets_stay(recipe, member, _hard_targets(recipe, member), train)
@@ -102,6 +105,8 @@ def _why_no_multitask_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpu
         return "no training row has a rated attribute"
     if not settings.attribute_weight:
         return "attribute_weight is 0 already"
+    if not train.classes:
+        return "the corpus has no classes: nothing would be left to learn"
     return "" if settings.class_weight else "class_weight is 0: nothing would be left to learn"
 
 
@@ -121,6 +126,8 @@ def _no_agreement_dropped(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_no_agreement_dropped_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     if recipe.targets_of(member).no_agreement == "drop":
         return "rows without agreement are dropped already"
     is_idle = _targets_stay(recipe, member, _no_agreement_dropped(recipe, member), train)
@@ -132,6 +139,8 @@ def _no_class_weights(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_no_class_weights_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     settings = recipe.training_of(member)
     if not settings.stage1.epochs:
         return "there is no stage 1, and only stage 1 has class weights"

@@ -205,7 +205,7 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
     for result in report.variants:
         value = mean_f1(result.name)(everything) - full
         draws = bootstrap.replicates_of(mean_f1(result.name)) - full_draws
-        assert result.macro_f1 == pytest.approx(full + value)
+        assert result.score == pytest.approx(full + value)
         assert result.difference.value == pytest.approx(value)
         assert (result.difference.low, result.difference.high) == pytest.approx(bootstrap.interval(draws))
         assert result.difference.p_value == pytest.approx(bootstrap.p_value(draws))
@@ -280,7 +280,7 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     for described, result in zip(content["variants"], (report.full, *report.variants), strict=True):
         assert described["macro_f1"] == pytest.approx(np.mean(described["macro_f1_by_seed"]))
         assert described["macro_f1_sd"] == pytest.approx(np.std(described["macro_f1_by_seed"], ddof=1))
-        assert described["macro_f1"] == result.macro_f1
+        assert described["macro_f1"] == result.score
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
     assert len(weights) == 4 * 2 * 2
     told = []
@@ -353,11 +353,11 @@ def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
 
 
 def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
-    full = VariantResult("full", "", "", None, macro_f1s=(0.5, 0.5))
+    full = VariantResult("full", "", "", None, scores=(0.5, 0.5))
 
     def variant(name, value, p_speakers, p_seeds):
         difference = Difference(value, value - 0.01, value + 0.01, p_speakers)
-        return VariantResult(name, "", name, None, macro_f1s=(0.5 + value,) * 2, difference=difference,
+        return VariantResult(name, "", name, None, scores=(0.5 + value,) * 2, difference=difference,
                              p_speakers=p_speakers, p_seeds=p_seeds)  # fmt: skip
 
     variants = (
