@@ -49,7 +49,8 @@ def ablate(
     Writes ablation.csv and ablation.json.
 
     The paper's variants: hard-targets, late-fusion, no-mixup, no-multitask, no-stage-2.
-    Our own: no-agreement-dropped, no-class-weights. One that would change nothing is skipped.
+    Our own: no-agreement-dropped, no-class-weights, speaker-normalization. One that would change nothing is
+    skipped.
 
     Interrupt it as you like: the same command goes on. Other variants or seeds want another --output.
 

@@ -90,7 +90,7 @@ def distill(
         has_control=control,
     )
     run = Run(run_path)
-    check_exports(run, settings.features, head=onnx, encoder=onnx_encoder)
+    check_exports(run, settings.features, head=onnx, encoder=onnx_encoder, training=settings.training)
     with stop_flag() as should_stop:
         with progress_listener() as listener:
             plan = plan_distillation(run, settings, listener=listener, should_stop=should_stop)

@@ -39,6 +39,13 @@ def predict(
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --corpus: train, development or test.")] = None,
     text: Annotated[str | None, typer.Option(help="What is said in the one recording.")] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who speaks in all the recordings; for bundles that normalise speakers.",
+        ),
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="With --corpus: the column with what is said; else text.")
     ] = None,
@@ -76,6 +83,7 @@ def predict(
     """
     import sys
     import tempfile
+    from dataclasses import replace
 
     from sercache.bundle.clips import FailedClip, Windows
     from sercache.bundle.hub import find_bundle
@@ -99,6 +107,8 @@ def predict(
             recordings = recordings_from_pipe(sys.stdin.buffer, folder, text)
         else:
             recordings = recordings_at(paths or [], text)
+        if speaker is not None:
+            recordings = [replace(recording, speaker=speaker) for recording in recordings]
         from sercache.bundle.predictor import Bundle  # torch, only once it is needed
 
         should_stop = stack.enter_context(stop_flag())
@@ -113,6 +123,8 @@ def predict(
             trust_remote_code=trust_remote_code,
             listener=listener,
         )
+        if speaker is not None and not opened.description.normalized_members:
+            typer.echo("--speaker changes nothing: this bundle does not normalise speakers", err=True)
         cut = Windows(window_seconds, hop_seconds) if windows else None
         failed = 0
 

@@ -77,7 +77,7 @@ def stack(
     from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.predictions.sources import Sources, rows_of_sources, save_sources
-    from sercache.recipe import StackingRecipe
+    from sercache.recipe import StackingRecipe, speaker_note
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
 
@@ -121,7 +121,8 @@ def stack(
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
     soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
-    told = (*comparison.verdict, *_leaning(comparison), *soup)
+    note = speaker_note(comparison.normalized_members)
+    told = (*([note] if note else []), *comparison.verdict, *_leaning(comparison), *soup)
     for sentence in ("", *told, *(("", *calibration) if comparison.classes else ()), "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (

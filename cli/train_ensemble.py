@@ -100,6 +100,8 @@ def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) 
 def _show(report: "EnsembleReport", output: Path) -> None:
     from rich.table import Table
 
+    from sercache.recipe import speaker_note
+
     from .console import console, say_next
 
     table = Table(box=None, pad_edge=False)
@@ -124,6 +126,8 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     table.add_row(guessed[0], *("",) * 4, *guessed[1:], style="dim")
     console.print(table)
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
+    if note := speaker_note(report.normalized_members):
+        console.print(note, markup=False, highlight=False)
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)

@@ -4,6 +4,7 @@ Every key has a default that is MEDUSA's where the paper states one (arXiv 2506.
 A misspelt key is an error that names the key, its place and the nearest known one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -110,6 +111,9 @@ class TrainingRecipe(_Strict):
     """Share of the clips' feature sets that are masked in training; at least one of each clip stays."""
     mixup: MixupRecipe = MixupRecipe()
     standardize: bool = True
+    normalize: Literal["none", "speaker"] = "none"
+    """speaker: frames are standardised with all clips of the speaker, whoever judges them; labels are not
+    used. Predicting then takes several clips of each speaker."""
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -337,6 +341,10 @@ class Recipe(_Strict):
         """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
         return _with_own(self.targets, member.targets, f"member '{member.name}', targets")
 
+    def normalizes_speakers(self, member: MemberRecipe) -> bool:
+        """Return whether ``member`` reads frames that are standardised per speaker."""
+        return self.training_of(member).normalize == "speaker"
+
     def finetuning_with(self, own: dict[str, Any]) -> FinetuningRecipe:
         """Return the settings of fine-tuning, with others over them.
 
@@ -354,6 +362,21 @@ def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:
         return type(shared).model_validate(_merged(shared.model_dump(), own))
     except ValidationError as error:
         raise ValueError(f"{place}: {explain(error, type(shared))}") from None
+
+
+def speaker_note(members: Sequence[str]) -> str:
+    """Return what a table has to say of members that are normalised per speaker; empty without any."""
+    if not members:
+        return ""
+    if len(members) == 1:
+        return (
+            f"Member {members[0]} is normalised per speaker: it has used other, unlabelled clips of the "
+            "speakers it is judged on."
+        )
+    return (
+        f"Members {', '.join(members)} are normalised per speaker: they have used other, unlabelled clips of "
+        "the speakers they are judged on."
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

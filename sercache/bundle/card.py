@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from sercache.bundle.description import BundleDescription, BundledFeature, Evaluation
+from sercache.recipe import speaker_note
+from sercache.training.speakers import MIN_CLIPS
 
 _SCORE_NAMES = {
     "mean_ccc": "mean CCC",
@@ -96,9 +98,13 @@ def _usage(description: BundleDescription) -> Iterator[str]:
         "## How to use it",
         "",
         "```bash",
-        f"sercache predict {description.name} recording.wav",
+        f"sercache predict {description.name} recording.wav"
+        if not description.normalized_members
+        else f"sercache predict {description.name} recordings-of-ann/ --speaker ann",
         "```",
     ]
+    if description.normalized_members:
+        yield from ["", f"It needs at least {MIN_CLIPS} recordings of each speaker, and to know who speaks."]
     yield from ["", "```python", "from pathlib import Path", "import sercache"]
     yield "from sercache.bundle.clips import Recording"
     yield ""
@@ -138,6 +144,8 @@ def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator
         has_interval = score.low is not None and score.high is not None
         interval = f"{score.low:.3f} to {score.high:.3f}" if has_interval else ""
         yield f"| {shown} | {score.value:.3f} | {interval} |"
+    if note := speaker_note(description.normalized_members):
+        yield from ["", note]
     if evaluation.verdict:
         yield ""
         yield from evaluation.verdict

@@ -23,6 +23,7 @@ class Recording:
         start_seconds: where in the file it begins.
         end_seconds: where it ends.
         extras: further columns of a manifest, for stackers that see them.
+        speaker: who speaks, for members that are normalised per speaker; None where that is not known.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Recording:
     start_seconds: float | None = None
     end_seconds: float | None = None
     extras: Mapping[str, str] | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ class Ensemble:
         pooled = {name.split(":")[1] for name in self.extras if name.startswith("pooled:")}
         return frozenset(pooled.union(*(member.shared_features for member in self.members)))
 
+    @property
+    def normalized(self) -> frozenset[str]:
+        """The feature sets that some member reads normalised per speaker."""
+        return frozenset(name for member in self.members if member.is_normalized for name in member.features)
+
     def can_predict(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> bool:
         """Return whether every member has something to read of a segment."""
         return all(member.can_predict(segments, encoded, self.makers, place) for member in self.members)

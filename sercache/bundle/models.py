@@ -46,11 +46,13 @@ class Member:
         name: its name.
         features: the feature sets that it reads, in order.
         models: its models.
+        is_normalized: whether it reads frames that are normalised per speaker.
     """
 
     name: str
     features: tuple[str, ...]
     models: tuple[Model, ...]
+    is_normalized: bool = False
 
     @classmethod
     def load(
@@ -77,6 +79,7 @@ class Member:
             "classes": list(description.classes),
             "attributes": [(one.name, one.low, one.high) for one in description.attributes],
             "features": {name: description.features[name].fingerprint for name in member.features},
+            "normalize": member.normalize,
         }
         models = []
         overlays = member.overlays or ({},) * len(member.models)
@@ -93,7 +96,7 @@ class Member:
                         f"{root / model}: has the {what} {getattr(stated, what)}, the bundle {value}"
                     )
             models.append(Model(head.to(device), over))
-        return cls(member.name, member.features, tuple(models))
+        return cls(member.name, member.features, tuple(models), member.normalize == "speaker")
 
     @property
     def shared_features(self) -> frozenset[str]:
@@ -109,11 +112,14 @@ class Member:
     ) -> bool:
         """Return whether the segment has anything in any feature set that the member reads."""
         return any(
-            encoded[name].frames[place] is not None
+            self._frames(encoded[name])[place] is not None
             if name in self.shared_features
             else makers[name].has_input(segments[place])
             for name in self.features
         )
+
+    def _frames(self, encoded: Encoded) -> tuple[Frames | None, ...]:
+        return encoded.normalized if self.is_normalized else encoded.frames
 
     @torch.inference_mode()
     def predict(
@@ -133,7 +139,9 @@ class Member:
             places: which N segments.
             device: where heads compute.
         """
-        shared = {name: [encoded[name].frames[place] for place in places] for name in self.shared_features}
+        shared = {
+            name: [self._frames(encoded[name])[place] for place in places] for name in self.shared_features
+        }
         chosen = [segments[place] for place in places]
         said, failed = [], dict[int, str]()
         for model in self.models:

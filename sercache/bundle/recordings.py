@@ -76,6 +76,7 @@ def recordings_of(
             start_seconds=row.start_seconds,
             end_seconds=row.end_seconds,
             extras=row.extras,
+            speaker=row.speaker,
         )
         for row in rows
     ]

@@ -3,6 +3,7 @@
 The relative changes of macro-F1 are those that the paper reports for MSP-Podcast (arXiv 2506.09556).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from sercache.corpus import Corpus
 from sercache.corpus.targets import TargetPolicy, soft_targets
 from sercache.recipe import MemberRecipe, Recipe
+from sercache.training.speakers import MIN_CLIPS
 
 FUSION_HEAD = "deepser"
 LATE_FUSION_HEAD = "late-fusion"
@@ -145,6 +147,16 @@ def _why_no_class_weights_is_idle(recipe: Recipe, member: MemberRecipe, train: C
     return "" if settings.balance_exponent else "balance_exponent is 0 already"
 
 
+def _other_normalization(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
+    return _with_training(member, normalize="none" if recipe.normalizes_speakers(member) else "speaker")
+
+
+def _why_other_normalization_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    clips = Counter(row.speaker for row in train.utterances if row.speaker is not None)
+    is_idle = max(clips.values(), default=0) < MIN_CLIPS
+    return f"no speaker is known by {MIN_CLIPS} clips" if is_idle else ""
+
+
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
@@ -189,6 +201,14 @@ VARIANTS: dict[str, Variant] = {
             None,
             _no_class_weights,
             _why_no_class_weights_is_idle,
+        ),
+        Variant(
+            "speaker-normalization",
+            "with frames normalised per speaker where the recipe has it off, without where it has it on",
+            "the recipe's choice on speaker normalisation",
+            None,
+            _other_normalization,
+            _why_other_normalization_is_idle,
         ),
     )
 }

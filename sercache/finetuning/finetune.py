@@ -101,6 +101,11 @@ def finetune_member(
     context = open_run(run.root)
     settings = context.recipe.finetuning_with(dict(changes or {}))
     member = _member(context, member_name)
+    if context.recipe.normalizes_speakers(member):
+        raise TrainingError(
+            f"member '{member.name}' is normalised per speaker (normalize: speaker), whose statistics change "
+            "with the encoder: it cannot be fine-tuned; fine-tune a member with normalize: none"
+        )
     chosen = _chosen(context, member, features)
     _refuse_closed_form(context, member)
     _refuse_untrained(context, member)

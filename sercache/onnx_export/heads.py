@@ -46,7 +46,8 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
     of one with L layers, as the cache has them (standardising is inside), and ``mask_<name>`` ``(batch,
     time)`` bool, True where valid. Outputs: ``probabilities`` ``(batch, C)`` unless C is 0, and
     ``attributes`` ``(batch, A)`` unless A is 0. The model's metadata has the names of classes and attributes,
-    and the fingerprints of the feature sets.
+    the fingerprints of the feature sets, and ``normalize``: where it is ``speaker``, frames must be
+    standardised with the speaker's clips before they go in.
 
     It is compared with torch on clips of several lengths, each alone and unpadded in torch and padded with
     rubbish beside others in the model.
@@ -70,7 +71,8 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
     named = {"probabilities": description.classes, "attributes": description.attributes}
     kept = {name: place for place, (name, columns) in enumerate(named.items()) if columns}
     stated = asdict(description)
-    stated = {key: stated[key] for key in ("member", "head", "features", "classes", "attributes", "versions")}
+    told = ("member", "head", "features", "classes", "attributes", "versions", "normalize")
+    stated = {key: stated[key] for key in told}
     example = _padded(heads[0], _clips(heads[0], ((5, 3), (2, 4), (4, 2)), 0), dynamic)
     content = export_graph(
         _Outputs(module, list(kept.values())),

@@ -2,6 +2,7 @@
 
 import math
 
+from sercache.recipe import speaker_note
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
 from sercache.reporting.facts import Facts
 from sercache.reporting.forest import forest
@@ -15,6 +16,8 @@ def comparison_section(facts: Facts) -> Section:
     if len(facts.stackers) > 1 and any(facts.minus_reference(name) for name in facts.stackers):
         figures.append(_differences(facts))
     blocks: list[Block] = [Figures(tuple(figures)), _table(facts)]
+    if note := speaker_note(metrics.get("normalized_members", ())):
+        blocks.append(Prose(note))
     blocks += [Prose(sentence) for sentence in metrics["verdict"][1:]]
     leaning = _leaning(facts)
     if leaning:

@@ -63,6 +63,7 @@ def compare(
         recipe.seed,
         run,
         costs=member_costs(recipe, derived_members(run, "finetuned")),
+        normalized_members=[one.name for one in recipe.members if recipe.normalizes_speakers(one)],
         engine=engine,
         listener=listener,
         should_stop=should_stop,
@@ -76,6 +77,7 @@ def compare_rows(
     run: Run,
     *,
     costs: MemberCosts | None = None,
+    normalized_members: Sequence[str] = (),
     engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
@@ -92,6 +94,7 @@ def compare_rows(
         seed: of everything random.
         run: the folder that the results go to.
         costs: of the members, if they are known.
+        normalized_members: names of members whose frames are standardised per speaker.
         engine: where to fit; ``auto`` is one stacker after the other, here.
         listener: told of the progress.
         should_stop: looked at before every fit.
@@ -107,6 +110,8 @@ def compare_rows(
     results = _results(plan, settings, seed, run, engine, listener, should_stop)
     listener(Event("start", "stack/intervals", total=1))
     comparison = judge(plan, results, settings, seed, run, listener)
+    normalized = tuple(name for name in comparison.members if name in normalized_members)
+    comparison = replace(comparison, normalized_members=normalized)
     if not comparison.is_leaky:
         chosen = next(result for result in results if result.name == comparison.choice)
         folder = run.stacker_folder(chosen.name)

@@ -78,6 +78,7 @@ class Comparison:
         curves: how many members a soft vote takes, and what they cost.
         soup: how the soup came about that is fitted on all fitting rows; None without one.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
+        normalized_members: names of those whose frames are standardised per speaker.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -96,6 +97,7 @@ class Comparison:
     calibration: CalibrationReport | None = None
     curves: Curves | None = None
     soup: SoupAccount | None = None
+    normalized_members: tuple[str, ...] = ()
 
     @property
     def score_names(self) -> tuple[str, ...]:

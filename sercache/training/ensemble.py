@@ -34,7 +34,8 @@ class EnsembleReport:
 
     ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
     ``num_classes``. With attributes alone ``num_classes`` is 0 and ``majority_macro_f1`` NaN: always saying
-    the mean has a CCC of 0. ``plan`` says in words how it was trained.
+    the mean has a CCC of 0. ``plan`` says in words how it was trained. ``normalized_members`` names the
+    members whose frames are standardised per speaker.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class EnsembleReport:
     num_classes: int
     majority_macro_f1: float
     plan: str
+    normalized_members: tuple[str, ...] = ()
 
     @property
     def primary(self) -> PrimaryScore:
@@ -92,7 +94,10 @@ def train_ensemble(
     )
     num_classes = len(context.corpus.classes)
     majority_macro_f1 = _majority_macro_f1(context) if num_classes else float("nan")
-    return EnsembleReport(context.run, trained.members, num_classes, majority_macro_f1, trained.plan)
+    normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
+    return EnsembleReport(
+        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized
+    )
 
 
 def _majority_macro_f1(context: RunContext) -> float:

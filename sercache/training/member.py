@@ -98,7 +98,6 @@ def train_fold(
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
     feature_sets = context.sets_of(member)
-    frames = context.frames(job.device, [member])
     if context.is_closed_form(member):
         listener(Event("start", job.name, total=1))
         head = context.build_head(member, seed)
@@ -111,8 +110,8 @@ def train_fold(
         log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
         training = HeadTraining(
             head,
-            (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
-            (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
+            (context.frames_of(member, rows.fit, job.device), learned.select(rows.fit)),
+            (context.frames_of(member, rows.stop, job.device), judged.select(rows.stop)),
             settings,
             seed=seed,
             stream_seed=derive_seed(context.recipe.seed, "stream"),
@@ -134,7 +133,7 @@ def train_fold(
             _fit_head(context, job, member, head.base.cpu(), all_rows, listener, should_stop)
     head.to(job.device)
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-    source = frames.select(predicted, feature_sets)
+    source = context.frames_of(member, predicted, job.device)
     output = predict(head, source, settings.batch_size)
     if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
         reason = frames_not_finite(source) or "the head's weights have grown too large"
@@ -162,6 +161,7 @@ def train_fold(
         attributes=[(one.name, one.low, one.high) for one in context.corpus.attributes],
         best=best,
         versions=library_versions(),
+        normalize=settings.normalize,
     )
     save_head(folder / WEIGHTS_NAME, head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
@@ -179,8 +179,10 @@ def _fit_head(
 ) -> Solution:
     """Fit a closed-form head that reads what ``member`` reads."""
     assert isinstance(head, PooledLinear)
+    per_speaker = context.recipe.normalizes_speakers(member)
     tables = [
-        context.pooled(name, head.statistics, job.device, listener, should_stop) for name in member.features
+        context.pooled(name, head.statistics, job.device, listener, should_stop, per_speaker=per_speaker)
+        for name in member.features
     ]
     try:
         return fit_head(
@@ -209,8 +211,9 @@ def _fresh_head(
     """Return a head to train, and what it starts from on the rows ``fit``, ``(N, C + A)``; None: nothing."""
     head = context.build_head(member, derive_seed(seed, "initialisation"))
     if context.recipe.training_of(member).standardize:
+        per_speaker = context.recipe.normalizes_speakers(member)
         for index, name in enumerate(member.features):
-            mean, deviation = context.statistics(name, fit)
+            mean, deviation = context.statistics(name, fit, per_speaker=per_speaker)
             head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
     if head.base is None:
         return head, None

@@ -233,6 +233,7 @@ def _train(
         else:
             left.append(job)
     by_name = {member.name: member for member in members}
+    context.measure_speakers([by_name[job.member] for job in left], listener, should_stop)
     quick = [job for job in left if context.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
     quick.sort(key=lambda job: _width(context, by_name[job.member]))

@@ -18,6 +18,7 @@ from sercache.files import new_file
 from sercache.heads.pooled_linear import pool_statistics
 from sercache.interrupts import ShouldStop, never
 from sercache.training.batches import FrameSource
+from sercache.training.speakers import SpeakerStatistics
 
 _IN_MEMORY_BYTES = 512 << 20
 """A larger table is kept in a file, and read from it in blocks."""
@@ -154,6 +155,7 @@ def pooled_table(
     device: torch.device,
     folder: Path,
     *,
+    speakers: SpeakerStatistics | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> PooledTable:
@@ -165,6 +167,7 @@ def pooled_table(
         statistics: S names in :data:`~sercache.heads.pooled_linear.STATISTICS`.
         device: where pooling is computed.
         folder: where a table is kept that is too large for memory; found there again by a later call.
+        speakers: what normalises the frames first; None leaves them as they are.
         listener: told of the progress.
         should_stop: looked at after every batch.
 
@@ -173,6 +176,8 @@ def pooled_table(
         Interrupted: ``should_stop`` said so.
     """
     source = FrameSource([feature_set], ids, device, resident=False)
+    if speakers is not None:
+        source = source.normalized([speakers])
     counts = source.frame_counts[:, 0]
     shape = (len(ids), len(statistics), len(feature_set.layers), feature_set.dim)
     size = int(np.prod(shape)) * 4
@@ -180,7 +185,8 @@ def pooled_table(
         values = np.zeros(shape, np.float32)
         _fill(values, source, counts, statistics, listener, should_stop)
         return PooledTable(values, counts > 0)
-    named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids])
+    normalized = [] if speakers is None else [f"speakers {speakers.digest}"]
+    named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids, *normalized])
     path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:24]}.float32"
     if not path.is_file() or path.stat().st_size != size:
         with new_file(path) as temporary:

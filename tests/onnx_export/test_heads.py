@@ -85,6 +85,7 @@ def test_names_and_fingerprints_travel_with_the_model(exported):
     assert said["attributes"] == [list(one) for one in DESCRIPTION.attributes]
     assert said["features"] == DESCRIPTION.features
     assert said["folds"] == 2
+    assert said["normalize"] == "none"
     session = onnxruntime.InferenceSession(exported)
     assert [one.shape for one in session.get_inputs()][:2] == [
         ["batch", "time_speech", DIMS[0]],
