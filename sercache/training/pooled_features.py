@@ -141,7 +141,7 @@ class PooledRows:
             blocks = np.zeros((scale.size, table.values.shape[3], weights.shape[1]))
             kept = np.flatnonzero(scale.ravel())
             size = len(kept) * table.values.shape[3]
-            own = weights[first : first + size].reshape(len(kept), -1, weights.shape[1])
+            own = weights[first : first + size].reshape(len(kept), *blocks.shape[1:])
             blocks[kept] = own * scale.ravel()[kept][:, None, None]
             parts.append(blocks.reshape(-1, weights.shape[1]))
             first += size

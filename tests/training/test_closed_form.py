@@ -175,10 +175,12 @@ def test_labels_of_the_predicted_fold_change_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["ridge", "logistic"])
 @pytest.mark.parametrize(
-    "odd", ["one clip per class", "two speakers", "one speaker", "one class", "constant"]
+    "odd", ["no attributes", "one clip per class", "two speakers", "one speaker", "one class", "constant"]
 )
 def test_odd_rows_give_finite_posteriors(name, odd):
-    corpus, targets, table = problem(speakers=2 if odd == "two speakers" else 3, per_speaker=6)
+    corpus, targets, table = problem(
+        speakers=2 if odd == "two speakers" else 3, per_speaker=6, attributes=odd != "no attributes"
+    )
     if odd == "one clip per class":
         rows = [row.id for row in corpus.utterances[:3]]
         corpus, targets = corpus.select(rows), targets.select(rows)
