@@ -143,7 +143,7 @@ class PooledRows:
             size = len(kept) * table.values.shape[3]
             own = weights[first : first + size].reshape(len(kept), *blocks.shape[1:])
             blocks[kept] = own * scale.ravel()[kept][:, None, None]
-            parts.append(blocks.reshape(-1, weights.shape[1]))
+            parts.append(blocks.reshape(table.features, weights.shape[1]))
             first += size
         return np.concatenate(parts)
 
