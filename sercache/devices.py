@@ -1,10 +1,15 @@
 """Which device work runs on."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sercache.errors import SercacheError
+
+MANY_CELLS = 2_000_000
+"""Numbers in a table above which several threads gain more than they wait for each other."""
 
 
 def resolve_device(name: str) -> str:
@@ -58,3 +63,30 @@ def usable_cores() -> int:
         return min(cores, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         return cores
+
+
+@contextmanager
+def threads_worth_having(cells: int) -> Iterator[None]:
+    """Let BLAS and torch work on one thread while a table is small; a large one has all.
+
+    On a small table threads wait for each other longer than they work, on a busy machine many times longer.
+    Libraries that are loaded meanwhile keep their threads.
+
+    Args:
+        cells: numbers in the table.
+    """
+    if cells >= MANY_CELLS:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None else 0
+    with threadpool_limits(limits=1):
+        if torch is not None:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch is not None:
+                torch.set_num_threads(before)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from sercache.devices import usable_cores
+from sercache.devices import MANY_CELLS, usable_cores
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Prediction
@@ -20,7 +20,6 @@ from sercache.stacking.shares import EXPLAINED_ROWS, shares_of
 from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 _CLASS_MODEL = "classes.txt"
-_MANY_CELLS = 2_000_000
 _LEAST_PROBABILITY = 0.01
 """Where the trees start: from further off they would not come back in some hundred small steps."""
 
@@ -184,7 +183,7 @@ class Boosting:
 
 def _threads_for(features: Floats) -> int:
     """Return all cores for many cells; for few, threads would wait for each other longer than they work."""
-    return usable_cores() if features.size >= _MANY_CELLS else 1
+    return usable_cores() if features.size >= MANY_CELLS else 1
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from sercache.calibration.registry import CALIBRATORS
 from sercache.derived import derived_members
+from sercache.devices import threads_worth_having
 from sercache.engines.choice import AUTO, LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
 from sercache.errors import Interrupted
@@ -109,16 +110,17 @@ def compare_rows(
     plan = make_plan(rows, settings.repeats, seed, listener)
     results = _results(plan, settings, seed, run, engine, listener, should_stop)
     listener(Event("start", "stack/intervals", total=1))
-    comparison = judge(plan, results, settings, seed, run, listener)
-    normalized = tuple(name for name in comparison.members if name in normalized_members)
-    comparison = replace(comparison, normalized_members=normalized)
-    if not comparison.is_leaky:
-        chosen = next(result for result in results if result.name == comparison.choice)
-        folder = run.stacker_folder(chosen.name)
-        report = calibrate(plan, chosen, settings, seed, folder, listener, should_stop)
-        curves = _curves(plan, settings, seed, costs)
-        comparison = replace(comparison, calibration=report, curves=curves)
-        write_atomically(run.curves_path, curves_as_csv(curves))
+    with threads_worth_having(plan.fitting.inputs.features().size):
+        comparison = judge(plan, results, settings, seed, run, listener)
+        normalized = tuple(name for name in comparison.members if name in normalized_members)
+        comparison = replace(comparison, normalized_members=normalized)
+        if not comparison.is_leaky:
+            chosen = next(result for result in results if result.name == comparison.choice)
+            folder = run.stacker_folder(chosen.name)
+            report = calibrate(plan, chosen, settings, seed, folder, listener, should_stop)
+            curves = _curves(plan, settings, seed, costs)
+            comparison = replace(comparison, calibration=report, curves=curves)
+            write_atomically(run.curves_path, curves_as_csv(curves))
     if any(result.name == "soup" for result in results):
         comparison = replace(comparison, soup=SoupAccount.read(run.stacker_folder("soup")))
     write_atomically(run.comparison_path, as_csv(comparison))

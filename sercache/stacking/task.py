@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sercache.devices import threads_worth_having
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation.metrics import confusion, macro_f1_of_confusion, mean_ccc
 from sercache.evaluation.primary import primary_score
@@ -112,6 +113,21 @@ def run_stacker(
     Raises:
         Interrupted: ``should_stop`` said so; the stacker is done again from its start.
     """
+    STACKERS[name]  # loads its libraries, whose threads are looked after from here on
+    with threads_worth_having(plan.fitting.inputs.features().size):
+        return _run_stacker(name, plan, settings, seed, digest, folder, listener, should_stop)
+
+
+def _run_stacker(
+    name: str,
+    plan: Plan,
+    settings: StackingRecipe,
+    seed: int,
+    digest: str,
+    folder: Path,
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> StackerResult:
     task, total = f"stack/{name}", plan.num_rounds + (plan.held_out is None)
     listener(Event("start", task, total=total))
     (folder / "result.json").unlink(missing_ok=True)

@@ -182,7 +182,7 @@ def test_a_finished_run_is_not_trained_again(finished):
     events = []
     before = outcome(finished[0])
     train_ensemble(finished[0], workers=1, listener=events.append)
-    assert {event.kind for event in events} == {"finish"}
+    assert {event.kind for event in events} == {"finish", "score"}
     assert len(events) == 6
     assert outcome(finished[0]) == before
 
