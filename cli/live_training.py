@@ -45,6 +45,8 @@ def live_training(names: Sequence[str], should_stop: ShouldStop = never) -> Iter
             if event.kind in ("note", "warning"):
                 style = "yellow" if event.kind == "warning" else "dim"
                 live.console.print(event.message, style=style, markup=False, highlight=False)
+            if event.kind == "score" and event.message:
+                live.console.print(event.message, style="bold", markup=False, highlight=False)
             board.take(event)
 
         yield listen
@@ -84,6 +86,8 @@ class _Board:
         if event.kind in ("note", "warning"):
             style = "yellow" if event.kind == "warning" else None
             progress_console.print(event.message, style=style, markup=False, highlight=False)
+        if event.kind == "score" and event.message:
+            progress_console.print(event.message, markup=False, highlight=False, soft_wrap=True)
         if event.kind == "finish" and event.task in self.best:
             epochs = self.latest[event.task].values.get("epoch")
             trained = "trained before" if epochs is None else f"{epochs} epochs"

@@ -12,6 +12,9 @@ from .engine_options import Address, EngineName, engine_choice
 if TYPE_CHECKING:
     from sercache.engines.task_range import TaskRange
     from sercache.training.ensemble import EnsembleReport
+    from sercache.training.members import MemberReport
+
+_NAME_WIDTH = 20
 
 
 def train_ensemble(
@@ -35,6 +38,9 @@ def train_ensemble(
     address: Address = None,
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
+
+    First comes the baseline, in seconds: a linear classifier on pooled statistics of all features. The table
+    says how far each member is above it.
 
     Interrupt it as you like: the same command goes on after the last finished epoch.
 
@@ -96,23 +102,41 @@ def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) 
 
 
 def _show(report: "EnsembleReport", output: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
-    from .console import console, say_next
+    from sercache.reporting.wording import interval
+
+    from .console import console, say, say_next
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("member", overflow="fold")
+    longest = max(len(member.name) for member in report.members)
+    table.add_column("member", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     table.add_column("head")
     table.add_column("features", overflow="fold")
+    baseline = report.baseline
     for heading in ("parameters", "rows", "macro-F1", "UAR"):
         table.add_column(heading, justify="right")
+    if baseline is not None:
+        table.add_column("minus baseline", justify="right", no_wrap=True)
+
+    def add(member: "MemberReport", name: str, difference: str, style: str | None = None) -> None:
+        described = (escape(name), member.head, " + ".join(member.features), f"{member.parameters:,}")
+        scores = (f"{member.rows:,}", f"{member.macro_f1:.3f}", f"{member.uar:.3f}")
+        compared = (difference,) if baseline is not None else ()
+        table.add_row(*described, *scores, *compared, style=style)
+
     for member in report.members:
-        described = (member.name, member.head, " + ".join(member.features), f"{member.parameters:,}")
         if member.error:
-            table.add_row(*described, "-", "-", "-", style="red")
-        else:
-            table.add_row(*described, f"{member.rows:,}", f"{member.macro_f1:.3f}", f"{member.uar:.3f}")
+            described = (member.name, member.head, " + ".join(member.features), f"{member.parameters:,}")
+            table.add_row(*described, "-", "-", "-", *(("-",) if baseline else ()), style="red")
+            continue
+        difference = None if baseline is None else baseline.differences.get(member.name)
+        add(member, member.name, "" if difference is None else escape(interval(difference, "+")))
     table.add_section()
+    if baseline is not None:
+        name = f"baseline: {baseline.member.name}" if baseline.is_in_recipe else baseline.member.name
+        add(baseline.member, name, "", "bold")
     table.add_row(
         "majority class",
         *("",) * 4,
@@ -122,9 +146,18 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     )
     console.print(table)
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
+    if baseline is not None:
+        console.print(
+            "Minus baseline: macro-F1 on the same rows, with a 95 % interval over speakers. A member is above "
+            "it where the interval is above zero and p < 0.05, Holm-corrected over the members.",
+            style="dim",
+            highlight=False,
+        )
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)
+    if baseline is not None:
+        say(baseline.verdict)
     console.print(
         f"  {output / 'members'}  [dim]fold models and posteriors[/]", highlight=False, soft_wrap=True
     )
