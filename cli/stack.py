@@ -139,18 +139,22 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
     """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
     from rich.table import Table
 
+    from sercache.stacking.linear_baseline import BASELINE
+
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("meta-level")
     headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
-    headings += ["log\nloss", "JSD", "ECE", "minus soft vote\n[95 %]", "p", "leak\ngap"]
+    against = "minus soft vote" if comparison.above_baseline is None else "minus baseline"
+    headings += ["log\nloss", "JSD", "ECE", f"{against}\n[95 %]", "p", "leak\ngap"]
     if is_wide:
         headings += ["Brier", "fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in comparison.rows:
         cells = _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else [])
-        table.add_row(*cells, style="dim" if row.is_baseline else "")
+        style = "bold" if row.stacker == BASELINE else "dim" if row.is_baseline else ""
+        table.add_row(*cells, style=style)
     return table
 
 
@@ -170,13 +174,15 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     decimals = {"uar": 3, "weighted_f1": 3}
     decimals |= {f"ccc:{name}": 2 for name in comparison.attributes}
     decimals |= {"log_loss": 2, "jsd": 3, "ece": 3}
-    difference = row.to_soft_vote.get("macro_f1")
+    difference, p_value = row.to_soft_vote.get("macro_f1"), row.p_to_soft_vote
+    if comparison.above_baseline is not None:
+        difference, p_value = row.to_baseline.get("macro_f1"), row.p_to_baseline
     return [
         row.stacker,
         _with_interval(row.scores["macro_f1"]),
         *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
         "" if difference is None else _with_interval(difference, sign="+"),
-        _p(row.p_to_soft_vote),
+        _p(p_value),
         _short(row.leak_gap, sign="+", decimals=2),
     ]
 
@@ -184,8 +190,8 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
 def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     return [
         _short(row.scores["brier"].value),
-        f"{row.fit_seconds:.1f}",
-        f"{row.predict_seconds:.1f}",
+        _short(row.fit_seconds, decimals=1),
+        _short(row.predict_seconds, decimals=1),
         *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
     ]
 

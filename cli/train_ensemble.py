@@ -148,8 +148,8 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
     if baseline is not None:
         console.print(
-            "Minus baseline: macro-F1 on the same rows, with a 95 % interval over speakers. A member is above "
-            "it where the interval is above zero and p < 0.05, Holm-corrected over the members.",
+            "Minus baseline: macro-F1 on the same rows, with a 95 % interval over speakers. A member is "
+            "above it where the interval is above zero and p < 0.05, Holm-corrected over the members.",
             style="dim",
             highlight=False,
         )

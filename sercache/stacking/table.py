@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class ComparisonRow:
 
     Attributes:
         stacker: its name.
-        is_baseline: whether it ignores the members.
+        is_baseline: whether it is no meta-level: it ignores the members, or is the linear baseline.
         scores: by name (:func:`sercache.stacking.scores.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
         p_to_soft_vote: of the difference in macro-F1, Holm-corrected over the stackers; NaN for baselines.
@@ -38,6 +38,8 @@ class ComparisonRow:
         macro_f1_by_repeat: macro-F1 for each assignment of speakers to folds; ``scores`` has their mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
+        to_baseline: difference to the linear baseline by score name; empty for baselines, and without one.
+        p_to_baseline: of the difference in macro-F1, Holm-corrected over the stackers.
     """
 
     stacker: str
@@ -52,6 +54,8 @@ class ComparisonRow:
     macro_f1_by_repeat: tuple[float, ...]
     shares: Mapping[str, float]
     folder: Path
+    to_baseline: Mapping[str, Difference] = field(default_factory=dict)
+    p_to_baseline: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Comparison:
         curves: how many members a soft vote takes, and what they cost.
         soup: how the soup came about that is fitted on all fitting rows; None without one.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
+        above_baseline: the stackers that are clearly above the linear baseline; None without one.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -93,6 +98,7 @@ class Comparison:
     calibration: CalibrationReport | None = None
     curves: Curves | None = None
     soup: SoupAccount | None = None
+    above_baseline: tuple[str, ...] | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -103,6 +109,7 @@ class Comparison:
 def as_csv(comparison: Comparison) -> str:
     """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
     rivals = sorted({second for _, second in comparison.opposed})
+    has_baseline = any(row.to_baseline for row in comparison.rows)
 
     def line(row: ComparisonRow) -> dict[str, Any]:
         cells: dict[str, Any] = {"stacker": row.stacker, "baseline": str(row.is_baseline).lower()}
@@ -110,12 +117,16 @@ def as_csv(comparison: Comparison) -> str:
             estimate = row.scores[name]
             cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         compared = {REFERENCE: row.to_soft_vote.get("macro_f1")}
+        p_values = {"p_to_soft_vote_holm": row.p_to_soft_vote}
+        if has_baseline:
+            compared["baseline"] = row.to_baseline.get("macro_f1")
+            p_values["p_to_baseline_holm"] = row.p_to_baseline
         for rival in rivals:
             compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get("macro_f1")
         for rival, difference in compared.items():
             cells |= _difference_cells(f"macro_f1_minus_{rival}", difference)
         return cells | {
-            "p_to_soft_vote_holm": row.p_to_soft_vote,
+            **p_values,
             "fitting_macro_f1": row.fitting_macro_f1,
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,

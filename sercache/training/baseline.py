@@ -71,7 +71,7 @@ class BaselineReport:
     def verdict(self) -> str:
         """Which members are not above the baseline."""
         score = f"macro-F1 {_estimate(self.macro_f1)}"
-        below = [name for name, difference in self.differences.items() if not is_above(difference)]
+        below = [name for name, difference in self.differences.items() if not difference.is_gain]
         count = len(self.differences)
         if not count:
             return f"The baseline has {score}; no other member was compared with it."
@@ -85,11 +85,6 @@ class BaselineReport:
             else f"{len(below)} of {count} members {'is' if len(below) == 1 else 'are'}"
         )
         return f"{some} not above the baseline ({score}): {listed}."
-
-
-def is_above(difference: Difference) -> bool:
-    """Return whether a score minus the baseline's is clearly positive."""
-    return difference.is_clear and difference.value > 0
 
 
 def find_baseline(recipe: Recipe, derived: Collection[DerivedMember] = ()) -> MemberRecipe | None:
@@ -339,7 +334,7 @@ def _difference(difference: Difference) -> str:
     if math.isnan(difference.low):
         return f"{difference.value:+.3f}"
     figures = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-    if difference.low > 0 and not is_above(difference):  # the interval alone would say otherwise
+    if difference.low > 0 and not difference.is_gain:  # the interval alone would say otherwise
         figures += f", p = {difference.p_value:.3f}"
     return figures
 
