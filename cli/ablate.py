@@ -44,7 +44,7 @@ def ablate(
     """Take MEDUSA's ingredients out of a member, one at a time, and say which of them pay on this corpus.
 
     Trains each variant over all seeds and folds, from the cache, and compares out-of-fold macro-F1.
-    Intervals are over speakers; the paper's figures stand beside them.
+    Intervals are over speakers; the paper's figures and a linear baseline stand beside them.
     Writes ablation.csv and ablation.json.
 
     The paper's variants: hard-targets, late-fusion, no-mixup, no-multitask, no-stage-2.
@@ -126,6 +126,11 @@ def _table(report: "AblationReport") -> "Table":
         table.add_column(heading, justify="right")
     for result in (report.full, *report.variants):
         table.add_row(*_cells(result), style="" if result.state == "trained" else "dim")
+    if report.baseline is not None:
+        minus_full = report.baseline.minus_full
+        score = _decimals(report.baseline.macro_f1.value, 3)
+        table.add_section()
+        table.add_row("baseline", score, _with_interval(minus_full, 3), "", _p(minus_full.p_value), "", "")
     return table
 
 

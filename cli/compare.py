@@ -26,8 +26,8 @@ def compare(
 ) -> None:
     """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
 
-    Shows the recommended meta-level, the soft vote and the best single member of each run, with paired
-    95 % intervals over speakers and Holm-corrected p-values.
+    Shows the recommended meta-level, the soft vote, the best single member and the linear baseline of each
+    run, with paired 95 % intervals over speakers and Holm-corrected p-values.
 
     Example: sercache compare runs/a runs/b -o comparison.html
     """
@@ -93,7 +93,9 @@ def _scores(comparison: "RunComparison") -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("run", overflow="fold")
     table.add_column("meta-level", no_wrap=True)
-    for heading in ("macro-F1 [95 %]", "UAR", "ECE", "minus the first", "p"):
+    has_baseline = any(entry.to_baseline for entry in comparison.entries)
+    headings = ["macro-F1 [95 %]", "UAR", "ECE", "minus the first", "p"]
+    for heading in (*headings, *(["minus its baseline"] if has_baseline else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         difference = entry.differences.get("macro_f1")
@@ -106,5 +108,10 @@ def _scores(comparison: "RunComparison") -> "Table":
             f"{entry.scores['ece'].value:.3f}",
             "" if difference is None else escape(interval(difference, "+")),
             p_value(entry.p_value).text,
+            *(
+                ("" if entry.to_baseline is None else escape(interval(entry.to_baseline, "+")),)
+                if has_baseline
+                else ()
+            ),
         )
     return table

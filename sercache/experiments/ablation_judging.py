@@ -12,7 +12,7 @@ from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, confusion_metric, holm
 from sercache.evaluation.metrics import macro_f1_of_confusion
 from sercache.experiments.ablation_plan import FULL, AblationPlan
-from sercache.experiments.ablation_report import AblationReport, VariantResult
+from sercache.experiments.ablation_report import AblationReport, BaselineResult, VariantResult
 from sercache.experiments.variants import VARIANTS
 from sercache.posteriors import Posteriors
 from sercache.run import Run
@@ -62,6 +62,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         return np.asarray(np.mean([replicates[name] for name in plan.members_of(variant)], axis=0))
 
     full = _result(FULL, plan, scores, errors)
+    baseline = _baseline(plan, trained, rows, bootstrap, full.macro_f1, mean_replicates(FULL))
     results = [_result(variant, plan, scores, errors) for variant in plan.chosen]
     compared = {
         result.name: _compared(result, full, mean_replicates(result.name), mean_replicates(FULL), bootstrap)
@@ -78,6 +79,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         rows_without_speaker=bootstrap.unknown_speakers,
         full=full,
         variants=tuple(corrected.get(result.name, result) for result in results),
+        baseline=baseline,
     )
 
 
@@ -171,6 +173,31 @@ def _compared(
         result,
         difference=Difference(value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
         relative=Estimate(value / full.macro_f1 if full.macro_f1 else np.nan, *bootstrap.interval(relative)),
+    )
+
+
+def _baseline(
+    plan: AblationPlan,
+    trained: EnsembleReport,
+    rows: Corpus,
+    bootstrap: SpeakerBootstrap,
+    full: float,
+    full_replicates: Floats,
+) -> BaselineResult | None:
+    """Return the linear baseline's result on the compared rows; None where it does not predict them all."""
+    if trained.baseline is None or trained.baseline.member.name in plan.members_of(FULL):
+        return None
+    name = trained.baseline.member.name
+    predicted = _predicted_classes(trained.run, name, read_run_corpus(plan.recipe))
+    if not set(rows.ids) <= set(predicted):
+        return None
+    own = np.asarray([predicted[utterance_id] for utterance_id in rows.ids])
+    metric = confusion_metric(consensus(rows), own, len(rows.classes), macro_f1_of_confusion)
+    difference = full_replicates - bootstrap.replicates(metric)
+    return BaselineResult(
+        name,
+        bootstrap.estimate(metric),
+        Difference(full - metric.value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
     )
 
 

@@ -33,6 +33,8 @@ class Judgement:
         found: of the settings that the search found.
         own: of the recipe's own settings.
         difference: ``found - own``, the same speakers in every draw.
+        baseline: of a linear model on the member's features; None without one.
+        to_baseline: ``found - baseline``.
     """
 
     rows: int
@@ -41,6 +43,8 @@ class Judgement:
     found: Estimate
     own: Estimate
     difference: Difference
+    baseline: Estimate | None = None
+    to_baseline: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class TuningReport:
         judged_on: what the reserved rows are, in words.
         judgement: of the best trial, on these rows.
         judged_before: how many other trials the same rows have judged in earlier sittings.
+        baseline_macro_f1: out-of-fold macro-F1 of the linear baseline, on the rows and folds of the trials;
+            NaN without one.
     """
 
     output: Path
@@ -68,6 +74,7 @@ class TuningReport:
     judged_on: str
     judgement: Judgement
     judged_before: int
+    baseline_macro_f1: float = math.nan
 
     @property
     def csv_path(self) -> Path:
@@ -108,6 +115,13 @@ class TuningReport:
             f"optimistic: {self.best.macro_f1:.3f} there, {judged.found.value:.3f} on those rows (the "
             f"recipe as it is: {self.own_macro_f1:.3f} and {judged.own.value:.3f}).",
         ]
+        if judged.baseline is not None and judged.to_baseline is not None:
+            lines.append(
+                f"The linear baseline on the same features has macro-F1 {judged.baseline.value:.3f} there: "
+                + oppose(f"trial {self.best.number}", "the baseline", judged.to_baseline)
+            )
+            if not judged.to_baseline.is_gain:
+                lines.append(f"{number} is not above the baseline, which takes seconds to fit.")
         if not self.beats_recipe:
             behind = (
                 ""
@@ -150,7 +164,15 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return min(trained(trials), key=_rank, default=None)
 
 
-def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int, seed: int) -> Judgement:
+def judge(
+    reserved: Corpus,
+    found: Posteriors,
+    own: Posteriors,
+    *,
+    samples: int,
+    seed: int,
+    baseline: Posteriors | None = None,
+) -> Judgement:
     """Compare two members on the rows that were set aside.
 
     Args:
@@ -159,6 +181,7 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
         own: the same of the member as the recipe has it.
         samples: draws of speakers.
         seed: of the draws.
+        baseline: the same of the linear baseline; left out where it lacks a row.
 
     Raises:
         TrainingError: there is no row to judge on, or a model has learned from it.
@@ -184,6 +207,7 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
 
     bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
     first, second = metric(found), metric(own)
+    linear = metric(baseline) if baseline is not None and set(ids) <= set(baseline.ids) else None
     return Judgement(
         rows=len(ids),
         speakers=bootstrap.cluster_count,
@@ -191,6 +215,8 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
         found=bootstrap.estimate(first),
         own=bootstrap.estimate(second),
         difference=bootstrap.difference(first, second),
+        baseline=None if linear is None else bootstrap.estimate(linear),
+        to_baseline=None if linear is None else bootstrap.difference(first, linear),
     )
 
 
@@ -226,6 +252,16 @@ def as_json(report: TuningReport) -> dict[str, Any]:
         },
         "own": {"inner_macro_f1": _known(report.own_macro_f1), "macro_f1": _interval(judged.own)},
         "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
+        "baseline": None
+        if judged.baseline is None or judged.to_baseline is None
+        else {
+            "inner_macro_f1": _known(report.baseline_macro_f1),
+            "macro_f1": _interval(judged.baseline),
+            "difference": {
+                **_interval(judged.to_baseline),
+                "p_value": _known(judged.to_baseline.p_value),
+            },
+        },
         "judged_on": report.judged_on,
         "judged_before": report.judged_before,
         "rows": judged.rows,

@@ -1,12 +1,17 @@
 """How different the members are: an ensemble gains from members that err on other rows."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
-from sercache.evaluation.metrics import Floats, macro_f1
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, confusion_metric
+from sercache.evaluation.metrics import Floats, macro_f1, macro_f1_of_confusion
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
 from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.wording import interval, p_value
+from sercache.stacking.linear_baseline import BASELINE
+from sercache.training.baseline import members_above, with_corrected_p
 
 _NAMED_COLUMNS = 8
 _LONGEST_HEADING = 12
@@ -49,7 +54,10 @@ def members_section(facts: Facts) -> Section | None:
             ),
         )
     )
-    blocks: list[Block] = [heats, _table(judged, apart)]
+    to_baseline = differences_to_baseline(judged)
+    if to_baseline and not facts.metrics["is_leaky"]:
+        lead += f" {members_above(to_baseline, facts.score(BASELINE))}"
+    blocks: list[Block] = [heats, _table(judged, apart, to_baseline)]
     return Section("members", "Members", lead, blocks)
 
 
@@ -66,6 +74,32 @@ def correlation(judged: Judged) -> Floats:
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.atleast_2d(np.corrcoef(own.T))
+
+
+def differences_to_baseline(judged: Judged) -> dict[str, Difference]:
+    """Return macro-F1 of each member minus the linear baseline's; p-values Holm-corrected over the members.
+
+    Empty where there is no baseline. A member that is the baseline itself is left out.
+    """
+    if BASELINE not in judged.predictions:
+        return {}
+    rows, num_classes = judged.rows, len(judged.rows.inputs.classes)
+    bootstrap = SpeakerBootstrap(rows.speakers, judged.samples, judged.seed)
+
+    def metric(probabilities: Floats) -> SumMetric:
+        return confusion_metric(rows.labels, probabilities.argmax(axis=1), num_classes, macro_f1_of_confusion)
+
+    baseline = judged.probabilities(BASELINE)
+    members = {
+        name: rows.inputs.class_probabilities[:, place] for place, name in enumerate(rows.inputs.members)
+    }
+    return with_corrected_p(
+        {
+            name: bootstrap.difference(metric(probabilities), metric(baseline))
+            for name, probabilities in members.items()
+            if not np.array_equal(probabilities, baseline)
+        }
+    )
 
 
 def _neighbours(apart: Floats) -> list[int]:
@@ -97,25 +131,43 @@ def _heat(title: str, note: str, members: list[str], values: Floats, order: list
     return Heat(title, "", tuple(columns), tuple(names), cells, note)
 
 
-def _table(judged: Judged, apart: Floats) -> Table:
+def _table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
     known, rows = judged.known, judged.rows
     decisions = rows.inputs.class_probabilities.argmax(axis=2)[known]
     labels = rows.labels[known]
     is_wrong = decisions != labels[:, None]
     others = len(rows.inputs.members) - 1
 
+    def compared(name: str) -> tuple[Cell, ...]:
+        if not to_baseline:
+            return ()
+        if name not in to_baseline:
+            return Cell("", is_number=True), Cell("", is_number=True)
+        difference = to_baseline[name]
+        cell = Cell(interval(difference, "+"), difference.value, is_number=True)
+        return cell, p_value(difference.p_value)
+
     def row(place: int) -> tuple[Cell, ...]:
         alone = ~is_wrong[:, place] & (is_wrong.sum(axis=1) == others)
+        name = rows.inputs.members[place]
         return (
-            Cell(shown(rows.inputs.members[place], 60)),
+            Cell(shown(name, 60)),
             number(macro_f1(labels, decisions[:, place], len(rows.inputs.classes))),
+            *compared(name),
             number(100 * float(apart[place].sum()) / others, 1),
             number(100 * float(alone.mean()), 1),
         )
 
+    header: tuple[str, ...] = ()
+    baseline: tuple[tuple[Cell, ...], ...] = ()
+    if to_baseline:
+        header = ("minus baseline", "p (Holm)")
+        score = macro_f1(labels, judged.decisions(BASELINE)[known], len(rows.inputs.classes))
+        empty = Cell("", is_number=True)
+        baseline = ((Cell(BASELINE, tone="dim"), number(score), empty, empty, empty, empty),)
     return Table(
         "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: "
         "rows that only this member decides rightly.",
-        ("member", "macro-F1", "disagrees %", "alone right %"),
-        tuple(row(place) for place in range(len(rows.inputs.members))),
+        ("member", "macro-F1", *header, "disagrees %", "alone right %"),
+        (*(row(place) for place in range(len(rows.inputs.members))), *baseline),
     )

@@ -70,21 +70,28 @@ class BaselineReport:
     @property
     def verdict(self) -> str:
         """Which members are not above the baseline."""
-        score = f"macro-F1 {_estimate(self.macro_f1)}"
-        below = [name for name, difference in self.differences.items() if not difference.is_gain]
-        count = len(self.differences)
-        if not count:
-            return f"The baseline has {score}; no other member was compared with it."
-        if not below:
-            all_of_them = "The only member is" if count == 1 else f"All {count} members are"
-            return f"{all_of_them} above the baseline ({score})."
-        listed = ", ".join(f"{name} ({_difference(self.differences[name])})" for name in below)
-        some = (
-            "The only member is"
-            if count == 1
-            else f"{len(below)} of {count} members {'is' if len(below) == 1 else 'are'}"
-        )
-        return f"{some} not above the baseline ({score}): {listed}."
+        return members_above(self.differences, self.macro_f1)
+
+
+def members_above(differences: Mapping[str, Difference], baseline: Estimate) -> str:
+    """Return a sentence that names the members that are not above the baseline.
+
+    Args:
+        differences: macro-F1 of each member minus the baseline's; p-values corrected for their number.
+        baseline: its macro-F1.
+    """
+    score, count = f"macro-F1 {_estimate(baseline)}", len(differences)
+    below = [name for name, difference in differences.items() if not difference.is_gain]
+    if not count:
+        return f"The baseline has {score}; no other member was compared with it."
+    if not below:
+        every = "The only member is" if count == 1 else f"All {count} members are"
+        return f"{every} above the baseline ({score})."
+    some = "The only member is" if count == 1 else f"{len(below)} of {count} members are"
+    if len(below) == 1 < count:
+        some = f"1 of {count} members is"
+    listed = ", ".join(f"{name} ({_difference(differences[name])})" for name in below)
+    return f"{some} not above the baseline ({score}): {listed}."
 
 
 def find_baseline(recipe: Recipe, derived: Collection[DerivedMember] = ()) -> MemberRecipe | None:

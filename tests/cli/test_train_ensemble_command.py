@@ -34,17 +34,22 @@ def test_piped_it_prints_a_line_per_fold_a_table_of_members_and_the_next_command
     )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert "6 trainings, " in lines[0]
-    assert lines[0].endswith("in one process")
+    assert lines[0].startswith("Baseline (ridge on pooled statistics of speech + words): macro-F1 0.")
+    assert lines[0].endswith(" s. What follows has to beat it.")
+    assert "6 trainings, " in lines[1]
+    assert lines[1].endswith("in one process")
     for fold in range(3):
         assert any(line.startswith(f"linear/fold-{fold}: 7 epochs, macro-F1 0.") for line in lines)
     assert any("broken/fold-0: the loss became" in line for line in lines)
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
-    count, macro_f1, uar = rows["linear"][-3:]
+    count, macro_f1, uar, difference, low, high = rows["linear"][-6:]
     assert int(count) == 64  # 72 utterances, of which 8 tie
     assert float(macro_f1) > 0.5
     assert float(uar) > 0.5
-    assert rows["broken"][-3:] == ["-", "-", "-"]
+    assert float(low.strip("[,")) <= float(difference) <= float(high.strip("]"))
+    assert rows["broken"][-4:] == ["-", "-", "-", "-"]
+    assert float(rows["linear-baseline"][-2]) > 0.5
+    assert "The only member is not above the baseline (macro-F1 0." in done.stdout
     assert float(rows["majority"][-2]) < 0.2
     assert float(rows["majority"][-1]) == 0.333
     assert "left out: broken/fold-0" in done.stdout
