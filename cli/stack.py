@@ -141,12 +141,15 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
     """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
     from rich.table import Table
 
+    from sercache.stacking.linear_baseline import BASELINE
+
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("meta-level")
     headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"] if comparison.classes else ["mean CCC\n[95 %]"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
     headings += ["log\nloss", "JSD", "ECE"] if comparison.classes else []
-    headings += ["minus soft vote\n[95 %]", "p", "leak\ngap"]
+    against = "minus soft vote" if comparison.above_baseline is None else "minus baseline"
+    headings += [f"{against}\n[95 %]", "p", "leak\ngap"]
     if is_wide:
         headings += ["Brier"] if comparison.classes else []
         headings += ["fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
@@ -154,7 +157,8 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
         table.add_column(heading, justify="right")
     for row in comparison.rows:
         cells = _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else [])
-        table.add_row(*cells, style="dim" if row.is_baseline else "")
+        style = "bold" if row.stacker == BASELINE else "dim" if row.is_baseline else ""
+        table.add_row(*cells, style=style)
     return table
 
 
@@ -176,13 +180,15 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     decimals |= {f"ccc:{name}": 2 if comparison.classes else 3 for name in comparison.attributes}
     decimals |= {"log_loss": 2, "jsd": 3, "ece": 3}
     decimals = {name: places for name, places in decimals.items() if name in row.scores}
-    difference = row.to_soft_vote.get(primary)
+    difference, p_value = row.to_soft_vote.get(primary), row.p_to_soft_vote
+    if comparison.above_baseline is not None:
+        difference, p_value = row.to_baseline.get(primary), row.p_to_baseline
     return [
         row.stacker,
         _with_interval(row.scores[primary]),
         *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
         "" if difference is None else _with_interval(difference, sign="+"),
-        _p(row.p_to_soft_vote),
+        _p(p_value),
         _short(row.leak_gap, sign="+", decimals=2),
     ]
 
@@ -190,8 +196,8 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
 def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     return [
         *([_short(row.scores["brier"].value)] if comparison.classes else []),
-        f"{row.fit_seconds:.1f}",
-        f"{row.predict_seconds:.1f}",
+        _short(row.fit_seconds, decimals=1),
+        _short(row.predict_seconds, decimals=1),
         *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
     ]
 
