@@ -62,6 +62,7 @@ def stack(
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first, with 95 % intervals over speakers, and what it allows one to say.
+    The linear baseline of the run is a row of it, and the first thing that every meta-level has to beat.
     Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
     done again.
 
@@ -231,9 +232,12 @@ def _legend(comparison: "Comparison") -> str:
         )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
+    linear = ""
+    if comparison.above_baseline is not None:
+        linear = " Baseline: a linear classifier on pooled statistics of all features; no stacker sees it."
     return (
         f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
         f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "
         "(bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: macro-F1 on "
-        f"the rows fitted on, minus macro-F1 here.{nesting}"
+        f"the rows fitted on, minus macro-F1 here.{linear}{nesting}"
     )
