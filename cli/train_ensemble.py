@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sercache.training.members import MemberReport
 
 _NAME_WIDTH = 20
+_DIFFERENCE_WIDTH = len("+.000 [+.000, +.000]")
 
 
 def train_ensemble(
@@ -112,7 +113,7 @@ def _show(report: "EnsembleReport", output: Path) -> None:
 
     from .console import console, say, say_next
 
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     baseline, primary = report.baseline, report.primary
     baseline_name = ""
     if baseline is not None:
@@ -125,7 +126,7 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     for heading in ("parameters", "rows", primary.name, *(("UAR",) if has_classes else ())):
         table.add_column(heading, justify="right")
     if baseline is not None:
-        table.add_column("minus baseline", justify="right", no_wrap=True)
+        table.add_column("minus baseline", justify="right", min_width=_DIFFERENCE_WIDTH)
 
     def add(member: "MemberReport", name: str, difference: str, style: str | None = None) -> None:
         described = (escape(name), member.head, " + ".join(member.features), f"{member.parameters:,}")
@@ -142,7 +143,9 @@ def _show(report: "EnsembleReport", output: Path) -> None:
             table.add_row(*described, f"{member.parameters:,}", "-", *blank, style="red")
             continue
         difference = None if baseline is None else baseline.differences.get(member.name)
-        add(member, member.name, "" if difference is None else escape(interval(difference, "+")))
+        # Without zeros before points, so that a row fits a terminal of 100 columns.
+        minus = "" if difference is None else interval(difference, "+").replace("0.", ".")
+        add(member, member.name, escape(minus))
     table.add_section()
     if baseline is not None:
         add(baseline.member, baseline_name, "", "bold")
