@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sercache.training.members import MemberReport
 
 _NAME_WIDTH = 20
+_DIFFERENCE_WIDTH = len("+.000 [+.000, +.000]")
 
 
 def train_ensemble(
@@ -112,12 +113,10 @@ def _show(report: "EnsembleReport", output: Path) -> None:
 
     from .console import console, say, say_next
 
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     baseline, primary = report.baseline, report.primary
-    baseline_name = ""
-    if baseline is not None:
-        baseline_name = f"{'baseline: ' if baseline.is_in_recipe else ''}{baseline.member.name}"
-    longest = max(len(name) for name in (baseline_name, *(member.name for member in report.members)))
+    shown = [*report.members, *([baseline.member] if baseline is not None else [])]
+    longest = max(len(member.name) for member in shown)
     table.add_column("member", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     table.add_column("head")
     table.add_column("features", overflow="fold")
@@ -125,7 +124,7 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     for heading in ("parameters", "rows", primary.name, *(("UAR",) if has_classes else ())):
         table.add_column(heading, justify="right")
     if baseline is not None:
-        table.add_column("minus baseline", justify="right", no_wrap=True)
+        table.add_column("minus baseline", justify="right", min_width=_DIFFERENCE_WIDTH)
 
     def add(member: "MemberReport", name: str, difference: str, style: str | None = None) -> None:
         described = (escape(name), member.head, " + ".join(member.features), f"{member.parameters:,}")
@@ -142,10 +141,13 @@ def _show(report: "EnsembleReport", output: Path) -> None:
             table.add_row(*described, f"{member.parameters:,}", "-", *blank, style="red")
             continue
         difference = None if baseline is None else baseline.differences.get(member.name)
-        add(member, member.name, "" if difference is None else escape(interval(difference, "+")))
+        # Without zeros before points, so that a row fits a terminal of 100 columns.
+        minus = "" if difference is None else interval(difference, "+").replace("0.", ".")
+        add(member, member.name, escape(minus))
     table.add_section()
     if baseline is not None:
-        add(baseline.member, baseline_name, "", "bold")
+        name = f"baseline: {baseline.member.name}" if baseline.is_in_recipe else baseline.member.name
+        add(baseline.member, name, "", "bold")
     if has_classes:
         guessed = ["majority class", f"{report.majority_macro_f1:.3f}", f"{1 / report.num_classes:.3f}"]
     else:
