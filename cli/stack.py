@@ -63,8 +63,9 @@ def stack(
 
     Prints one table, best macro-F1 first (best mean CCC, if the corpus has attributes alone), with 95 %
     intervals over speakers, and what it allows one to say. The linear baseline of the run is a row of it, and
-    the first thing that every meta-level has to beat. Writes comparison.csv, metrics.json, stack/ and
-    report.html into the run. What is already there is not done again.
+    the first thing that every meta-level has to beat.
+    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
+    done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
     class or one called Prediction. Rows of the test split are judged on, those of the development split are
@@ -238,15 +239,15 @@ def _legend(comparison: "Comparison") -> str:
         )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
-    counted = f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where})"
     linear = ""
     if comparison.above_baseline is not None:
-        linear = " Baseline: a linear classifier on pooled statistics of all features; no stacker sees it."
+        linear = " Baseline: a linear model on pooled statistics of all features; no stacker sees it."
+    counted = f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where})"
     if not comparison.classes:
         return (
             f"{counted}; {len(comparison.members)} members, attributes alone. Mean CCC: the concordance "
             "correlation coefficient, averaged over attributes. p is Holm-corrected. Leak gap: mean CCC on "
-            f"the rows fitted on, minus mean CCC here.{linear.replace('classifier', 'regression')}{nesting}"
+            f"the rows fitted on, minus mean CCC here.{linear}{nesting}"
         )
     return (
         f"{counted}; {len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) "

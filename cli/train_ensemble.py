@@ -115,10 +115,8 @@ def _show(report: "EnsembleReport", output: Path) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     baseline, primary = report.baseline, report.primary
-    baseline_name = ""
-    if baseline is not None:
-        baseline_name = f"{'baseline: ' if baseline.is_in_recipe else ''}{baseline.member.name}"
-    longest = max(len(name) for name in (baseline_name, *(member.name for member in report.members)))
+    shown = [*report.members, *([baseline.member] if baseline is not None else [])]
+    longest = max(len(member.name) for member in shown)
     table.add_column("member", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     table.add_column("head")
     table.add_column("features", overflow="fold")
@@ -148,7 +146,8 @@ def _show(report: "EnsembleReport", output: Path) -> None:
         add(member, member.name, escape(minus))
     table.add_section()
     if baseline is not None:
-        add(baseline.member, baseline_name, "", "bold")
+        name = f"baseline: {baseline.member.name}" if baseline.is_in_recipe else baseline.member.name
+        add(baseline.member, name, "", "bold")
     if has_classes:
         guessed = ["majority class", f"{report.majority_macro_f1:.3f}", f"{1 / report.num_classes:.3f}"]
     else:

@@ -89,22 +89,23 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
 
 
 def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) -> Contents:
-    """Return what predicts as the linear baseline does, calibrated on its out-of-fold rows."""
+    """Return what predicts as the linear baseline does; classes are calibrated on its out-of-fold rows."""
     member = find_baseline(recipe, derived_members(run))
     posteriors = baseline_posteriors(run, recipe)
     if member is None or posteriors is None:
         raise BundleError(f"{run.root} has no baseline any more; run sercache train-ensemble again")
-    corpus, settings = read_run_corpus(recipe), recipe.stacking
-    fitting = posteriors.origins == "out-of-fold"
-    ids = [utterance_id for utterance_id, is_in in zip(posteriors.ids, fitting, strict=True) if is_in]
-    calibration = Calibration.fit(
-        posteriors.class_probabilities[fitting],
-        LabelledRows.of(corpus, recipe.targets).select(ids).consensus,
-        posteriors.classes,
-        kind=settings.calibration,
-        coverage=settings.coverage,
-        tunes_thresholds=settings.thresholds,
-    )
+    corpus, settings, calibration = read_run_corpus(recipe), recipe.stacking, None
+    if corpus.classes:
+        fitting = posteriors.origins == "out-of-fold"
+        ids = [utterance_id for utterance_id, is_in in zip(posteriors.ids, fitting, strict=True) if is_in]
+        calibration = Calibration.fit(
+            posteriors.class_probabilities[fitting],
+            LabelledRows.of(corpus, recipe.targets).select(ids).consensus,
+            posteriors.classes,
+            kind=settings.calibration,
+            coverage=settings.coverage,
+            tunes_thresholds=settings.thresholds,
+        )
     return Contents(
         members=(member,),
         overlaid={},

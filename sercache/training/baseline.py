@@ -13,8 +13,10 @@ from sercache.evaluation.bootstrap import (
     Estimate,
     SpeakerBootstrap,
     SumMetric,
+    confusion_metric,
     holm,
 )
+from sercache.evaluation.metrics import CONFUSION_METRICS
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.events import Event, Listener, ignore
 from sercache.heads.registry import HEADS
@@ -42,6 +44,7 @@ class BaselineReport:
         is_in_recipe: whether it is a member of the recipe, and so one of those that are stacked.
         primary: the score that decides.
         score: the primary score, with a 95 % interval over speakers.
+        uar: the same; None with attributes alone.
         seconds: that fitting took; NaN where it had been fitted before.
         differences: primary score of each member minus the baseline's on the rows that both predicted;
             p-values are Holm-corrected over the members.
@@ -52,6 +55,7 @@ class BaselineReport:
     is_in_recipe: bool
     primary: PrimaryScore
     score: Estimate
+    uar: Estimate | None
     seconds: float
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
@@ -149,12 +153,9 @@ def enter_baseline(run: Run, recipe: Recipe, training_rows: int) -> MemberRecipe
     options: dict[str, int | float | str | bool] = {}
     if training_rows > _MANY_ROWS:
         options["statistics"] = "mean+deviation"
+    training = {} if recipe.training.normalize == "none" else {"normalize": "none"}
     member = MemberRecipe(
-        name=name,
-        head="ridge",
-        features=_all_features(recipe),
-        options=options,
-        training={"normalize": "none"},
+        name=name, head="ridge", features=_all_features(recipe), options=options, training=training
     )
     save_derived(run, DerivedMember("baseline", "the recipe", member))
     return member
@@ -213,8 +214,8 @@ def fit_baseline(
     if not was_there:
         report = replace(report, seconds=time.monotonic() - started)
     values = {report.primary.key: report.score.value}
-    if report.primary == MACRO_F1:
-        values["uar"] = report.member.uar
+    if report.uar is not None:
+        values["uar"] = report.uar.value
     listener(Event("score", member.name, message=report.sentence, values=values))
     return report
 
@@ -284,6 +285,7 @@ def _report(context: RunContext, member: MemberRecipe, scored: MemberReport) -> 
         is_in_recipe=any(member.name == other.name for other in context.recipe.members),
         primary=context.rows.truth.primary,
         score=bootstrap.estimate(_metric(context, posteriors, ids)),
+        uar=bootstrap.estimate(_uar(context, posteriors, ids)) if context.corpus.classes else None,
         seconds=math.nan,
     )
 
@@ -314,6 +316,12 @@ def _metric(context: RunContext, table: Posteriors, ids: tuple[str, ...]) -> Sum
     """Return the primary score of the rows ``ids``."""
     taken = table.take(ids)
     return context.rows.select(ids).truth.metric(taken.class_probabilities, taken.attribute_values)
+
+
+def _uar(context: RunContext, table: Posteriors, ids: tuple[str, ...]) -> SumMetric:
+    decisions = table.take(ids).class_probabilities.argmax(axis=1)
+    truth = context.rows.select(ids).truth
+    return confusion_metric(truth.labels, decisions, truth.num_classes, CONFUSION_METRICS["uar"])
 
 
 def _without_folds(context: RunContext, member: MemberRecipe, listener: Listener) -> Listener:

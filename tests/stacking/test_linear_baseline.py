@@ -63,7 +63,7 @@ def test_its_row_is_scored_on_the_judged_rows(stacked):
     row = by_name(comparison)["baseline"]
     assert row.is_baseline
     assert row.scores["macro_f1"].value == pytest.approx(score)
-    assert set(row.macro_f1_by_repeat) == {row.scores["macro_f1"].value}
+    assert set(row.score_by_repeat) == {row.scores["macro_f1"].value}
     assert row.to_baseline == {}
 
 

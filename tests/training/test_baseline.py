@@ -41,7 +41,7 @@ def test_its_score_is_told_before_anything_else_is_planned_or_trained(trained):
     assert all(event.kind == "advance" and "pooling" in event.task for event in events[:place])
     assert [event.task for event in told[1:]] == ["weak"]
     assert report.baseline.seconds > 0
-    assert f"macro-F1 {report.baseline.macro_f1.value:.3f} [" in report.baseline.sentence
+    assert f"macro-F1 {report.baseline.score.value:.3f} [" in report.baseline.sentence
 
 
 def test_scores_and_differences_are_those_of_the_written_posteriors(trained):
@@ -52,11 +52,11 @@ def test_scores_and_differences_are_those_of_the_written_posteriors(trained):
     known = labels >= 0
     predicted = [table.take(tables[0].ids).class_probabilities.argmax(axis=1)[known] for table in tables]
     scores = [f1_score(labels[known], classes, average="macro") for classes in predicted]
-    assert report.baseline.macro_f1.value == pytest.approx(scores[0])
+    assert report.baseline.score.value == pytest.approx(scores[0])
     assert report.baseline.uar.value == pytest.approx(
         recall_score(labels[known], predicted[0], average="macro")
     )
-    assert report.baseline.macro_f1.low <= scores[0] <= report.baseline.macro_f1.high
+    assert report.baseline.score.low <= scores[0] <= report.baseline.score.high
     assert report.baseline.differences["weak"].value == pytest.approx(scores[1] - scores[0])
 
 
@@ -65,8 +65,8 @@ def test_a_member_that_is_not_above_it_is_named_in_the_sentence(trained):
     difference = report.baseline.differences["weak"]
     assert difference.value < 0
     assert report.baseline.verdict == (
-        f"The only member is not above the baseline (macro-F1 {report.baseline.macro_f1.value:.3f} "
-        f"[{report.baseline.macro_f1.low:.3f}, {report.baseline.macro_f1.high:.3f}]): "
+        f"The only member is not above the baseline (macro-F1 {report.baseline.score.value:.3f} "
+        f"[{report.baseline.score.low:.3f}, {report.baseline.score.high:.3f}]): "
         f"weak ({difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}])."
     )
 
@@ -95,7 +95,7 @@ def test_a_member_in_closed_form_that_reads_everything_is_the_baseline(tmp_path)
     assert derived_members(report.run) == []
     assert {path.name for path in (report.run.root / "members").iterdir()} == {"weak", "simple"}
     assert set(report.baseline.differences) == {"weak"}
-    assert report.members[1].macro_f1 == pytest.approx(report.baseline.macro_f1.value)
+    assert report.members[1].macro_f1 == pytest.approx(report.baseline.score.value)
     finished = [event.task for event in events if event.kind == "finish"]
     assert sorted(finished) == sorted(set(finished)), "each fold is told of once"
     assert [event.task for event in events if event.kind == "score"] == ["simple", "weak"]
@@ -123,7 +123,7 @@ def test_a_run_from_before_baselines_gets_one_and_is_the_same_run(tmp_path):
     described = json.loads(before.run.description_path.read_text())
     posteriors = before.run.posteriors_path("weak").read_bytes()
     after = train_ensemble(recipe, workers=1)
-    assert after.baseline.macro_f1.value > 0.5
+    assert after.baseline.score.value > 0.5
     assert json.loads(before.run.description_path.read_text()) == described
     assert before.run.posteriors_path("weak").read_bytes() == posteriors
     again = train_ensemble(recipe, workers=1)
