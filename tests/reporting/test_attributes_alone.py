@@ -7,10 +7,12 @@ import pytest
 from report_builder import with_extras
 from simulated_attributes import lins_mean, simulate_attributes
 
+from sercache.derived import DerivedMember, save_derived
 from sercache.errors import ReportError
+from sercache.recipe import MemberRecipe
 from sercache.reporting.clips_section import AudioLinks, attribute_errors
 from sercache.reporting.facts import read_facts
-from sercache.reporting.members_section import disagreement
+from sercache.reporting.members_section import differences_to_baseline, disagreement
 from sercache.reporting.report import make_page
 from sercache.reporting.run_comparison import compare_runs
 from sercache.reporting.subgroups_section import groupings
@@ -84,6 +86,41 @@ def test_clips_are_those_that_are_furthest_off(run, facts):
     first = clips.blocks[0].clips[0]
     assert first.label == judged.rows.inputs.ids[int(np.nanargmax(errors))]
     assert all(bar.words for bar in first.bars)
+
+
+def test_the_linear_baseline_is_shown_by_its_mean_ccc(tmp_path):
+    runs = []
+    for name, noise in (("first", 1.0), ("second", 0.2)):
+        simulation = simulate_attributes(noises=(2.0, 0.5, noise))
+        members, table = replace(simulation, tables=simulation.tables[:2]), simulation.tables[2]
+        (tmp_path / name).mkdir()
+        runs.append(members.run(tmp_path / name, **FAST))
+        member = MemberRecipe(name="linear-baseline", head="ridge", features=["logmel"])
+        save_derived(runs[-1], DerivedMember("baseline", "the recipe", member))
+        replace(table, member=member.name).save(runs[-1].posteriors_path(member.name))
+        compare(runs[-1])
+    facts = read_facts(runs[1])
+    score = facts.score("baseline")
+    assert facts.nothing_above_baseline
+    differences = differences_to_baseline(facts.judged)
+    truth, inputs = facts.judged.rows.attribute_targets, facts.judged.rows.inputs
+    for index, name in enumerate(inputs.members):
+        own = lins_mean(truth, inputs.attribute_values[:, index])
+        assert differences[name].value == pytest.approx(own - score.value)
+    page = make_page(runs[1], AudioLinks(runs[1].root))
+    assert page.headlines[0].answer == "baseline"
+    section = next(section for section in page.sections if section.key == "members")
+    assert f"not above the baseline (mean CCC {score.value:.3f}" in section.lead
+    table = section.blocks[1]
+    assert [len(row) for row in table.rows] == 3 * [len(table.header)]
+    assert table.rows[-1][0].text == "baseline"
+    compared = compare_runs(runs)
+    baselines = {entry.run: entry for entry in compared.of("baseline")}
+    assert len(baselines) == 2
+    assert baselines[compared.runs[1]].scores["mean_ccc"].value == pytest.approx(score.value)
+    (recommended,) = (entry for entry in compared.of("recommended") if entry.run == compared.runs[1])
+    assert recommended.to_baseline.value == pytest.approx(recommended.scores["mean_ccc"].value - score.value)
+    assert "not above the linear baseline of the run" in compared.verdict[-1]
 
 
 def test_a_run_with_classes_is_not_compared_with_one_without(run, tmp_path):

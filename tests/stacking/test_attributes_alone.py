@@ -9,8 +9,9 @@ import pytest
 from simulated_attributes import lins_mean, simulate_attributes
 
 from sercache.corpus.manifest import write_corpus
+from sercache.derived import DerivedMember, save_derived
 from sercache.posteriors import Posteriors
-from sercache.recipe import StackingRecipe
+from sercache.recipe import MemberRecipe, StackingRecipe
 from sercache.stacking.comparison import compare
 from sercache.stacking.curves import ensemble_curves
 from sercache.stacking.orders import by_own_score, greedy
@@ -75,6 +76,33 @@ def test_those_that_weigh_members_prefer_the_best(rows):
         stacker = STACKERS[name](StackingRecipe(), 0)
         stacker.fit(rows)
         assert max(stacker.shares, key=stacker.shares.get) == "m2", name
+
+
+def test_the_baseline_is_compared_by_the_mean_ccc(tmp_path):
+    simulation = simulate_attributes(noises=(2.0, 1.0, 0.5, 1.0))
+    members, table = replace(simulation, tables=simulation.tables[:3]), simulation.tables[3]
+    run = members.run(tmp_path, stackers=["logistic"], repeats=2, bootstrap_samples=200)
+    member = MemberRecipe(name="linear-baseline", head="ridge", features=["logmel"])
+    save_derived(run, DerivedMember("baseline", "the recipe", member))
+    replace(table, member=member.name).save(run.posteriors_path(member.name))
+    comparison = compare(run)
+    found = {row.stacker: row for row in comparison.rows}
+    ids = simulation.rows().inputs.ids
+    truth = simulation.corpus.select(ids).attribute_values
+    score = lins_mean(truth, table.take(ids).attribute_values)
+    assert found["baseline"].is_baseline
+    assert found["baseline"].scores["mean_ccc"].value == pytest.approx(score)
+    assert found["mean-rating"].to_baseline == {}
+    for name in ("best-single", "soft-vote", "logistic"):
+        difference = found[name].to_baseline["mean_ccc"]
+        assert difference.value == pytest.approx(found[name].scores["mean_ccc"].value - score)
+    assert comparison.choice in comparison.above_baseline
+    assert any(f"is above the baseline (mean CCC {score:.3f} [" in line for line in comparison.verdict)
+    with run.comparison_path.open(newline="") as stream:
+        lines = {line["stacker"]: line for line in csv.DictReader(stream)}
+    assert float(lines["soft-vote"]["mean_ccc_minus_baseline"]) == pytest.approx(
+        found["soft-vote"].to_baseline["mean_ccc"].value, rel=1e-4
+    )
 
 
 def test_the_table_is_sorted_by_the_mean_ccc_of_an_oracle(compared):

@@ -60,6 +60,24 @@ def test_members_learn_the_attributes_and_have_no_class_columns(report):
         assert member.score(report.primary) == member.mean_ccc
 
 
+def test_the_baseline_has_a_mean_ccc_and_members_are_compared_by_it(report):
+    baseline, context = report.baseline, open_run(report.run.root)
+    tables = [Posteriors.load(report.run.posteriors_path(name)) for name in ("linear-baseline", "linear")]
+    scores = [
+        lins_mean(context.corpus.select(table.ids).attribute_values, table.attribute_values)
+        for table in tables
+    ]
+    assert baseline.score.value == pytest.approx(scores[0])
+    assert baseline.score.value > 0.3
+    assert baseline.score.low <= baseline.score.value <= baseline.score.high
+    assert baseline.uar is None
+    assert set(baseline.differences) == {"fusion", "linear"}
+    assert baseline.differences["linear"].value == pytest.approx(scores[1] - scores[0])
+    assert f"mean CCC {scores[0]:.3f} [" in baseline.sentence
+    assert f"(mean CCC {scores[0]:.3f} [" in baseline.verdict
+    assert "macro-F1" not in baseline.sentence + baseline.verdict
+
+
 def test_the_best_epoch_has_the_highest_mean_ccc(report):
     folds = sorted(report.run.root.glob(f"members/*/fold-*/{HISTORY_NAME}"))
     assert len(folds) == 6

@@ -15,6 +15,7 @@ from sercache.cache.ledger import Ledger
 from sercache.cache.precision import from_storage, to_storage
 from sercache.cache.store import Cache
 from sercache.corpus.manifest import read_corpus, write_corpus
+from sercache.derived import derived_members
 from sercache.errors import EncoderError, Interrupted, RecipeError, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
@@ -59,6 +60,30 @@ def make_shifted(folder, *, splits=None, missing=(), change=lambda row: row, voi
     write_corpus(corpus, folder / "corpus.csv")
     shifted_features(folder, corpus, missing=missing, **(voices or {}))
     return load_recipe(write_recipe(folder, **{"members": [RIDGE, LINEAR, PLAIN], **changes}))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["of the members", "of the recipe"])
+def test_the_baseline_of_normalised_members_is_not_normalised(tmp_path, own):
+    members = [RIDGE] if own else [{**RIDGE, "training": {}}]
+    recipe = make_shifted(tmp_path / "run", members=members, **({} if own else {"training": SPEAKER}))
+    report = train_ensemble(recipe, workers=1)
+    baseline = report.baseline
+    assert report.normalized_members == ("ridge",)
+    assert not baseline.is_in_recipe
+    (derived,) = derived_members(report.run)
+    assert (derived.name, derived.member.head) == (baseline.member.name, "ridge")
+    assert not recipe.normalizes_speakers(derived.member)
+    assert baseline.differences["ridge"].value > 0.1, "voices hide the classes from the baseline"
+    path = report.run.fold_folder(baseline.member.name, 0) / "weights.safetensors"
+    assert load_head(path)[1].normalize == "none"
+
+
+def test_a_plain_closed_form_member_is_the_baseline_of_a_normalised_one(tmp_path):
+    recipe = make_shifted(tmp_path / "run", members=[RIDGE, PLAIN])
+    report = train_ensemble(recipe, workers=1)
+    assert report.baseline.is_in_recipe
+    assert report.baseline.member.name == "plain"
+    assert set(report.baseline.differences) == {"ridge"}
 
 
 def lay_out_run(recipe):
