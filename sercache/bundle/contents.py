@@ -89,11 +89,23 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
 
 
 def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) -> Contents:
-    """Return what predicts as the linear baseline does, calibrated on its out-of-fold rows."""
+    """Return what predicts as the linear baseline does, calibrated on its out-of-fold rows.
+
+    Raises:
+        BundleError: the baseline is gone, or is another than the one that was scored.
+    """
     member = find_baseline(recipe, derived_members(run))
     posteriors = baseline_posteriors(run, recipe)
     if member is None or posteriors is None:
         raise BundleError(f"{run.root} has no baseline any more; run sercache train-ensemble again")
+    scored = Posteriors.load(run.stacker_folder(BASELINE) / "posteriors.parquet")
+    is_same = set(scored.ids) <= set(posteriors.ids) and np.array_equal(
+        scored.class_probabilities, posteriors.take(scored.ids).class_probabilities
+    )
+    if not is_same:
+        raise BundleError(
+            f"{run.root}: the baseline has changed since sercache stack; run sercache stack {run.root} again"
+        )
     corpus, settings = read_run_corpus(recipe), recipe.stacking
     fitting = posteriors.origins == "out-of-fold"
     ids = [utterance_id for utterance_id, is_in in zip(posteriors.ids, fitting, strict=True) if is_in]

@@ -21,7 +21,7 @@ _LEAK = (
     "corpus with a test split tells; the student itself is as good as any."
 )
 
-Role = Literal["teacher", "student", "control", "best-single"]
+Role = Literal["teacher", "student", "control", "best-single", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DistillationReport:
     """How a student did beside its teacher.
 
     Attributes:
-        contestants: teacher, student, control if there is one, best single member.
+        contestants: teacher, student, best single member; control and linear baseline if there are such.
         to_teacher: macro-F1 of the student minus the teacher's.
         to_control: minus the control's.
         teacher_to_control: of the teacher minus the control's: what there was to learn.
@@ -65,6 +65,7 @@ class DistillationReport:
         votes_share: of the votes in the student's targets.
         device: that encoding was measured on.
         path: of what is written.
+        to_baseline: macro-F1 of the student minus the linear baseline's; None without one.
     """
 
     contestants: tuple[Contestant, ...]
@@ -79,6 +80,7 @@ class DistillationReport:
     votes_share: float
     device: str
     path: Path
+    to_baseline: Difference | None = None
 
     @property
     def is_leaky(self) -> bool:
@@ -103,6 +105,8 @@ class DistillationReport:
             sentences.append(
                 f"{oppose(student.name, control.name, self.to_control, comparisons)} {self._kept_in_words()}"
             )
+        if self.to_baseline is not None:
+            sentences.append(oppose(student.name, "the linear baseline", self.to_baseline))
         sentences += [_saving(student, teacher), _CLEAN]
         return tuple(sentences)
 
