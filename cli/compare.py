@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sercache.reporting.recipe_differences import KeyDifference
-    from sercache.reporting.run_comparison import RunComparison
+    from sercache.reporting.run_comparison import Entry, RunComparison
 
 _LONGEST_VALUE = 40
 
@@ -59,9 +59,12 @@ def _show(comparison: "RunComparison") -> None:
             console.print(_differences(comparison, found))
             console.print()
     console.print(_scores(comparison))
+    linear = ""
+    if any(entry.to_baseline for entry in comparison.entries):
+        linear = " Minus baseline: the linear one of the same run; ? where the difference is not clear."
     console.print(
         f"{comparison.rows} shared rows of {comparison.speakers} speakers. Intervals: 95 %, over speakers. "
-        "p is Holm-corrected. * recommended.",
+        f"p is Holm-corrected. * recommended.{linear}",
         style="dim",
         highlight=False,
     )
@@ -90,7 +93,7 @@ def _scores(comparison: "RunComparison") -> "Table":
 
     from sercache.reporting.wording import interval, p_value
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("run", overflow="fold")
     table.add_column("meta-level", no_wrap=True)
     beside = {"uar": "UAR", "ece": "ECE"}
@@ -100,7 +103,7 @@ def _scores(comparison: "RunComparison") -> "Table":
     primary = comparison.primary
     has_baseline = any(entry.to_baseline for entry in comparison.entries)
     headings = [f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"]
-    for heading in (*headings, *(["minus its baseline"] if has_baseline else [])):
+    for heading in (*headings, *(["minus\nbaseline"] if has_baseline else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         difference = entry.differences.get(primary.key)
@@ -112,10 +115,14 @@ def _scores(comparison: "RunComparison") -> "Table":
             *(f"{entry.scores[name].value:.3f}" for name in beside),
             "" if difference is None else escape(interval(difference, "+")),
             p_value(entry.p_value).text,
-            *(
-                ("" if entry.to_baseline is None else escape(interval(entry.to_baseline, "+")),)
-                if has_baseline
-                else ()
-            ),
+            *([_to_baseline(entry)] if has_baseline else []),
         )
     return table
+
+
+def _to_baseline(entry: "Entry") -> str:
+    """Return a difference without its interval, for which there is no room; ``?`` where it is not clear."""
+    difference = entry.to_baseline
+    if difference is None:
+        return ""
+    return f"{difference.value:+.3f}{'' if difference.is_clear else ' ?'}"

@@ -157,7 +157,11 @@ def _table(report: "DistillationReport") -> "Table":
         "s per\nminute",
     ):
         table.add_column(heading, justify="right")
-    differences = {"teacher": report.to_teacher, "control": report.to_control}
+    differences = {
+        "teacher": report.to_teacher,
+        "control": report.to_control,
+        "baseline": report.to_baseline,
+    }
     for one in report.contestants:
         style = "bold" if one.role == "student" else ""
         table.add_row(*_cells(report, one, differences.get(one.role)), style=style)

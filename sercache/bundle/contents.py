@@ -89,11 +89,20 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
 
 
 def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) -> Contents:
-    """Return what predicts as the linear baseline does; classes are calibrated on its out-of-fold rows."""
+    """Return what predicts as the linear baseline does; classes are calibrated on its out-of-fold rows.
+
+    Raises:
+        BundleError: the baseline is gone, or is another than the one that was scored.
+    """
     member = find_baseline(recipe, derived_members(run))
     posteriors = baseline_posteriors(run, recipe)
     if member is None or posteriors is None:
         raise BundleError(f"{run.root} has no baseline any more; run sercache train-ensemble again")
+    scored = Posteriors.load(run.stacker_folder(BASELINE) / "posteriors.parquet")
+    if not _predicts_the_same(scored, posteriors):
+        raise BundleError(
+            f"{run.root}: the baseline has changed since sercache stack; run sercache stack {run.root} again"
+        )
     corpus, settings, calibration = read_run_corpus(recipe), recipe.stacking, None
     if corpus.classes:
         fitting = posteriors.origins == "out-of-fold"
@@ -113,6 +122,16 @@ def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) 
         unread=(),
         calibration=calibration,
         evaluation=_evaluation(metrics, BASELINE),
+    )
+
+
+def _predicts_the_same(scored: Posteriors, posteriors: Posteriors) -> bool:
+    """Return whether all rows of ``scored`` are in ``posteriors`` with the same answer."""
+    if not set(scored.ids) <= set(posteriors.ids):
+        return False
+    taken = posteriors.take(scored.ids)
+    return np.array_equal(scored.class_probabilities, taken.class_probabilities) and (
+        bool(scored.classes) or np.array_equal(scored.attribute_values, taken.attribute_values)
     )
 
 

@@ -1,4 +1,4 @@
-"""Teacher, student, control and best single member on the same rows, with intervals over speakers."""
+"""Teacher, student, control, best single member and baseline on the same rows, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +16,7 @@ from sercache.stacking.costs import MemberCosts, member_costs
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingRows, columns_in_order
 from sercache.stacking.scores import score_names, scores_of
+from sercache.training.baseline import baseline_posteriors
 
 
 def judge_distillation(plan: Distillation) -> DistillationReport:
@@ -36,6 +37,9 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
     ]
     best = teacher.best_single
     said.append(("best-single", best.members[0], best.posteriors, best.members))
+    baseline = baseline_posteriors(context.run, context.recipe)
+    if baseline is not None and set(teacher.judged.inputs.ids) <= set(baseline.ids):
+        said.append(("baseline", baseline.member, baseline, (baseline.member,)))
     judged = _shared(teacher.judged, [table for _, _, table, _ in said])
     bootstrap = SpeakerBootstrap(
         judged.speakers,
@@ -75,6 +79,9 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
         device=_device(costs),
         path=context.run.distillation_path(plan.student.name),
         primary=primary,
+        to_baseline=bootstrap.difference(decisive["student"], decisive["baseline"])
+        if "baseline" in decisive
+        else None,
     )
 
 

@@ -22,7 +22,7 @@ _LEAK = (
     "corpus with a test split tells; the student itself is as good as any."
 )
 
-Role = Literal["teacher", "student", "control", "best-single"]
+Role = Literal["teacher", "student", "control", "best-single", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DistillationReport:
     """How a student did beside its teacher.
 
     Attributes:
-        contestants: teacher, student, control if there is one, best single member.
+        contestants: teacher, student, best single member; control and linear baseline if there are such.
         to_teacher: the primary score of the student minus the teacher's.
         to_control: minus the control's.
         teacher_to_control: of the teacher minus the control's: what there was to learn.
@@ -67,6 +67,7 @@ class DistillationReport:
         device: that encoding was measured on.
         path: of what is written.
         primary: the score that decides.
+        to_baseline: the primary score of the student minus the linear baseline's; None without one.
     """
 
     contestants: tuple[Contestant, ...]
@@ -82,6 +83,7 @@ class DistillationReport:
     device: str
     path: Path
     primary: PrimaryScore = MACRO_F1
+    to_baseline: Difference | None = None
 
     @property
     def is_leaky(self) -> bool:
@@ -106,6 +108,10 @@ class DistillationReport:
         if self.to_control is not None and control is not None:
             sentences.append(
                 f"{oppose(student.name, control.name, self.to_control, *against)} {self._kept_in_words()}"
+            )
+        if self.to_baseline is not None:
+            sentences.append(
+                oppose(student.name, "the linear baseline", self.to_baseline, primary=self.primary)
             )
         sentences += [_saving(student, teacher), _CLEAN]
         return tuple(sentences)

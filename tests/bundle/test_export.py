@@ -41,6 +41,15 @@ def test_the_recommended_stacker_goes_in_calibrated(finished, tmp_path):
     assert answer.conformal_set
 
 
+def test_the_baseline_goes_in_alone_with_its_score(finished, tmp_path):
+    report = finished.bundle(tmp_path / "b", stacker="baseline")
+    assert [member.name for member in report.description.members] == ["linear-baseline"]
+    metrics = json.loads(finished.run.metrics_path.read_text())
+    score = metrics["rows"]["baseline"]["scores"]["macro_f1"]["value"]
+    assert report.description.evaluation.scores["macro_f1"].value == score
+    assert report.description.coverage == 0.9
+
+
 def recordings(finished):
     return recordings_of(finished.corpus, "test")
 

@@ -35,7 +35,8 @@ def posteriors_of(answers):
 
 
 @pytest.mark.parametrize(
-    "stacker", ["best-single", "soft-vote", "greedy", "weighted", "logistic", "neural", "soup", "lightgbm"]
+    "stacker",
+    ["baseline", "best-single", "soft-vote", "greedy", "weighted", "logistic", "neural", "soup", "lightgbm"],
 )
 def test_held_out_rows_get_the_posteriors_that_stack_gave_them(finished, stacker, tmp_path):
     folder = finished.bundle(tmp_path / stacker, stacker=stacker).folder

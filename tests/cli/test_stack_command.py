@@ -1,9 +1,11 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from baseline_runs import with_baseline
 from simulated_members import simulate
 
 from sercache.corpus import Attribute, Corpus, Utterance
@@ -119,6 +121,20 @@ def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
     first = capsys.readouterr().out
     stack([run.root], with_report=False)
     assert capsys.readouterr().out == first
+
+
+def test_with_a_baseline_the_table_has_its_row_and_fits_100_columns(run, tmp_path):
+    shutil.copytree(run.root, tmp_path / "run")
+    copied = Run(tmp_path / "run")
+    with_baseline(copied, Posteriors.load(run.posteriors_path("a")))
+    done = sercache(copied.root, "--no-report")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    table = lines[: next(index for index, line in enumerate(lines) if line.startswith("240 rows"))]
+    assert all(len(line.rstrip()) <= 100 for line in table)
+    assert "minus baseline" in table[0]
+    assert sum(line.startswith("baseline ") for line in table) == 1
+    assert "the baseline (macro-F1 0." in " ".join(done.stdout.split())
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):

@@ -39,7 +39,7 @@ def test_piped_it_prints_trials_verdict_files_and_the_next_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stderr.splitlines()][-2:] == ["trial 0", "trial 1"]
     lines = done.stdout.splitlines()
-    assert sorted(lines[0].split()) == ["0", "1", "trial", "trial"]
+    assert sorted(lines[0].split()) == ["0", "1", "baseline", "trial", "trial"]
     assert lines[1].split()[0] == "macro-F1"
     assert any(line.split()[:1] == ["training.stage1.learning_rate"] for line in lines)
     flowing = " ".join(done.stdout.split())

@@ -50,7 +50,11 @@ def test_a_student_lies_in_the_run_as_any_member_does_and_its_report_beside_it(i
         student.scores["macro_f1"].value - teacher.scores["macro_f1"].value
     )
     kinds = {one.name: one.kind for one in derived_members(in_turn)}
-    assert kinds == {"distilled-speech": "distilled", "distilled-speech-votes": "control"}
+    assert kinds == {
+        "distilled-speech": "distilled",
+        "distilled-speech-votes": "control",
+        "linear-baseline": "baseline",
+    }
 
 
 def test_a_distilled_member_is_not_stacked_with_those_it_learned_from(in_turn):
@@ -72,6 +76,12 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
     assert {one.split("/")[0] for one in plan.teacher.lessons.ids} == {f"s{k}" for k in range(6)}
     report = run_distillation(plan, workers=1)
     assert (report.judged_on, report.judged_rows, report.speakers) == ("held-out", 18, 2)
+    baseline, student = report.of("baseline"), report.of("student")
+    assert baseline.encoders == ("speech", "words")
+    assert report.to_baseline.value == pytest.approx(
+        student.scores["macro_f1"].value - baseline.scores["macro_f1"].value
+    )
+    assert any("the linear baseline" in sentence for sentence in report.verdict)
     assert "neither teacher nor student learned" in report.verdict[-1]
     table = Posteriors.load(held_out.posteriors_path("distilled-speech"))
     assert Counter(table.origins) == {"out-of-fold": 54, "held-out": 18}
@@ -149,7 +159,7 @@ def test_the_recipes_own_member_is_the_control_if_it_is_the_same_head(in_turn):
 def test_what_does_not_fit_is_one_line_and_nothing_is_entered(in_turn, changes, error, message):
     with pytest.raises(error, match=message):
         plan_distillation(in_turn, settings(**changes))
-    assert derived_members(in_turn) == []
+    assert [derived.kind for derived in derived_members(in_turn)] == ["baseline"]
 
 
 def test_other_settings_want_another_name(in_turn):

@@ -377,3 +377,28 @@ def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
     assert "Only 8 speakers" in few.verdict[1]
     assert "5 rows name no speaker" in few.verdict[1]
     assert "With one seed" in few.verdict[1]
+
+
+def test_the_baseline_stands_beside_the_variants_and_full_is_held_against_it(tmp_path):
+    recipe = make_run(tmp_path, members=[FUSION], **SMALL)
+    plan = plan_ablation(recipe, seeds=2, variants=["no-mixup"])
+    report = run_ablation(plan, workers=1)
+    corpus = read_corpus(recipe.corpus)
+    labels = dict(zip(corpus.ids, consensus(corpus), strict=True))
+
+    def score(name):
+        table = Posteriors.load(report.run.posteriors_path(name))
+        own = np.asarray([labels[utterance_id] for utterance_id in table.ids])
+        known = own >= 0
+        return macro_f1(own[known], table.class_probabilities[known].argmax(axis=1), 3)
+
+    full = np.mean([score("full-seed0"), score("full-seed1")])
+    assert report.baseline.score.value == pytest.approx(score("linear-baseline"))
+    assert report.baseline.full_minus.value == pytest.approx(full - score("linear-baseline"))
+    assert not report.baseline.full_minus.is_gain, "three epochs are not enough here"
+    assert report.verdict[0].startswith("The full member is not above the linear baseline (macro-F1 ")
+    written = {line["variant"]: line for line in csv.DictReader(report.csv_path.read_text().splitlines())}
+    assert float(written["baseline"]["difference"]) == pytest.approx(
+        -report.baseline.full_minus.value, rel=1e-4
+    )
+    assert json.loads(report.json_path.read_text())["baseline"]["name"] == "linear-baseline"

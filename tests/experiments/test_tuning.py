@@ -408,3 +408,23 @@ def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch):
 def test_the_written_recipe_is_plain_yaml(tmp_path):
     report = tune(small_run(tmp_path), trials=1)
     assert yaml.safe_load(report.best_path.read_text())["members"][0]["name"] == "linear"
+
+
+def test_the_best_trial_is_held_against_a_linear_baseline_on_the_same_rows(tmp_path):
+    report = tune(small_run(tmp_path), trials=2)
+    run = Run(report.output / "judged" / "own")
+    reserved = read_corpus(report.output / "reserved.csv")
+    found = Posteriors.load(
+        Run(report.output / "judged" / f"trial-{report.best.number}").posteriors_path("linear")
+    )
+    judged = judge(
+        reserved, Posteriors.load(run.posteriors_path("linear-baseline")), found, samples=2000, seed=0
+    )
+    assert report.judgement.baseline.value == pytest.approx(judged.found.value)
+    assert report.judgement.to_baseline.value == pytest.approx(-judged.difference.value)
+    assert "The linear baseline on the same features has macro-F1 " in " ".join(report.verdict)
+    assert 0 <= report.baseline_score <= 1
+    written = json.loads(report.json_path.read_text())["baseline"]
+    assert written["macro_f1"]["value"] == pytest.approx(report.judgement.baseline.value)
+    trials = report.output / "trials"
+    assert not list(trials.glob("*/members/linear-baseline")), "no trial fits it again"

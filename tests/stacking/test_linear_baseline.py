@@ -6,40 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from baseline_runs import blurred, with_baseline
 from simulated_members import simulate
 from sklearn.metrics import f1_score
 
-from sercache.derived import DerivedMember, save_derived
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.posteriors import Posteriors
-from sercache.recipe import MemberRecipe, dump_recipe
+from sercache.recipe import dump_recipe
 from sercache.stacking.comparison import compare
 from sercache.stacking.verdict import against_baseline
 
 QUICK = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}
-NAME = "linear-baseline"
-
-
-def with_baseline(run, table):
-    """Give a run a baseline that predicts what ``table`` has."""
-    member = MemberRecipe(name=NAME, head="ridge", features=["logmel"])
-    save_derived(run, DerivedMember("baseline", "the recipe", member))
-    replace(table, member=NAME).save(run.posteriors_path(NAME))
-    return run
 
 
 def tables(**options):
     """A simulation of members, and one more member that stands for the baseline."""
     simulation = simulate(members=4, **options)
     return replace(simulation, tables=simulation.tables[:3]), simulation.tables[3]
-
-
-def blurred(table, share):
-    """The same table with equal probabilities mixed in, and classes swapped on a share of the rows."""
-    probabilities = table.class_probabilities.copy()
-    swapped = np.random.default_rng(0).random(len(probabilities)) < share
-    probabilities[swapped] = probabilities[swapped][:, [1, 2, 3, 0]]
-    return replace(table, class_probabilities=probabilities)
 
 
 def by_name(comparison):
