@@ -43,12 +43,14 @@ def ablate(
 ) -> None:
     """Take MEDUSA's ingredients out of a member, one at a time, and say which of them pay on this corpus.
 
-    Trains each variant over all seeds and folds, from the cache, and compares out-of-fold macro-F1.
+    Trains each variant over all seeds and folds, from the cache, and compares out-of-fold macro-F1 (the mean
+    CCC, if the corpus has attributes alone).
     Intervals are over speakers; the paper's figures stand beside them.
     Writes ablation.csv and ablation.json.
 
     The paper's variants: hard-targets, late-fusion, no-mixup, no-multitask, no-stage-2.
-    Our own: no-agreement-dropped, no-class-weights. One that would change nothing is skipped.
+    Our own: no-agreement-dropped, no-class-weights, speaker-normalization. One that would change nothing is
+    skipped.
 
     Interrupt it as you like: the same command goes on. Other variants or seeds want another --output.
 
@@ -93,10 +95,10 @@ def _show(report: "AblationReport") -> None:
             line = f"{result.name} {result.state}: {result.note}"
             console.print(line, style=style, markup=False, highlight=False)
     console.print(
-        f"Member {report.member}, {report.rows} out-of-fold rows with a consensus class that all have. "
-        "Macro-F1: mean and standard deviation over seeds. Intervals: 95 %, over speakers. p: that speakers, "
-        "or the luck of the seeds (with one order of rows), make the difference; Holm-corrected. "
-        "Paper: on MSP-Podcast.",
+        f"Member {report.member}, {report.rows} out-of-fold rows with {report.primary.needs} that all have. "
+        f"{report.primary.title}: mean and standard deviation over seeds. Intervals: 95 %, over speakers. p: "
+        "that speakers, or the luck of the seeds (with one order of rows), make the difference; "
+        "Holm-corrected. Paper: on MSP-Podcast.",
         style="dim",
         markup=False,
         highlight=False,
@@ -116,7 +118,7 @@ def _table(report: "AblationReport") -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("variant", no_wrap=True)
     for heading in (
-        "macro-F1\n± sd",
+        f"{report.primary.name}\n± sd",
         "minus full\n[95 %]",
         "relative, %\n[95 %]",
         "p over\nspeakers",
@@ -136,7 +138,7 @@ def _cells(result: "VariantResult") -> list[str]:
     spread = "" if result.spread != result.spread else f" ±{_decimals(result.spread, 3)}"
     return [
         result.name,
-        f"{_decimals(result.macro_f1, 3)}{spread}",
+        f"{_decimals(result.score, 3)}{spread}",
         _with_interval(result.difference, 3),
         _with_interval(result.relative, 1, 100),
         _p(result.p_speakers),

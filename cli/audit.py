@@ -74,8 +74,10 @@ def _show(report: "AuditReport") -> None:
     if report.scores:
         console.print(_table(report))
         console.print(
-            "Intervals: 95 %, over speakers; of balanced draws the range of 95 %. Log-loss (nats) and JSD "
-            "(bits) are against the votes, ECE against the consensus. Majority: of naming one class.",
+            "Intervals: 95 %, over speakers."
+            if not _has_classes(report)
+            else "Intervals: 95 %, over speakers; of balanced draws the range of 95 %. Log-loss (nats) and "
+            "JSD (bits) are against the votes, ECE against the consensus. Majority: of naming one class.",
             style="dim",
             highlight=False,
         )
@@ -92,6 +94,10 @@ def _show(report: "AuditReport") -> None:
         console.print("Nothing is wrong that could be seen.")
 
 
+def _has_classes(report: "AuditReport") -> bool:
+    return any("macro_f1" in row.scores for row in report.scores)
+
+
 def _table(report: "AuditReport") -> "Table":
     from rich.table import Table
 
@@ -103,17 +109,22 @@ def _table(report: "AuditReport") -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("file", max_width=_LONGEST_NAME, no_wrap=True)
     table.add_column("split", no_wrap=True)
-    headings = ["rows", "macro-F1\n[95 %]", "on balanced\ndraws", "major-\nity", "UAR", "wtd\nF1"]
+    has_classes = _has_classes(report)
+    headings = ["rows"]
+    if has_classes:
+        headings += ["macro-F1\n[95 %]", "on balanced\ndraws", "major-\nity", "UAR", "wtd\nF1"]
     headings += [f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in attributes]
-    for heading in [*headings, "log\nloss", "JSD", "ECE"]:
+    for heading in [*headings, *(["log\nloss", "JSD", "ECE"] if has_classes else [])]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report.scores:
+        described = [row.file, _SHORT_SPLITS.get(row.split, row.split), str(row.rows)]
+        if not has_classes:
+            table.add_row(*described, *(_with_interval(row.scores.get(name)) for name in attributes))
+            continue
         figures = [("uar", 3), ("weighted_f1", 3), *((name, 2) for name in attributes)]
         figures += [("log_loss", 2), ("jsd", 3), ("ece", 3)]
         table.add_row(
-            row.file,
-            _SHORT_SPLITS.get(row.split, row.split),
-            str(row.rows),
+            *described,
             _with_interval(row.scores.get("macro_f1")),
             _with_interval(row.balanced.get("macro_f1")),
             _short(row.majority_macro_f1, 3),

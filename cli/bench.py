@@ -7,6 +7,7 @@ import typer
 
 from .bench_engine import bench_engine
 from .bench_extract import bench_extract
+from .bench_fit import bench_fit
 from .bench_stack import bench_stack, bench_stack_simulation
 from .bench_train import bench_train
 from .common_options import Json
@@ -25,6 +26,7 @@ def bench() -> None:
 
 app.command("extract")(bench_extract)
 app.command("engine")(bench_engine)
+app.command("fit")(bench_fit)
 app.command("train")(bench_train)
 app.command("stack")(bench_stack)
 app.command("stack-simulation")(bench_stack_simulation)

@@ -93,17 +93,21 @@ def _scores(comparison: "RunComparison") -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("run", overflow="fold")
     table.add_column("meta-level", no_wrap=True)
-    for heading in ("macro-F1 [95 %]", "UAR", "ECE", "minus the first", "p"):
+    beside = {"uar": "UAR", "ece": "ECE"}
+    if "uar" not in comparison.entries[0].scores:  # attributes alone
+        scores = comparison.entries[0].scores
+        beside = {name: f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in scores if ":" in name}
+    primary = comparison.primary
+    for heading in (f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
-        difference = entry.differences.get("macro_f1")
+        difference = entry.differences.get(primary.key)
         what = f"{entry.stacker} *" if entry.kind == "recommended" else entry.stacker
         table.add_row(
             escape(entry.run),
             what,
-            escape(interval(entry.scores["macro_f1"])),
-            f"{entry.scores['uar'].value:.3f}",
-            f"{entry.scores['ece'].value:.3f}",
+            escape(interval(entry.scores[primary.key])),
+            *(f"{entry.scores[name].value:.3f}" for name in beside),
             "" if difference is None else escape(interval(difference, "+")),
             p_value(entry.p_value).text,
         )

@@ -1,5 +1,6 @@
 """``sercache corpus``: import, check, show; report in a file of its own."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,11 @@ from .common_options import Json
 from .corpus_report import corpus_report
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sercache.corpus import Corpus
     from sercache.corpus.check import Problem
-    from sercache.corpus.summary import CorpusSummary
+    from sercache.corpus.summary import CorpusSummary, SplitSummary
 
 app = typer.Typer(no_args_is_help=True, help="Import, check, show and report a corpus.")
 
@@ -61,12 +64,15 @@ def import_corpus(
     speakers = {row.speaker for row in corpus.utterances} - {None}
     if as_json:
         counts = {"utterances": len(corpus), "speakers": len(speakers), "classes": corpus.classes}
+        if not corpus.classes:
+            counts["attributes"] = corpus.attribute_names
         print_json({"path": output, **counts})
         return
-    say(
-        f"{output}: {_plural(len(corpus), 'utterance')}, {_plural(len(speakers), 'speaker')}, "
-        f"{len(corpus.classes)} classes ({', '.join(corpus.classes)})"
-    )
+    labels = f"{len(corpus.classes)} classes ({', '.join(corpus.classes)})"
+    if corpus.attributes and not corpus.classes:
+        attributes = ", ".join(corpus.attribute_names)
+        labels = f"{_plural(len(corpus.attributes), 'attribute')} ({attributes}), no classes"
+    say(f"{output}: {_plural(len(corpus), 'utterance')}, {_plural(len(speakers), 'speaker')}, {labels}")
     say_next(f"sercache corpus check {output}")
 
 
@@ -185,6 +191,20 @@ def _show_counts(name: str, corpus: "Corpus", summary: "CorpusSummary") -> None:
         table.add_row("hours", *(f"{part.hours:.2f}" for part in columns.values()))
     if summary.total.with_text:
         table.add_row("with text", *(f"{part.with_text:,}" for part in columns.values()))
+    if corpus.classes or not corpus.attributes:
+        _add_class_rows(table, corpus, columns)
+    console.print(table)
+    for index, attribute in enumerate(corpus.attributes):
+        mean = summary.attribute_means[attribute.name]
+        told = "nobody rated it" if mean is None else f"mean {mean:.2f}"
+        if mean is not None and not corpus.classes:
+            rated = sum(row.attributes[index] == row.attributes[index] for row in corpus.utterances)
+            told += f", {_plural(rated, 'utterance')} rated"
+        console.print(f"{attribute.name} [{attribute.low:g}..{attribute.high:g}]: {told}", markup=False)
+    _show_notes(summary)
+
+
+def _add_class_rows(table: "Table", corpus: "Corpus", columns: "Mapping[str, SplitSummary]") -> None:
     table.add_row("votes per utterance", *(f"{part.votes_per_utterance:.1f}" for part in columns.values()))
     table.add_row(
         "ambiguity (0 to 1)",
@@ -192,16 +212,10 @@ def _show_counts(name: str, corpus: "Corpus", summary: "CorpusSummary") -> None:
         end_section=True,
     )
     names = {"X": "X (no agreement)", "O": "O (other)"}
-    for label, count in summary.total.classes.items():
-        if count or label in corpus.classes:
+    for label in columns["all"].classes:
+        if columns["all"].classes[label] or label in corpus.classes:
             cells = (f"{part.classes[label]:,}" for part in columns.values())
             table.add_row(names.get(label, label), *cells, style="" if label in corpus.classes else "dim")
-    console.print(table)
-    for attribute in corpus.attributes:
-        mean = summary.attribute_means[attribute.name]
-        told = "nobody rated it" if mean is None else f"mean {mean:.2f}"
-        console.print(f"{attribute.name} [{attribute.low:g}..{attribute.high:g}]: {told}", markup=False)
-    _show_notes(summary)
 
 
 def _show_notes(summary: "CorpusSummary") -> None:

@@ -66,7 +66,8 @@ def _show(report: "CorpusReport") -> None:
         style="bold",
     )
     console.print()
-    console.print(_classes(report))
+    has_classes = bool(report.class_names) or not report.attributes
+    console.print(_classes(report) if has_classes else _attributes(report))
     if report.agreement is not None and report.agreement.pairable:
         say(
             "Alpha: this class against all others. Again: another rater of the same utterance says so, too.",
@@ -120,6 +121,25 @@ def _classes(report: "CorpusReport") -> "Table":
     return table
 
 
+def _attributes(report: "CorpusReport") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("attribute")
+    for heading in ("scale", "rated", "mean", "deviation"):
+        table.add_column(heading, justify="right")
+    table.add_column("values")
+    for one in report.attributes:
+        described = [escape(one.name), f"{one.low:g} to {one.high:g}"]
+        if one.values is None:
+            table.add_row(*described, "0", "", "", "nobody rated it", style="dim")
+        else:
+            figures = [f"{one.values.count:,}", f"{one.values.mean:.2f}", f"{one.deviation:.2f}"]
+            table.add_row(*described, *figures, _quantiles(one.values, 1))
+    return table
+
+
 def _facts(report: "CorpusReport") -> "Table":
     """Numbers that are one a corpus, and quantiles."""
     from rich.table import Table
@@ -148,7 +168,8 @@ def _facts(report: "CorpusReport") -> "Table":
         table.add_row("words", _quantiles(report.words))
     if speakers.rows is not None and speakers.classes is not None:
         table.add_row("utterances a speaker", _quantiles(speakers.rows))
-        table.add_row("classes a speaker", _quantiles(speakers.classes))
+        if report.class_names:
+            table.add_row("classes a speaker", _quantiles(speakers.classes))
         most = ", ".join(f"speaker {name} ({rows:,})" for name, rows in speakers.largest[:3])
         table.add_row("most from", most)
     return table

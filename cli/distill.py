@@ -90,7 +90,7 @@ def distill(
         has_control=control,
     )
     run = Run(run_path)
-    check_exports(run, settings.features, head=onnx, encoder=onnx_encoder)
+    check_exports(run, settings.features, head=onnx, encoder=onnx_encoder, training=settings.training)
     with stop_flag() as should_stop:
         with progress_listener() as listener:
             plan = plan_distillation(run, settings, listener=listener, should_stop=should_stop)
@@ -125,10 +125,13 @@ def _show(report: "DistillationReport") -> None:
     console.print(_table(report))
     where = "the test split" if report.judged_on == "held-out" else "folds in turn"
     measured = f"; encoding measured on {report.device}" if report.device else ""
+    has_classes = _has_classes(report)
+    labels = "votes" if has_classes else "ratings"
+    loss = "Log-loss in nats, against the votes. " if has_classes else ""
     console.print(
         f"{report.judged_rows} rows of {report.speakers} speakers ({where}); {report.lessons} lessons, "
-        f"{report.votes_share:.0%} votes. Intervals: 95 %, over speakers. Log-loss in nats, against the "
-        f"votes. Parameters: of all heads and their fold models{measured}.",
+        f"{report.votes_share:.0%} {labels}. Intervals: 95 %, over speakers. {loss}Parameters: of all heads "
+        f"and their fold models{measured}.",
         style="dim",
         highlight=False,
     )
@@ -146,9 +149,9 @@ def _table(report: "DistillationReport") -> "Table":
     table.add_column("", no_wrap=True)
     table.add_column("name", overflow="fold")
     for heading in (
-        "macro-F1\n[95 %]",
+        f"{report.primary.name}\n[95 %]",
         "student\nminus it",
-        "log-loss\n[95 %]",
+        *(["log-loss\n[95 %]"] if _has_classes(report) else []),
         "param-\neters",
         "enco-\nders",
         "s per\nminute",
@@ -157,17 +160,24 @@ def _table(report: "DistillationReport") -> "Table":
     differences = {"teacher": report.to_teacher, "control": report.to_control}
     for one in report.contestants:
         style = "bold" if one.role == "student" else ""
-        table.add_row(*_cells(one, differences.get(one.role)), style=style)
+        table.add_row(*_cells(report, one, differences.get(one.role)), style=style)
     return table
 
 
-def _cells(one: "Contestant", difference: "Difference | None") -> list[str]:
+def _has_classes(report: "DistillationReport") -> bool:
+    return "log_loss" in report.contestants[0].scores
+
+
+def _cells(report: "DistillationReport", one: "Contestant", difference: "Difference | None") -> list[str]:
+    has_classes = _has_classes(report)
     return [
-        {"control": "votes alone", "best-single": "best single"}.get(one.role, one.role),
+        {"control": "votes alone" if has_classes else "ratings alone", "best-single": "best single"}.get(
+            one.role, one.role
+        ),
         one.name,
-        _with_interval(one.scores["macro_f1"]),
+        _with_interval(one.scores[report.primary.key]),
         "" if difference is None else _with_interval(difference, "+"),
-        _with_interval(one.scores["log_loss"], decimals=2),
+        *([_with_interval(one.scores["log_loss"], decimals=2)] if has_classes else []),
         f"{one.parameters:,}",
         str(len(one.encoders)) if one.encoders else "",
         "" if one.seconds_per_minute is None else f"{one.seconds_per_minute:.2g}",

@@ -1,5 +1,6 @@
 """``sercache finetune``."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,14 +142,15 @@ def _show(report: "FinetuningReport") -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("member", overflow="fold")
-    for heading in ("rows", "macro-F1", "UAR"):
+    headings = {"macro_f1": "macro-F1", "uar": "UAR"}
+    if math.isnan(report.before.macro_f1):  # attributes alone
+        headings = {"mean_ccc": "mean CCC"}
+    for heading in ("rows", *headings.values()):
         table.add_column(heading, justify="right")
     for name, score in ((report.derived.of, report.before), (report.derived.name, report.after)):
-        table.add_row(name, f"{score.rows:,}", f"{score.macro_f1:.3f}", f"{score.uar:.3f}")
-    gained = report.after.macro_f1 - report.before.macro_f1
-    table.add_row(
-        "difference", "", f"{gained:+.3f}", f"{report.after.uar - report.before.uar:+.3f}", style="dim"
-    )
+        table.add_row(name, f"{score.rows:,}", *(f"{getattr(score, key):.3f}" for key in headings))
+    gained = [getattr(report.after, key) - getattr(report.before, key) for key in headings]
+    table.add_row("difference", "", *(f"{value:+.3f}" for value in gained), style="dim")
     console.print(table)
     lora = report.settings.lora
     for one in report.encoders:

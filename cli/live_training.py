@@ -128,7 +128,7 @@ class _Board:
             progress_console.print(event.message, style=style, markup=False, highlight=False)
         if event.kind == "finish" and event.task in self.best and self._has_epochs(event.task):
             epochs = self.latest[event.task].values["epoch"]
-            score = f"macro-F1 {self.best[event.task]:.3f} on its stop rows"
+            score = f"{self._score_name()} {self.best[event.task]:.3f} on its stop rows"
             progress_console.print(f"{event.task}: {epochs} epochs, {score}", highlight=False, soft_wrap=True)
         if event.kind == "score":
             scores = ", ".join(f"{_heading(key)} {_score(value)}" for key, value in event.values.items())
@@ -221,6 +221,12 @@ class _Board:
         if self.should_stop():
             return done, "stopping after this epoch; Ctrl-C again ends at once"
         return f"{done}{left}", "Ctrl-C stops; the same command goes on"
+
+    def _score_name(self) -> str:
+        from sercache.evaluation.primary import primary_in
+
+        told: set[str] = {name for event in self.latest.values() for name in event.values}
+        return primary_in(told).name
 
     def _seconds_left(self) -> float:
         """All epochs that are left at the rate so far; early stopping can only make them fewer."""

@@ -39,6 +39,13 @@ def predict(
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --corpus: train, development or test.")] = None,
     text: Annotated[str | None, typer.Option(help="What is said in the one recording.")] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who speaks in all the recordings; for bundles that normalise speakers.",
+        ),
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="With --corpus: the column with what is said; else text.")
     ] = None,
@@ -76,6 +83,7 @@ def predict(
     """
     import sys
     import tempfile
+    from dataclasses import replace
 
     from sercache.bundle.clips import FailedClip, Windows
     from sercache.bundle.hub import find_bundle
@@ -99,6 +107,8 @@ def predict(
             recordings = recordings_from_pipe(sys.stdin.buffer, folder, text)
         else:
             recordings = recordings_at(paths or [], text)
+        if speaker is not None:
+            recordings = [replace(recording, speaker=speaker) for recording in recordings]
         from sercache.bundle.predictor import Bundle  # torch, only once it is needed
 
         should_stop = stack.enter_context(stop_flag())
@@ -113,6 +123,8 @@ def predict(
             trust_remote_code=trust_remote_code,
             listener=listener,
         )
+        if speaker is not None and not opened.description.normalized_members:
+            typer.echo("--speaker changes nothing: this bundle does not normalise speakers", err=True)
         cut = Windows(window_seconds, hop_seconds) if windows else None
         failed = 0
 
@@ -204,10 +216,11 @@ def _show(answer: "Answer") -> None:
         say(f"[bold]{escape(answer.id)}[/]  [red]{escape(reason)}[/]\n")
         return
     seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
-    say(f"[bold]{escape(answer.id)}[/]  [bold cyan]{escape(answer.label)}[/]{seconds}")
+    label = "" if answer.label is None else f"  [bold cyan]{escape(answer.label)}[/]"
+    say(f"[bold]{escape(answer.id)}[/]{label}{seconds}")
     if answer.text:
         say(f"  [dim]“{escape(answer.text)}”[/]")
-    width = max(map(len, answer.probabilities))
+    width = max(map(len, answer.probabilities), default=0)
     for name, probability in sorted(answer.probabilities.items(), key=lambda one: -one[1]):
         bar = "█" * round(_BAR * probability)
         is_in = "  [dim]in the set[/]" if name in answer.conformal_set else ""
@@ -220,8 +233,10 @@ def _show(answer: "Answer") -> None:
     for note in answer.notes:
         say(f"  [yellow]{escape(note)}[/]")
     for window in answer.windows:
-        best = window.probabilities[window.label]
         values = "  ".join(f"{escape(name)} {value:.2f}" for name, value in window.attributes.items())
         span = f"{window.start_seconds:7.1f} - {window.end_seconds:.1f} s"
-        say(f"  {span:<20}  {escape(window.label):<{width}} {best:5.1%}  [dim]{values}[/]")
+        label = ""
+        if window.label is not None:
+            label = f"{escape(window.label):<{width}} {window.probabilities[window.label]:5.1%}  "
+        say(f"  {span:<20}  {label}[dim]{values}[/]")
     say("")

@@ -28,7 +28,7 @@ def probe(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which cached layer of an encoder is best on a corpus: a linear probe on each, out of fold.
+    """Say which cached layer of an encoder is best on a corpus: a ridge regression on each, out of fold.
 
     Keep all layers first (layers: all in the recipe); then prune to the best.
 
@@ -80,22 +80,25 @@ def _show(report: "LayerReport", written: Path | None) -> None:
     console.print(report.folder.name, style="bold", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    table.add_column("macro-F1 [95 %]", justify="right", no_wrap=True)
+    has_classes = report.layers[0].uar is not None
+    table.add_column(f"{report.primary.name} [95 %]", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=_BAR_WIDTH)
-    table.add_column("UAR", justify="right")
+    if has_classes:
+        table.add_column("UAR", justify="right")
     for name in report.layers[0].ccc:
-        table.add_column(f"CCC {name}", justify="right")
+        heading = f"CCC {name}" if has_classes else f"CCC\n{name[:3]}"
+        table.add_column(heading, justify="right")
     table.add_column("minus the best [95 %]", justify="right", no_wrap=True)
     table.add_column("p", justify="right")
-    highest = max(layer.macro_f1.value for layer in report.layers)
+    highest = max(layer.score.value for layer in report.layers)
     for layer in report.layers:
         behind = layer.behind_best
-        bar = "━" * max(1, round(_BAR_WIDTH * layer.macro_f1.value / max(highest, 1e-9)))
+        bar = "━" * max(1, round(_BAR_WIDTH * layer.score.value / max(highest, 1e-9)))
         table.add_row(
             layer.name,
-            _with_interval(layer.macro_f1),
+            _with_interval(layer.score),
             bar,
-            f"{layer.uar.value:.3f}",
+            *([f"{layer.uar.value:.3f}"] if layer.uar is not None else []),
             *(f"{one.value:.3f}" for one in layer.ccc.values()),
             "best" if behind is None else f"{behind.value:+.3f} \\[{behind.low:+.3f}, {behind.high:+.3f}]",
             "" if behind is None else f"{layer.p_value:.3f}",

@@ -62,6 +62,7 @@ def serve(
                 trust_remote_code=trust_remote_code,
                 listener=listener,
             )
+        server.refuse_speakers(opened)
         if not server.is_loopback(listening):
             progress_console.print(
                 f"Listening on {host}: whoever reaches this machine may send recordings; there is no "

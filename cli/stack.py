@@ -61,9 +61,9 @@ def stack(
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
-    Prints one table, best macro-F1 first, with 95 % intervals over speakers, and what it allows one to say.
-    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
-    done again.
+    Prints one table, best macro-F1 first (best mean CCC, if the corpus has attributes alone), with 95 %
+    intervals over speakers, and what it allows one to say. Writes comparison.csv, metrics.json, stack/ and
+    report.html into the run. What is already there is not done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
     class or one called Prediction. Rows of the test split are judged on, those of the development split are
@@ -77,7 +77,7 @@ def stack(
     from sercache.files import read_json
     from sercache.interrupts import stop_flag
     from sercache.predictions.sources import Sources, rows_of_sources, save_sources
-    from sercache.recipe import StackingRecipe
+    from sercache.recipe import StackingRecipe, speaker_note
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
 
@@ -121,7 +121,9 @@ def stack(
     calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
     sizes = comparison.curves.verdict if comparison.curves is not None else ()
     soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
-    for sentence in ("", *comparison.verdict, *_leaning(comparison), *soup, "", *calibration, "", *sizes, ""):
+    note = speaker_note(comparison.normalized_members)
+    told = (*([note] if note else []), *comparison.verdict, *_leaning(comparison), *soup)
+    for sentence in ("", *told, *(("", *calibration) if comparison.classes else ()), "", *sizes, ""):
         console.print(sentence, markup=False, highlight=False)
     for path, what in (
         *([(report, "all of it in pictures: open it in a browser")] if report else []),
@@ -141,11 +143,13 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("meta-level")
-    headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"]
+    headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"] if comparison.classes else ["mean CCC\n[95 %]"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
-    headings += ["log\nloss", "JSD", "ECE", "minus soft vote\n[95 %]", "p", "leak\ngap"]
+    headings += ["log\nloss", "JSD", "ECE"] if comparison.classes else []
+    headings += ["minus soft vote\n[95 %]", "p", "leak\ngap"]
     if is_wide:
-        headings += ["Brier", "fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
+        headings += ["Brier"] if comparison.classes else []
+        headings += ["fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in comparison.rows:
@@ -167,13 +171,15 @@ def _leaning(comparison: "Comparison") -> list[str]:
 
 
 def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
+    primary = comparison.primary.key
     decimals = {"uar": 3, "weighted_f1": 3}
-    decimals |= {f"ccc:{name}": 2 for name in comparison.attributes}
+    decimals |= {f"ccc:{name}": 2 if comparison.classes else 3 for name in comparison.attributes}
     decimals |= {"log_loss": 2, "jsd": 3, "ece": 3}
-    difference = row.to_soft_vote.get("macro_f1")
+    decimals = {name: places for name, places in decimals.items() if name in row.scores}
+    difference = row.to_soft_vote.get(primary)
     return [
         row.stacker,
-        _with_interval(row.scores["macro_f1"]),
+        _with_interval(row.scores[primary]),
         *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
         "" if difference is None else _with_interval(difference, sign="+"),
         _p(row.p_to_soft_vote),
@@ -183,7 +189,7 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
 
 def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     return [
-        _short(row.scores["brier"].value),
+        *([_short(row.scores["brier"].value)] if comparison.classes else []),
         f"{row.fit_seconds:.1f}",
         f"{row.predict_seconds:.1f}",
         *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
@@ -225,9 +231,15 @@ def _legend(comparison: "Comparison") -> str:
         )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
+    counted = f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where})"
+    if not comparison.classes:
+        return (
+            f"{counted}; {len(comparison.members)} members, attributes alone. Mean CCC: the concordance "
+            "correlation coefficient, averaged over attributes. p is Holm-corrected. Leak gap: mean CCC on "
+            f"the rows fitted on, minus mean CCC here.{nesting}"
+        )
     return (
-        f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where}); "
-        f"{len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) and JSD "
-        "(bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: macro-F1 on "
-        f"the rows fitted on, minus macro-F1 here.{nesting}"
+        f"{counted}; {len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) "
+        "and JSD (bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: "
+        f"macro-F1 on the rows fitted on, minus macro-F1 here.{nesting}"
     )

@@ -100,30 +100,34 @@ def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) 
 def _show(report: "EnsembleReport", output: Path) -> None:
     from rich.table import Table
 
+    from sercache.recipe import speaker_note
+
     from .console import console, say_next
 
     table = Table(box=None, pad_edge=False)
     table.add_column("member", overflow="fold")
     table.add_column("head")
     table.add_column("features", overflow="fold")
-    for heading in ("parameters", "rows", "macro-F1", "UAR"):
+    has_classes = report.num_classes > 0
+    for heading in ("parameters", "rows", *(("macro-F1", "UAR") if has_classes else ("mean CCC",))):
         table.add_column(heading, justify="right")
     for member in report.members:
         described = (member.name, member.head, " + ".join(member.features), f"{member.parameters:,}")
         if member.error:
-            table.add_row(*described, "-", "-", "-", style="red")
+            table.add_row(*described, "-", "-", *(("-",) if has_classes else ()), style="red")
         else:
-            table.add_row(*described, f"{member.rows:,}", f"{member.macro_f1:.3f}", f"{member.uar:.3f}")
+            scores = (member.macro_f1, member.uar) if has_classes else (member.mean_ccc,)
+            table.add_row(*described, f"{member.rows:,}", *(f"{score:.3f}" for score in scores))
     table.add_section()
-    table.add_row(
-        "majority class",
-        *("",) * 4,
-        f"{report.majority_macro_f1:.3f}",
-        f"{1 / report.num_classes:.3f}",
-        style="dim",
-    )
+    if has_classes:
+        guessed = ["majority class", f"{report.majority_macro_f1:.3f}", f"{1 / report.num_classes:.3f}"]
+    else:
+        guessed = ["mean rating", "0.000"]
+    table.add_row(guessed[0], *("",) * 4, *guessed[1:], style="dim")
     console.print(table)
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
+    if note := speaker_note(report.normalized_members):
+        console.print(note, markup=False, highlight=False)
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)

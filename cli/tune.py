@@ -109,8 +109,8 @@ def _show(report: "TuningReport", recipe_path: Path) -> None:
     console.print(_table(report))
     failed = len(report.trials) - len(report.ranked)
     console.print(
-        f"Member {report.member}: {len(report.ranked)} trials, {failed} failed. Macro-F1: out of fold, on "
-        "the inner folds.",
+        f"Member {report.member}: {len(report.ranked)} trials, {failed} failed. {report.primary.title}: out "
+        "of fold, on the inner folds.",
         style="dim",
         markup=False,
         highlight=False,
@@ -140,7 +140,7 @@ def _table(report: "TuningReport") -> "Table":
     table.add_column("", overflow="fold")
     for trial in shown:
         table.add_column(f"trial {trial.number}", justify="right")
-    table.add_row("macro-F1", *(f"{trial.macro_f1:.3f}" for trial in shown), style="bold")
+    table.add_row(report.primary.name, *(f"{trial.score:.3f}" for trial in shown), style="bold")
     table.add_row("seconds", *(f"{trial.seconds:.1f}" for trial in shown))
     for key in report.best.settings:
         table.add_row(key, *(_value(trial.settings[key]) for trial in shown))

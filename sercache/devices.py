@@ -4,12 +4,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from sercache.errors import SercacheError
 
-_PARAMETERS_WORTH_BFLOAT16 = 100_000
 MANY_CELLS = 2_000_000
 """Numbers in a table above which several threads gain more than they wait for each other."""
 
@@ -55,26 +53,6 @@ def computes_in_bfloat16(device: str) -> bool:
 
     kind = torch.device(device).type
     return kind == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def trains_in_bfloat16(device: str, parameters: int) -> bool:
-    """Return whether a head of so many parameters trains faster in bfloat16 (``sercache bench train``).
-
-    On a CPU only one that multiplies bfloat16 natively gains, and only where products outweigh the
-    conversions. The rule looks at the machine and not at a clock, so that a run is the same when repeated.
-    """
-    if device.startswith("cuda"):
-        return computes_in_bfloat16(device)
-    return device == "cpu" and parameters >= _PARAMETERS_WORTH_BFLOAT16 and _cpu_multiplies_bfloat16()
-
-
-@cache
-def _cpu_multiplies_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def usable_cores() -> int:

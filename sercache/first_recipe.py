@@ -42,7 +42,7 @@ class Sizing:
 
     clips: int | None
     neural_members: int
-    options: dict[str, int | float]
+    options: dict[str, int | float | str]
     training: dict[str, int | dict[str, int | float]]
 
 
@@ -50,18 +50,19 @@ SIZINGS = (
     Sizing(
         2_000,
         2,
-        {"width": 48, "feedforward": 96, "dropout": 0.2},
+        {"width": 48, "feedforward": 96, "dropout": 0.2, "base": "logistic"},
         {
             "batch_size": 16,
             "accumulate": 1,
-            "stage1": {"epochs": 25, "learning_rate": 1e-3},
-            "stage2": {"epochs": 8, "learning_rate": 2e-4},
+            "stage1": {"epochs": 12, "learning_rate": 5e-4},
+            "stage2": {"epochs": 0},
+            "patience": 4,
         },
     ),
     Sizing(
         20_000,
         4,
-        {"width": 128, "feedforward": 256, "dropout": 0.2},
+        {"width": 128, "feedforward": 256, "dropout": 0.2, "base": "logistic"},
         {
             "batch_size": 32,
             "accumulate": 1,
@@ -145,7 +146,9 @@ def propose(
     training = _training_split(corpus)
     labels = consensus(training)
     counts = np.bincount(labels[labels >= 0], minlength=len(corpus.classes))
-    if (counts > 0).sum() < 2:
+    if corpus.attributes and not corpus.classes:
+        _refuse_equal_ratings(training)
+    elif (counts > 0).sum() < 2:
         raise CorpusError(
             "a recipe needs two classes with utterances to learn from; sercache corpus show counts them"
         )
@@ -171,8 +174,21 @@ def propose(
         speakers=speakers,
         clips=len(training),
         sizing=sizing,
-        empty_classes=tuple(name for name, count in zip(corpus.classes, counts, strict=True) if not count),
+        empty_classes=tuple(
+            name for name, count in zip(corpus.classes, counts, strict=bool(corpus.classes)) if not count
+        ),
         free_bytes=free_bytes,
+    )
+
+
+def _refuse_equal_ratings(training: Corpus) -> None:
+    """Raise a CorpusError unless some attribute has two different ratings."""
+    for values in training.attribute_values.T:
+        if len(np.unique(values[~np.isnan(values)])) > 1:
+            return
+    raise CorpusError(
+        "a recipe needs two classes to learn from, or an attribute with different ratings; "
+        "sercache corpus report shows what there is"
     )
 
 

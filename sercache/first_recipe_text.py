@@ -15,6 +15,8 @@ from sercache.first_recipe import MANY_ROWS, USUAL_FOLDS, Proposal, ProposedMemb
 from sercache.first_recipe_features import ProposedFeature, is_scripted
 
 _WIDTH = 100
+_STAGES = "Stage 1 takes all rows, stage 2, if it has epochs, a fresh draw with as many of each class."
+_STAGES_WITHOUT_CLASSES = "Both stages take all rows, the second learns more slowly."
 
 _REAL_ENCODERS = {
     "audio": (
@@ -80,6 +82,13 @@ def gigabytes(size_bytes: float) -> str:
 
 def _classes(proposal: Proposal) -> Iterator[str]:
     corpus = proposal.corpus
+    if not corpus.classes:
+        names = ", ".join(corpus.attribute_names)
+        yield from _comment(
+            f"The corpus has no classes: its attributes are learned, {names}. What decides everywhere is the "
+            "mean of their concordance correlation coefficients (mean CCC)."
+        )
+        return
     labels = consensus(corpus).tolist()
     counts = ", ".join(f"{name} {labels.count(index):,}" for index, name in enumerate(corpus.classes))
     yield from _comment(
@@ -200,6 +209,9 @@ def _folds(proposal: Proposal) -> Iterator[str]:
 
 
 def _targets(proposal: Proposal) -> Iterator[str]:
+    if not proposal.corpus.classes:
+        yield from _comment("Targets are the ratings; a rating that a row lacks does not count.")
+        return
     agreement = agreement_of(proposal.corpus)
     if agreement is not None and agreement.pairable:
         yield from _comment(
@@ -226,13 +238,15 @@ def _training(proposal: Proposal) -> Iterator[str]:
             "defaults. What people change: training.stage1.learning_rate, training.batch_size, patience."
         )
         return
+    stages = _STAGES if proposal.corpus.classes else _STAGES_WITHOUT_CLASSES
     yield from _comment(
         f"{proposal.clips:,} training rows: fewer than the paper's 84,000, so larger learning rates, and "
-        "smaller heads below. Only neural members read these settings. Stage 1 takes all rows, stage 2 a "
-        "fresh draw with as many of each class every epoch. What people change first: the learning rates "
-        "(sercache tune searches), then epochs."
+        f"smaller heads below. Only neural members read these settings. {stages} What people change first: "
+        "the learning rates (sercache tune searches), then epochs."
     )
     yield "training:"
+    if not proposal.corpus.classes:
+        yield "  attribute_loss: ccc  # or mse, the paper's beside classes"
     for key, value in sizing.training.items():
         yield f"  {key}: {_flow(value)}"
 
@@ -250,8 +264,9 @@ def _members(proposal: Proposal) -> Iterator[str]:
             yield from _comment(_of_closed_form(proposal), indent=2)
         if member.seed is not None and previous.seed is None:
             yield from _comment(
-                "Neural: MEDUSA's head, which also sees how speech goes on in time. It takes minutes to "
-                "hours: train-ensemble begins with what takes seconds, and Ctrl-C keeps it.",
+                "Neural: MEDUSA's head, which also sees how speech goes on in time. It starts from the "
+                "linear solution (base) and learns what to add. That takes minutes to hours: train-ensemble "
+                "begins with what takes seconds, and Ctrl-C keeps it.",
                 indent=2,
             )
         if member.why != previous.why:

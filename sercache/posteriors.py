@@ -28,7 +28,7 @@ class Posteriors:
         ids: utterance ids, N of them, none twice.
         classes: names of the columns of ``class_probabilities``, C of them.
         attributes: names of the columns of ``attribute_values``, A of them.
-        class_probabilities: ``(N, C)`` float64, rows sum to 1.
+        class_probabilities: ``(N, C)`` float64, rows sum to 1; C is 0 with attributes alone.
         attribute_values: ``(N, A)`` float64, on the corpus's scale.
         folds: ``(N,)`` int64, the fold whose model produced the row; ``ALL_FOLDS`` for a mean of all.
         origins: ``(N,)`` of :data:`Origin`.
@@ -63,7 +63,7 @@ class Posteriors:
             raise StackingError(f"{where}: folds and origins must have one entry per id")
         if not np.isfinite(self.class_probabilities).all() or not np.isfinite(self.attribute_values).all():
             raise StackingError(f"{where}: not all values are finite")
-        if rows and not np.allclose(self.class_probabilities.sum(axis=1), 1.0, atol=1e-3):
+        if rows and self.classes and not np.allclose(self.class_probabilities.sum(axis=1), 1.0, atol=1e-3):
             raise StackingError(f"{where}: class probabilities do not sum to 1")
         unknown = set(self.origins.tolist()) - set(get_args(Origin))
         if unknown:

@@ -4,6 +4,7 @@ Every key has a default that is MEDUSA's where the paper states one (arXiv 2506.
 A misspelt key is an error that names the key, its place and the nearest known one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -110,16 +111,47 @@ class TrainingRecipe(_Strict):
     """Share of the clips' feature sets that are masked in training; at least one of each clip stays."""
     mixup: MixupRecipe = MixupRecipe()
     standardize: bool = True
+    normalize: Literal["none", "speaker"] = "none"
+    """speaker: frames are standardised with all clips of the speaker, whoever judges them; labels are not
+    used. Predicting then takes several clips of each speaker."""
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where it is faster, see :func:`sercache.devices.trains_in_bfloat16`."""
+    """Of products. auto: bfloat16 on a GPU that has it, float32 on a CPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, content: Any) -> Any:
+        """Put a preset's values under those that are written beside it; the preset itself is not kept."""
+        has_preset = isinstance(content, dict) and "preset" in content
+        return expand_preset(content) if has_preset else content
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> "TrainingRecipe":
         if self.stage1.epochs + self.stage2.epochs == 0:
             raise ValueError("stage1.epochs and stage2.epochs are both 0")
         return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {"medusa": TrainingRecipe().model_dump()}
+"""Settings of training by name: ``medusa`` has those of the paper, which are the defaults."""
+
+
+def expand_preset(content: dict[str, Any]) -> dict[str, Any]:
+    """Return keys of ``training`` with a preset's values in its place, under the keys beside it.
+
+    >>> expand_preset({"preset": "medusa", "patience": 3})["patience"]
+    3
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if "preset" not in content:
+        return content
+    name = content["preset"]
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset '{name}' (known: {', '.join(PRESETS)})")
+    return _merged(PRESETS[name], {key: value for key, value in content.items() if key != "preset"})
 
 
 class MemberRecipe(_Strict):
@@ -131,7 +163,7 @@ class MemberRecipe(_Strict):
     options: dict[str, int | float | str | bool] = {}
     seed: int = 0
     training: dict[str, Any] = {}
-    """Keys of ``training`` that this member sets differently."""
+    """Keys of ``training`` that this member sets differently; ``preset: medusa`` sets all to the paper's."""
     targets: dict[str, Any] = {}
     """Keys of ``targets`` that this member sets differently."""
 
@@ -298,11 +330,20 @@ class Recipe(_Strict):
 
     def training_of(self, member: MemberRecipe) -> TrainingRecipe:
         """Return the training settings of ``member``: the recipe's, with the member's own over them."""
-        return _with_own(self.training, member.training, f"member '{member.name}', training")
+        place = f"member '{member.name}', training"
+        try:
+            own = expand_preset(member.training)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        return _with_own(self.training, own, place)
 
     def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
         """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
         return _with_own(self.targets, member.targets, f"member '{member.name}', targets")
+
+    def normalizes_speakers(self, member: MemberRecipe) -> bool:
+        """Return whether ``member`` reads frames that are standardised per speaker."""
+        return self.training_of(member).normalize == "speaker"
 
     def finetuning_with(self, own: dict[str, Any]) -> FinetuningRecipe:
         """Return the settings of fine-tuning, with others over them.
@@ -321,6 +362,21 @@ def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:
         return type(shared).model_validate(_merged(shared.model_dump(), own))
     except ValidationError as error:
         raise ValueError(f"{place}: {explain(error, type(shared))}") from None
+
+
+def speaker_note(members: Sequence[str]) -> str:
+    """Return what a table has to say of members that are normalised per speaker; empty without any."""
+    if not members:
+        return ""
+    if len(members) == 1:
+        return (
+            f"Member {members[0]} is normalised per speaker: it has used other, unlabelled clips of the "
+            "speakers it is judged on."
+        )
+    return (
+        f"Members {', '.join(members)} are normalised per speaker: they have used other, unlabelled clips of "
+        "the speakers they are judged on."
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

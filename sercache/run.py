@@ -113,6 +113,7 @@ class Run:
         wanted = {"recipe": _comparable(recipe), **description}
         if self.description_path.exists():
             earlier = read_json(self.description_path)
+            earlier["recipe"] = _with_new_keys(earlier.get("recipe"), recipe)
             for key in wanted:
                 if key != "versions" and earlier.get(key) != wanted[key]:
                     inner = _difference(earlier.get(key), wanted[key])
@@ -137,6 +138,15 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     """What must be equal for a run to be resumed; where things lie and what comes after may change."""
     excluded = {"corpus", "cache", "output", "stacking", "finetuning"}
     return recipe.model_dump(mode="json", exclude=excluded)
+
+
+def _with_new_keys(earlier: Any, recipe: Recipe) -> Any:
+    """Return an earlier run's recipe with the keys that it does not know yet, at their defaults."""
+    try:
+        places = {"corpus": recipe.corpus, "output": recipe.output}
+        return _comparable(Recipe.model_validate({**earlier, **places}))
+    except (TypeError, ValueError):  # of a version whose recipes differ more than that
+        return earlier
 
 
 def _difference(earlier: Any, wanted: Any) -> str:

@@ -165,3 +165,28 @@ def test_a_run_that_is_a_file_or_misspelt_is_named(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"is not a run.*train-ensemble"):
         Run(tmp_path).recipe()
+
+
+def test_a_preset_stands_under_the_keys_beside_it(tmp_path):
+    content = {
+        "corpus": "c.csv",
+        "features": {"a": {"encoder": "logmel"}},
+        "training": {"stage1": {"epochs": 9, "learning_rate": 0.1}},
+        "members": [
+            {"name": "small", "features": ["a"]},
+            {"name": "paper", "features": ["a"], "training": {"preset": "medusa", "patience": 3}},
+        ],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    recipe = load_recipe(path)
+    small, paper = (recipe.training_of(member) for member in recipe.members)
+    assert (small.stage1.epochs, small.patience) == (9, 8)
+    assert (paper.stage1.epochs, paper.stage1.learning_rate, paper.patience) == (4, 1e-5, 3)
+    content["training"] = {"preset": "medua"}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"training: .*unknown preset 'medua' \(known: medusa\)"):
+        load_recipe(path)
+    content["training"] = {"preset": "medusa", "patience": 2}
+    path.write_text(yaml.safe_dump(content))
+    assert load_recipe(path).training.patience == 2

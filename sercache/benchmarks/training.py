@@ -206,7 +206,7 @@ class _Bench:
         self.ids = split_ids(context.corpus, "train")
         self.targets = context.rows.targets(device)
         self.objective = objective_of(settings)
-        self.precision = precision_of(settings, device, self.fresh_head())
+        self.precision = precision_of(settings, device)
         self.batches = epoch_batches(
             self.source.lengths, self.source.ranks(0), settings.batch_size, np.random.default_rng(0)
         )

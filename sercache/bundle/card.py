@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 
 from sercache.bundle.description import BundleDescription, BundledFeature, Evaluation
+from sercache.recipe import speaker_note
+from sercache.training.speakers import MIN_CLIPS
 
 _SCORE_NAMES = {
+    "mean_ccc": "mean CCC",
     "macro_f1": "macro-F1",
     "uar": "UAR",
     "weighted_f1": "weighted F1",
@@ -58,10 +61,15 @@ def _body(description: BundleDescription) -> Iterator[str]:
     yield f"# {description.name}"
     yield ""
     count = len(description.members)
+    attributes = ", ".join(one.name for one in description.attributes)
+    heard = f"{len(description.classes)} emotions ({', '.join(description.classes)})"
+    if not description.classes:
+        heard = attributes
+    elif attributes:
+        heard += f" and {attributes}"
     yield (
-        f"Hears {len(description.classes)} emotions ({', '.join(description.classes)})"
-        + (f" and {', '.join(one.name for one in description.attributes)}" if description.attributes else "")
-        + f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
+        f"Hears {heard}"
+        f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
         "made with sercache."
     )
     yield from _usage(description)
@@ -72,9 +80,14 @@ def _body(description: BundleDescription) -> Iterator[str]:
     hours = f", {data.hours:g} hours" if data.hours is not None else ""
     yield f"{data.corpus}: {data.utterances:,} utterances of {data.speakers:,} speakers{hours}."
     yield ""
-    yield "| class | rows with this consensus |"
-    yield "|---|---|"
-    yield from (f"| {name} | {count:,} |" for name, count in data.rows_by_class.items())
+    if description.classes:
+        yield "| class | rows with this consensus |"
+        yield "|---|---|"
+        yield from (f"| {name} | {count:,} |" for name, count in data.rows_by_class.items())
+    else:
+        yield "| attribute | lowest | highest |"
+        yield "|---|---|---|"
+        yield from (f"| {one.name} | {one.low:g} | {one.high:g} |" for one in description.attributes)
     yield from _encoders(description)
     yield from _members(description)
 
@@ -85,9 +98,13 @@ def _usage(description: BundleDescription) -> Iterator[str]:
         "## How to use it",
         "",
         "```bash",
-        f"sercache predict {description.name} recording.wav",
+        f"sercache predict {description.name} recording.wav"
+        if not description.normalized_members
+        else f"sercache predict {description.name} recordings-of-ann/ --speaker ann",
         "```",
     ]
+    if description.normalized_members:
+        yield from ["", f"It needs at least {MIN_CLIPS} recordings of each speaker, and to know who speaks."]
     yield from ["", "```python", "from pathlib import Path", "import sercache"]
     yield "from sercache.bundle.clips import Recording"
     yield ""
@@ -127,6 +144,8 @@ def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator
         has_interval = score.low is not None and score.high is not None
         interval = f"{score.low:.3f} to {score.high:.3f}" if has_interval else ""
         yield f"| {shown} | {score.value:.3f} | {interval} |"
+    if note := speaker_note(description.normalized_members):
+        yield from ["", note]
     if evaluation.verdict:
         yield ""
         yield from evaluation.verdict

@@ -9,6 +9,8 @@ from sercache.audio import Waveform, audio_seconds, load_audio
 from sercache.errors import AudioError
 from sercache.files import without_nan
 
+_CLASS_KEYS = ("label", "probabilities", "posteriors", "conformal_set")
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -21,6 +23,7 @@ class Recording:
         start_seconds: where in the file it begins.
         end_seconds: where it ends.
         extras: further columns of a manifest, for stackers that see them.
+        speaker: who speaks, for members that are normalised per speaker; None where that is not known.
     """
 
     id: str
@@ -29,6 +32,7 @@ class Recording:
     start_seconds: float | None = None
     end_seconds: float | None = None
     extras: Mapping[str, str] | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """What is heard in one window of a recording."""
+    """What is heard in one window of a recording; no label, no probabilities from attributes alone."""
 
     start_seconds: float
     end_seconds: float
-    label: str
+    label: str | None
     probabilities: Mapping[str, float]
     attributes: Mapping[str, float]
 
@@ -70,15 +74,17 @@ class ClipPrediction:
     Attributes:
         id: the recording's.
         seconds: how long it is; NaN where there is no audio.
-        label: the decision.
+        label: the decision; None of a bundle with attributes alone, which has no ``probabilities``,
+            ``posteriors`` and ``conformal_set`` either.
         probabilities: by class, calibrated where the bundle can.
         posteriors: by class, as the stacker says them, before calibration.
         attributes: by name, on the corpus's scale.
         conformal_set: the classes that the truth is among as often as the bundle's coverage says; empty where
             the bundle is not calibrated.
-        members: of each member, its probabilities by class.
+        members: of each member, its probabilities by class; with attributes alone, its attribute values.
         disagreement: between members, 0 (all say the same) to 1 (each is sure of something else):
-            Jensen-Shannon divergence as a share of its largest value.
+            Jensen-Shannon divergence as a share of its largest value. With attributes alone, the standard
+            deviation of their values as a share of the largest that the scales allow.
         text: what was said, as far as it is known.
         notes: what stands behind the answer less firmly than it should.
         windows: the timeline, if one was asked for.
@@ -86,7 +92,7 @@ class ClipPrediction:
 
     id: str
     seconds: float
-    label: str
+    label: str | None
     probabilities: Mapping[str, float]
     posteriors: Mapping[str, float]
     attributes: Mapping[str, float]
@@ -98,8 +104,13 @@ class ClipPrediction:
     windows: tuple[WindowPrediction, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values; numbers have six decimals."""
-        return dict(_rounded(without_nan(asdict(self))))
+        """Return JSON values; numbers have six decimals. Attributes alone come without keys of classes."""
+        content = asdict(self)
+        if self.label is None:
+            for part in (content, *content["windows"]):
+                for key in _CLASS_KEYS:
+                    part.pop(key, None)
+        return dict(_rounded(without_nan(content)))
 
 
 @dataclass(frozen=True)

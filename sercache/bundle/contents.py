@@ -28,7 +28,7 @@ from sercache.stacking.task import earlier_result, input_digest
 from sercache.training.context import read_run_corpus
 from sercache.training.rows import LabelledRows
 
-_SCORES = ("macro_f1", "uar", "weighted_f1", "log_loss", "ece")
+_SCORES = ("mean_ccc", "macro_f1", "uar", "weighted_f1", "log_loss", "ece")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
 def contents_of_student(run: Run, name: str) -> Contents:
     """Return what predicts as a distilled member does.
 
-    It is calibrated on the development split, if the corpus has one: what a student says of training rows has
-    its teacher's knowledge of their labels in it.
+    It is calibrated on the development split, if the corpus has one and has classes: what a student says of
+    training rows has its teacher's knowledge of their labels in it.
 
     Raises:
         BundleError: there is no such distilled member, or it is not finished.
@@ -106,7 +106,7 @@ def contents_of_student(run: Run, name: str) -> Contents:
     corpus = read_run_corpus(recipe)
     settings, calibration = recipe.stacking, None
     development = posteriors.origins == "development"
-    if development.any():
+    if development.any() and corpus.classes:
         ids = [one for one, is_in in zip(posteriors.ids, development, strict=True) if is_in]
         calibration = Calibration.fit(
             posteriors.class_probabilities[development],

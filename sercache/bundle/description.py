@@ -66,13 +66,14 @@ class BundledMember(_Strict):
     """One member: the files of its models, whose mean it is.
 
     ``overlays``, of a fine-tuned member, holds for each model the changed weights of its encoders, by feature
-    set.
+    set. ``normalize`` is ``speaker`` where its frames are standardised with the speaker's recordings.
     """
 
     name: str
     features: tuple[str, ...]
     models: tuple[str, ...]
     overlays: tuple[dict[str, str], ...] = ()
+    normalize: Literal["none", "speaker"] = "none"
 
 
 class BundledAttribute(_Strict):
@@ -135,6 +136,11 @@ class BundleDescription(_Strict):
     evaluation: Evaluation | None = None
     training_data: TrainingData
     files: dict[str, FileDigest] = {}
+
+    @property
+    def normalized_members(self) -> tuple[str, ...]:
+        """Names of the members that are normalised per speaker: they need to know who speaks."""
+        return tuple(member.name for member in self.members if member.normalize == "speaker")
 
     def attribute_ranges(self) -> tuple[Attribute, ...]:
         """Return the attributes as the rest of the library knows them."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import CALIBRATION_NAME, STACKER_FOLDER, BundleDescription
 from sercache.bundle.features import Encoded, FeatureMaker
-from sercache.bundle.models import Member, disagreement
+from sercache.bundle.models import Member, attribute_disagreement, disagreement
 from sercache.calibration.final import Calibrated, Calibration
 from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
@@ -26,16 +26,16 @@ class Said:
     """What is said of one segment.
 
     Attributes:
-        decision: index of the class.
+        decision: index of the class; None with attributes alone.
         probabilities: ``(C,)``, calibrated where that is possible.
         posteriors: ``(C,)``, as the stacker says them.
         attributes: ``(A,)``, on the corpus's scale.
         conformal_set: ``(C,)`` bool.
-        members: ``(M, C)``.
+        members: ``(M, C)``; with attributes alone ``(M, A)``.
         disagreement: between members, 0 to 1.
     """
 
-    decision: int
+    decision: int | None
     probabilities: Floats
     posteriors: Floats
     attributes: Floats
@@ -102,6 +102,11 @@ class Ensemble:
         pooled = {name.split(":")[1] for name in self.extras if name.startswith("pooled:")}
         return frozenset(pooled.union(*(member.shared_features for member in self.members)))
 
+    @property
+    def normalized(self) -> frozenset[str]:
+        """The feature sets that some member reads normalised per speaker."""
+        return frozenset(name for member in self.members if member.is_normalized for name in member.features)
+
     def can_predict(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> bool:
         """Return whether every member has something to read of a segment."""
         return all(member.can_predict(segments, encoded, self.makers, place) for member in self.members)
@@ -133,21 +138,24 @@ class Ensemble:
         extra_values = self._extra_values(segments, known, encoded, places)
         prediction = self.stacker.predict(self._inputs(members, values, extra_values))
         posteriors = prediction.class_probabilities
+        has_classes = bool(self.description.classes)
         if self.calibration is not None:
             final = self.calibration.apply(posteriors)
         else:
-            final = Calibrated(posteriors, posteriors.argmax(axis=1), np.zeros(posteriors.shape, np.bool_))
-        differ = disagreement(members)
+            decisions = posteriors.argmax(axis=1) if has_classes else np.zeros(len(posteriors), np.int64)
+            final = Calibrated(posteriors, decisions, np.zeros(posteriors.shape, np.bool_))
+        ranges = self.description.attribute_ranges()
+        differ = disagreement(members) if has_classes else attribute_disagreement(values, ranges)
         return [
             failed[row]
             if row in failed
             else Said(
-                decision=int(final.classes[row]),
+                decision=int(final.classes[row]) if has_classes else None,
                 probabilities=final.probabilities[row],
                 posteriors=posteriors[row],
                 attributes=prediction.attribute_values[row],
                 conformal_set=final.sets[row],
-                members=members[row],
+                members=members[row] if has_classes else values[row],
                 disagreement=float(differ[row]),
             )
             for row in range(len(places))
@@ -157,7 +165,7 @@ class Ensemble:
         """Return what the stacker reads; members that it gives no weight say nothing in particular."""
         rows, unread = len(members), self.description.unread_members
         classes, attributes = self.description.classes, self.description.attribute_ranges()
-        nothing = np.full((rows, len(unread), len(classes)), 1 / len(classes))
+        nothing = np.full((rows, len(unread), len(classes)), 1 / max(1, len(classes)))
         middles = np.asarray([(one.low + one.high) / 2 for one in attributes])
         return StackingInputs(
             ids=tuple(map(str, range(rows))),

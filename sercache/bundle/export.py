@@ -104,7 +104,9 @@ def export_bundle(
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
         building.mkdir(parents=True)
-        members = [_copy_models(run, member, contents, folds, building) for member in contents.members]
+        members = [
+            _copy_models(run, recipe, member, contents, folds, building) for member in contents.members
+        ]
         contents.stacker.write(building / STACKER_FOLDER)
         if contents.calibration is not None:
             contents.calibration.save(building / CALIBRATION_NAME)
@@ -163,7 +165,12 @@ def _refuse_taken(output: Path, replace: bool) -> None:
 
 
 def _copy_models(
-    run: Run, member: MemberRecipe, contents: Contents, folds: Sequence[int], building: Path
+    run: Run,
+    recipe: Recipe,
+    member: MemberRecipe,
+    contents: Contents,
+    folds: Sequence[int],
+    building: Path,
 ) -> BundledMember:
     """Copy a member's heads, and the weights of encoders that are its own."""
     overlaid = contents.overlaid.get(member.name, ())
@@ -182,6 +189,7 @@ def _copy_models(
         features=tuple(member.features),
         models=tuple(models),
         overlays=tuple(overlays) if overlaid else (),
+        normalize=recipe.training_of(member).normalize,
     )
 
 

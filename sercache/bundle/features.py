@@ -36,10 +36,12 @@ class Encoded:
     Attributes:
         frames: ``(L, T_i, D)`` float32 of each, None where there is nothing.
         errors: why there is nothing, by position; nothing is said of a segment without a text.
+        normalized: the same frames normalised per speaker; empty where no member reads such.
     """
 
     frames: tuple[Frames | None, ...]
     errors: Mapping[int, str] = field(default_factory=dict)
+    normalized: tuple[Frames | None, ...] = ()
 
 
 class FeatureMaker:
@@ -62,6 +64,12 @@ class FeatureMaker:
         self._kept = None if cache_root is None else start_feature_set(cache_root, spec)
         if self._kept is not None:
             len(self._kept)  # a shard that cannot be read is said now, and not over some recording
+
+    def keeping_in(self, cache_root: Path) -> "FeatureMaker":
+        """Return the same maker that keeps frames in a folder, unless it keeps them already."""
+        if self._kept is not None:
+            return self
+        return FeatureMaker(self.name, self.encoder, self.spec, cache_root)
 
     @property
     def reads_text(self) -> bool:

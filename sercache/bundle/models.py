@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import BundleDescription, BundledMember
 from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.corpus import Attribute
 from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Frames, Precision
 from sercache.errors import BundleError, TrainingError
@@ -45,11 +46,13 @@ class Member:
         name: its name.
         features: the feature sets that it reads, in order.
         models: its models.
+        is_normalized: whether it reads frames that are normalised per speaker.
     """
 
     name: str
     features: tuple[str, ...]
     models: tuple[Model, ...]
+    is_normalized: bool = False
 
     @classmethod
     def load(
@@ -76,6 +79,7 @@ class Member:
             "classes": list(description.classes),
             "attributes": [(one.name, one.low, one.high) for one in description.attributes],
             "features": {name: description.features[name].fingerprint for name in member.features},
+            "normalize": member.normalize,
         }
         models = []
         overlays = member.overlays or ({},) * len(member.models)
@@ -92,7 +96,7 @@ class Member:
                         f"{root / model}: has the {what} {getattr(stated, what)}, the bundle {value}"
                     )
             models.append(Model(head.to(device), over))
-        return cls(member.name, member.features, tuple(models))
+        return cls(member.name, member.features, tuple(models), member.normalize == "speaker")
 
     @property
     def shared_features(self) -> frozenset[str]:
@@ -108,11 +112,14 @@ class Member:
     ) -> bool:
         """Return whether the segment has anything in any feature set that the member reads."""
         return any(
-            encoded[name].frames[place] is not None
+            self._frames(encoded[name])[place] is not None
             if name in self.shared_features
             else makers[name].has_input(segments[place])
             for name in self.features
         )
+
+    def _frames(self, encoded: Encoded) -> tuple[Frames | None, ...]:
+        return encoded.normalized if self.is_normalized else encoded.frames
 
     @torch.inference_mode()
     def predict(
@@ -132,7 +139,9 @@ class Member:
             places: which N segments.
             device: where heads compute.
         """
-        shared = {name: [encoded[name].frames[place] for place in places] for name in self.shared_features}
+        shared = {
+            name: [self._frames(encoded[name])[place] for place in places] for name in self.shared_features
+        }
         chosen = [segments[place] for place in places]
         said, failed = [], dict[int, str]()
         for model in self.models:
@@ -192,6 +201,25 @@ def disagreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     within = _entropy(probabilities).mean(axis=1)
     divergence = np.maximum(_entropy(probabilities.mean(axis=1)) - within, 0.0)
     return np.asarray(divergence / np.log(min(members, classes)))
+
+
+def attribute_disagreement(values: NDArray[np.float64], ranges: Sequence[Attribute]) -> NDArray[np.float64]:
+    """Return how far members differ in attributes, ``(N,)``: 0 where all say the same, at most 1.
+
+    The standard deviation over members, of values whose scales are taken as 0..1, averaged over attributes
+    and doubled: 1 where one half of the members says the lowest and the other the highest value.
+
+    >>> arousal = Attribute("arousal", 1, 7)
+    >>> attribute_disagreement(np.array([[[1.0], [7.0]], [[3.0], [3.0]]]), [arousal]).tolist()
+    [1.0, 0.0]
+
+    Args:
+        values: ``(N, M, A)``, on the scales of the attributes.
+        ranges: the scales, A of them.
+    """
+    widths = np.asarray([attribute.high - attribute.low for attribute in ranges])
+    deviations = values.std(axis=1) / widths  # (N, A)
+    return np.asarray(np.clip(2 * deviations.mean(axis=1), 0.0, 1.0))
 
 
 def _entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

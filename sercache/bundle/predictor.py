@@ -1,5 +1,6 @@
 """A bundle, opened: recordings in, what is heard in them out."""
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from sercache.bundle.encoders import load_feature_encoder
 from sercache.bundle.ensemble import Ensemble, Said
 from sercache.bundle.features import Encoded, FeatureMaker
 from sercache.bundle.listening import Listening
+from sercache.bundle.speakers import SpeakerFrames, refuse_unknown_speakers, with_words
 from sercache.corpus import Attribute
 from sercache.devices import resolve_device, usable_cores
 from sercache.encoders.protocol import Precision
@@ -62,6 +64,7 @@ class Bundle:
         self._makers = dict(makers)
         self._ensemble = ensemble
         self._listening = listening
+        self._speakers: SpeakerFrames | None = None
 
     @classmethod
     def load(
@@ -168,6 +171,9 @@ class Bundle:
         is longer than an encoder reads at once goes in overlapping windows, as in extraction. A timeline
         hears the words of each window where they can be transcribed; else it goes by the sound alone.
 
+        Where members are normalised per speaker, every recording is encoded before the first is predicted;
+        frames lie in the cache, or in a temporary folder, until then.
+
         Args:
             recordings: any number of them.
             windows: how to cut each for a timeline; None for none.
@@ -175,26 +181,87 @@ class Bundle:
             should_stop: looked at between groups.
 
         Raises:
+            BundleError: members are normalised per speaker, and no speaker has enough recordings.
             Interrupted: ``should_stop`` said so.
         """
-        rates = self._rates()
-        items = ((one, max(header_seconds(one), _LEAST_SECONDS)) for one in recordings)
-        read = read_ahead(
-            lambda one: read_recording(one, rates), items, limit=2 * _GROUP_SECONDS, workers=usable_cores()
-        )
+        if not self._ensemble.normalized:
+            yield from self._predict(recordings, windows, listener, should_stop)
+            return
+        listed = list(recordings)
+        refuse_unknown_speakers(self.name, listed)
+        with tempfile.TemporaryDirectory(prefix="sercache-") as folder:
+            makers = {name: maker.keeping_in(Path(folder)) for name, maker in self._makers.items()}
+            ensemble = replace(self._ensemble, makers=makers)
+            keeping = Bundle(self.description, makers, ensemble, self._listening)
+            heard = keeping._hear_speakers(listed, listener, should_stop)
+            yield from keeping._predict(heard, windows, listener, should_stop)
+
+    def _predict(
+        self,
+        recordings: Iterable[Recording],
+        windows: Windows | None,
+        listener: Listener,
+        should_stop: ShouldStop,
+    ) -> Iterator[ClipPrediction | FailedClip]:
         done, total = 0, len(recordings) if isinstance(recordings, Sized) else None
-        for group in group_by_seconds(((one, _cost(one)) for one in read), _GROUP_SECONDS):
+        for group in self._read(recordings):
             if should_stop():
                 raise Interrupted(f"stopped after {done} recordings")
             decoded = [one for one in group if isinstance(one, Decoded)]
             answers = iter(self._answers(decoded))
             for one in group:
                 answer = one if isinstance(one, FailedClip) else next(answers)
-                if windows is not None and isinstance(answer, ClipPrediction):
+                if windows is not None and isinstance(answer, ClipPrediction) and isinstance(one, Decoded):
                     answer = self._with_timeline(answer, one, windows)
                 done += 1
                 listener(Event("advance", "predict", done=done, total=total))
                 yield answer
+
+    def _hear_speakers(
+        self, recordings: Sequence[Recording], listener: Listener, should_stop: ShouldStop
+    ) -> list[Recording]:
+        """Measure every speaker's frames over all recordings; return these with what was transcribed.
+
+        What cannot be decoded or encoded does not count.
+        """
+        self._speakers = SpeakerFrames()
+        words: dict[int, str] = {}
+        done = 0
+        for group in self._read(recordings):
+            if should_stop():
+                raise Interrupted(f"stopped while speakers were measured, after {done} recordings")
+            decoded = {done + place: one for place, one in enumerate(group) if isinstance(one, Decoded)}
+            words |= self._hear_group(decoded)
+            done += len(group)
+            listener(Event("advance", "measuring speakers", done=done, total=len(recordings)))
+        return with_words(recordings, words)
+
+    def _hear_group(self, decoded: Mapping[int, Decoded]) -> dict[int, str]:
+        """Add the frames of recordings to their speakers'; return what is said in them, by position."""
+        assert self._speakers is not None
+        speakers = [one.recording.speaker for one in decoded.values()]
+        try:
+            segments = self._with_words([one.whole for one in decoded.values()])
+            names = sorted(self._ensemble.normalized)
+            encoded = {name: self._makers[name].encode(segments) for name in names}
+        except _CLIP_ERRORS:
+            if len(decoded) < 2:
+                return {}
+            apart = [self._hear_group({position: one}) for position, one in decoded.items()]
+            return {position: text for words in apart for position, text in words.items()}
+        for name in names:
+            self._speakers.add(name, encoded[name], speakers)
+        texts = zip(decoded, (segment.words.get("") for segment in segments), strict=True)
+        return {position: text for position, text in texts if text}
+
+    def _read(self, recordings: Iterable[Recording]) -> Iterator[list[Decoded | FailedClip]]:
+        """Decode recordings ahead in threads; yield them in groups that share batches, in order."""
+        rates = self._rates()
+        items = ((one, max(header_seconds(one), _LEAST_SECONDS)) for one in recordings)
+        read = read_ahead(
+            lambda one: read_recording(one, rates), items, limit=2 * _GROUP_SECONDS, workers=usable_cores()
+        )
+        yield from group_by_seconds(((one, _cost(one)) for one in read), _GROUP_SECONDS)
 
     def _rates(self) -> frozenset[int]:
         specs = [maker.spec for maker in self._makers.values()]
@@ -227,6 +294,10 @@ class Bundle:
         """Return the frames of segments, and what is said of each or why nothing can be."""
         ensemble = self._ensemble
         encoded = {name: self._makers[name].encode(segments) for name in sorted(ensemble.reads)}
+        if self._speakers is not None:
+            speakers = [recording.speaker for recording in recordings]
+            for name in ensemble.normalized:
+                encoded[name] = self._speakers.normalize(name, encoded[name], speakers)
         places = range(len(segments))
         complete = [place for place in places if ensemble.can_predict(segments, encoded, place)]
         known = [recording.extras or {} for recording in recordings]
@@ -262,7 +333,7 @@ class Bundle:
         return ClipPrediction(
             id=clip_id,
             seconds=segment.seconds,
-            label=self.classes[said.decision],
+            label=None if said.decision is None else self.classes[said.decision],
             probabilities=self._by_class(said.probabilities),
             posteriors=self._by_class(said.posteriors),
             attributes=self._by_attribute(said.attributes),
@@ -270,8 +341,8 @@ class Bundle:
                 name for name, is_in in zip(self.classes, said.conformal_set, strict=True) if is_in
             ),
             members={
-                name: self._by_class(probabilities)
-                for name, probabilities in zip(self._ensemble.names, said.members, strict=True)
+                name: self._by_class(values) if self.classes else self._by_attribute(values)
+                for name, values in zip(self._ensemble.names, said.members, strict=True)
             },
             disagreement=said.disagreement,
             text=self._text_of(segment),
@@ -283,7 +354,7 @@ class Bundle:
         return WindowPrediction(
             start,
             end,
-            label=self.classes[said.decision],
+            label=None if said.decision is None else self.classes[said.decision],
             probabilities=self._by_class(said.probabilities),
             attributes=self._by_attribute(said.attributes),
         )

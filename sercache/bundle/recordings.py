@@ -76,6 +76,7 @@ def recordings_of(
             start_seconds=row.start_seconds,
             end_seconds=row.end_seconds,
             extras=row.extras,
+            speaker=row.speaker,
         )
         for row in rows
     ]
@@ -115,16 +116,17 @@ def as_csv(
 
     ``sercache audit`` and ``sercache stack --predictions`` read it.
     """
-    columns = ["id", "start", "end", "label", *(f"p:{name}" for name in classes)]
+    columns = ["id", "start", "end", *(["label"] if classes else []), *(f"p:{name}" for name in classes)]
     columns += [f"attribute:{name}" for name in attributes]
-    columns += ["conformal_set", "disagreement", "seconds", "text", "notes", "error"]
+    columns += ["conformal_set"] if classes else []
+    columns += ["disagreement", "seconds", "text", "notes", "error"]
     yield _line(columns)
     for answer in answers:
         if isinstance(answer, FailedClip):
             yield _line([answer.id, *[""] * (len(columns) - 2), answer.error])
             continue
         rest = [
-            " ".join(answer.conformal_set),
+            *([" ".join(answer.conformal_set)] if classes else []),
             f"{answer.disagreement:.6f}",
             "" if answer.seconds != answer.seconds else f"{answer.seconds:.3f}",
             answer.text or "",
@@ -136,7 +138,8 @@ def as_csv(
             if isinstance(part, WindowPrediction):
                 span = [f"{part.start_seconds:.3f}", f"{part.end_seconds:.3f}"]
             numbers = [*part.probabilities.values(), *part.attributes.values()]
-            yield _line([answer.id, *span, part.label, *(f"{number:.6f}" for number in numbers), *rest])
+            label = [part.label or ""] if classes else []
+            yield _line([answer.id, *span, *label, *(f"{number:.6f}" for number in numbers), *rest])
 
 
 def _files(path: Path) -> list[Path]:

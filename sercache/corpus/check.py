@@ -1,5 +1,6 @@
 """Find everything that is wrong with a manifest, at once, before any model is loaded."""
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,15 +93,19 @@ def _check_table(table: RawTable, columns: Columns, rows: list[_Row]) -> Iterato
 
     if not rows:
         yield Problem(HEADER_LINE, "", "the table has a header and no rows", "error")
-    if not columns.classes:
+    if not columns.classes and not columns.attributes:
         yield warn(
-            "there is no column 'votes:<Class>': features can be extracted, but nothing can be trained"
+            "there is no column 'votes:<Class>' and none 'attribute:<name>[<low>..<high>]': features can be "
+            "extracted, but nothing can be trained"
         )
     if len(columns.classes) == 1:
         yield warn("there is only one class")
     for index, name in enumerate(columns.classes):
         if rows and not any(row.utterance.votes[index] for row in rows):
             yield warn(f"class '{name}' has no vote anywhere")
+    for index, attribute in enumerate(columns.attributes if not columns.classes else ()):
+        if rows and all(math.isnan(row.utterance.attributes[index]) for row in rows):
+            yield warn(f"attribute '{attribute.name}' has no value anywhere")
     if rows and all(row.utterance.speaker is None for row in rows):
         yield warn("no utterance names its speaker: folds cannot be speaker-disjoint")
     if "split" in columns.fields:
@@ -123,7 +128,14 @@ def _check_row(row: _Row, columns: Columns) -> Iterator[Problem]:
         if has_votes(row.cells, columns):
             yield problem("the votes sum to zero; leave the cells empty where nobody voted")
         elif utterance.split != "test":
-            yield problem("no votes: the row is left out of training", "warning")
+            yield problem(
+                "no votes: the row is left out of training"
+                if not _is_rated(utterance)
+                else "no votes: the row is learned from for its attributes only",
+                "warning",
+            )
+    if columns.attributes and not columns.classes and not _is_rated(utterance) and utterance.split != "test":
+        yield problem("no attribute is rated: the row is left out of training", "warning")
     for attribute, value in zip(columns.attributes, utterance.attributes, strict=True):
         if value < attribute.low or value > attribute.high:
             yield problem(
@@ -137,6 +149,10 @@ def _check_row(row: _Row, columns: Columns) -> Iterator[Problem]:
             f"unknown class '{label}' in column '{_LABEL_COLUMN}' (classes: {', '.join(columns.classes)})."
             f"{did_you_mean(label, known)}"
         )
+
+
+def _is_rated(utterance: Utterance) -> bool:
+    return not all(map(math.isnan, utterance.attributes))
 
 
 def _check_ids(rows: list[_Row]) -> Iterator[Problem]:

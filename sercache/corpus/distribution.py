@@ -49,7 +49,7 @@ class Distribution:
 
 
 def distribution_of(values: ArrayLike) -> Distribution | None:
-    """Return how ``values``, ``(N,)`` of 0 or more, are spread; NaN is not known. None: none is.
+    """Return how ``values`` ``(N,)`` are spread; NaN is not known. None: none is.
 
     >>> spread = distribution_of([1.0, 2.0, 3.0, 10.0])
     >>> spread.median, spread.edges, spread.counts

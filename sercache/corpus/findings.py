@@ -32,23 +32,56 @@ class Finding:
 
 def findings_of(
     summary: CorpusSummary,
-    agreement: Agreement | None,
     seconds: Distribution | None,
-    speakers_by_class: Mapping[str, int],
     boundary: Boundary,
     leaks: Sequence[Leak],
-    classes: Sequence[str],
+    labels: Sequence[Finding],
 ) -> tuple[Finding, ...]:
-    """Return what to know, the gravest first."""
+    """Return what to know, the gravest first; ``labels`` is what there is to know of the labels."""
     found = [
         *_of_leaks(leaks, boundary),
         *_of_speakers(summary),
-        *_of_classes(summary, speakers_by_class, classes),
-        *_of_votes(summary, agreement),
+        *labels,
         *_of_lengths(summary, seconds),
     ]
     order: tuple[Gravity, ...] = ("leak", "warning", "note")
     return tuple(sorted(found, key=lambda finding: order.index(finding.gravity)))
+
+
+def class_findings(
+    summary: CorpusSummary,
+    agreement: Agreement | None,
+    speakers_by_class: Mapping[str, int],
+    classes: Sequence[str],
+) -> list[Finding]:
+    """Return what to know of classes and votes."""
+    return [*_of_classes(summary, speakers_by_class, classes), *_of_votes(summary, agreement)]
+
+
+def attribute_findings(values: Mapping[str, Distribution | None], utterances: int) -> list[Finding]:
+    """Return what to know of the attributes of a corpus without classes.
+
+    Args:
+        values: how each attribute is rated; None where nobody rated it.
+        utterances: of the corpus.
+    """
+    found = []
+    unrated = [name for name, spread in values.items() if spread is None]
+    if unrated:
+        found.append(Finding("warning", f"nobody rated {_listed(unrated)}: it cannot be learned"))
+    for name, spread in values.items():
+        if spread is None:
+            continue
+        if spread.quantiles["least"] == spread.quantiles["most"]:
+            found.append(Finding("warning", f"all ratings of '{name}' are equal: there is nothing to learn"))
+        elif spread.count < _FEW_ROWS:
+            found.append(
+                Finding("warning", f"fewer than {_FEW_ROWS} utterances rate '{name}': its CCC will be luck")
+            )
+        elif spread.count < utterances:
+            missing = utterances - spread.count
+            found.append(Finding("note", f"{_plural(missing, 'utterance')} without a rating of '{name}'"))
+    return found
 
 
 def _of_leaks(leaks: Sequence[Leak], boundary: Boundary) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Speaker-disjoint, class-stratified parts of a corpus."""
+"""Speaker-disjoint parts of a corpus, stratified by class, or by attributes where there are no classes."""
 
 import hashlib
 import json
@@ -20,6 +20,8 @@ from sercache.seeds import derive_seed
 UnknownSpeakers = Literal["together", "apart"]
 
 _FORMAT = 1
+_ATTRIBUTE_STRATA = 5
+"""Quantiles of the mean attribute: few enough that each fold has speakers of all."""
 
 
 @dataclass(frozen=True)
@@ -135,18 +137,39 @@ def _split(corpus: Corpus, count: int, seed: int, unknown_speakers: UnknownSpeak
         raise CorpusError(
             f"{count} speaker-disjoint parts need at least {count} speakers, there are {available}{hint}"
         )
-    strata = consensus(corpus)
+    strata = _strata(corpus)
     if np.unique(strata, return_counts=True)[1].max() < count:
-        strata = np.zeros_like(strata)  # no class fills every fold: there is nothing to stratify by
+        strata = np.zeros_like(strata)  # no stratum fills every fold: there is nothing to stratify by
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
     folds = np.empty(len(corpus), dtype=np.int64)
     with warnings.catch_warnings():
-        # A class with fewer rows than folds is simply missing from some of them.
+        # A stratum with fewer rows than folds is simply missing from some of them.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         for fold, (_, rows) in enumerate(splitter.split(strata, strata, speakers)):
             folds[rows] = fold
     _fill_empty_folds(folds, speakers, count)
     return folds
+
+
+def _strata(corpus: Corpus) -> NDArray[np.int64]:
+    """Return what the parts should have equal shares of, ``(N,)``: consensus classes.
+
+    Where there are no classes, quantiles of the mean attribute, each scaled to 0..1; -1 where nobody rated.
+    """
+    if corpus.classes or not corpus.attributes:
+        return consensus(corpus)
+    low = np.asarray([attribute.low for attribute in corpus.attributes])
+    high = np.asarray([attribute.high for attribute in corpus.attributes])
+    scaled = (corpus.attribute_values - low) / (high - low)  # (N, A)
+    rated = ~np.isnan(scaled)
+    counts = rated.sum(axis=1)
+    means = np.where(rated, scaled, 0.0).sum(axis=1) / np.maximum(counts, 1)  # (N,)
+    strata = np.full(len(corpus), -1, dtype=np.int64)
+    known = counts > 0
+    if known.any():
+        edges = np.quantile(means[known], np.linspace(0, 1, _ATTRIBUTE_STRATA + 1)[1:-1])
+        strata[known] = np.searchsorted(edges, means[known], side="right")
+    return strata
 
 
 def _fill_empty_folds(folds: NDArray[np.int64], speakers: NDArray[np.str_], count: int) -> None:

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sercache.corpus.agreement import Agreement, agreement_of
 from sercache.corpus.distribution import Distribution, distribution_of
-from sercache.corpus.findings import Finding, findings_of
+from sercache.corpus.findings import Finding, attribute_findings, class_findings, findings_of
 from sercache.corpus.leaks import Boundary, Leak, boundary_of, find_leaks
 from sercache.corpus.summary import CorpusSummary, corpus_seconds, summarize
 from sercache.corpus.targets import consensus
@@ -40,6 +42,25 @@ class SpeakerReport:
 
 
 @dataclass(frozen=True)
+class AttributeReport:
+    """How an attribute is rated.
+
+    Attributes:
+        name: of the attribute.
+        low: where its scale begins.
+        high: where it ends.
+        values: of the rated utterances; None where nobody rated.
+        deviation: standard deviation of these; NaN where nobody rated.
+    """
+
+    name: str
+    low: float
+    high: float
+    values: Distribution | None
+    deviation: float
+
+
+@dataclass(frozen=True)
 class CorpusReport:
     """Everything that can be said of a corpus before any model.
 
@@ -54,6 +75,7 @@ class CorpusReport:
         boundary: what separates what is learned from what is judged.
         leaks: what crosses it.
         findings: what to know before a training, the gravest first.
+        attributes: how each is rated.
     """
 
     path: Path
@@ -66,6 +88,7 @@ class CorpusReport:
     boundary: Boundary
     leaks: tuple[Leak, ...]
     findings: tuple[Finding, ...]
+    attributes: tuple[AttributeReport, ...] = ()
 
 
 def report_corpus(
@@ -90,7 +113,12 @@ def report_corpus(
     leaks = find_leaks(corpus, listener=listener, should_stop=should_stop)
     spread = distribution_of(seconds)
     words = [len(row.text.split()) for row in corpus.utterances if row.text is not None]
-    findings = findings_of(summary, agreement, spread, speakers.by_class, boundary, leaks, corpus.classes)
+    attributes = _attributes(corpus)
+    if corpus.attributes and not corpus.classes:
+        labels = attribute_findings({one.name: one.values for one in attributes}, len(corpus))
+    else:
+        labels = class_findings(summary, agreement, speakers.by_class, corpus.classes)
+    findings = findings_of(summary, spread, boundary, leaks, labels)
     return CorpusReport(
         path=path,
         class_names=corpus.classes,
@@ -102,6 +130,7 @@ def report_corpus(
         boundary=boundary,
         leaks=leaks,
         findings=findings,
+        attributes=attributes,
     )
 
 
@@ -112,6 +141,16 @@ def as_json(report: CorpusReport) -> dict[str, Any]:
     content["summary"]["speakers"] = speakers
     plain: dict[str, Any] = without_nan(content)
     return plain
+
+
+def _attributes(corpus: Corpus) -> tuple[AttributeReport, ...]:
+    reports = []
+    for attribute, values in zip(corpus.attributes, corpus.attribute_values.T, strict=True):
+        rated = values[~np.isnan(values)]
+        deviation = float(rated.std()) if len(rated) else float("nan")
+        spread = distribution_of(rated)
+        reports.append(AttributeReport(attribute.name, attribute.low, attribute.high, spread, deviation))
+    return tuple(reports)
 
 
 def _speakers(corpus: Corpus) -> SpeakerReport:

@@ -81,10 +81,13 @@ def soft_targets(corpus: Corpus, policy: TargetPolicy) -> NDArray[np.float64]:
     """Return the target distribution of each utterance; see :func:`targets_of`.
 
     Raises:
-        CorpusError: the corpus has no classes.
+        CorpusError: the corpus has neither classes nor attributes.
     """
-    if not corpus.classes:
-        raise CorpusError("the corpus has no classes: it needs columns 'votes:<Class>'")
+    if not corpus.classes and not corpus.attributes:
+        raise CorpusError(
+            "the corpus has nothing to learn: it needs columns 'votes:<Class>', or "
+            "'attribute:<name>[<low>..<high>]'"
+        )
     return targets_of(Votes.of(corpus), policy)
 
 
@@ -93,9 +96,12 @@ def targets_of(votes: Votes, policy: TargetPolicy) -> NDArray[np.float64]:
 
     Returns:
         ``(N, C)`` float64. A row sums to 1, or is NaN where the policy gives no target (no vote for any
-        class, or dropped): such a row must not count in the class loss.
+        class, or dropped): such a row must not count in the class loss. ``(N, 0)`` where there are no
+        classes.
     """
     num_classes = votes.primary.shape[1]
+    if not num_classes:
+        return np.empty(votes.primary.shape)
     outside = votes.other[:, None] / num_classes if policy.other == "spread" else 0.0
     if policy.hard:
         mass = votes.primary + outside

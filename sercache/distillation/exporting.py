@@ -1,7 +1,8 @@
 """The student's way out: its head, and the encoder it reads, as ONNX files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sercache.errors import ExportError
 from sercache.events import Event, Listener, ignore
@@ -15,14 +16,22 @@ from sercache.training.context import RunContext
 from sercache.training.member import WEIGHTS_NAME
 
 
-def check_exports(run: Run, features: Sequence[str], *, head: Path | None, encoder: Path | None) -> None:
+def check_exports(
+    run: Run,
+    features: Sequence[str],
+    *,
+    head: Path | None,
+    encoder: Path | None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse what cannot be exported before anything is trained for it.
 
     Raises:
-        ExportError: the libraries are missing, both files are one, or the student reads several encoders.
+        ExportError: the libraries are missing, both files are one, the student reads several encoders, or
+            its frames are normalised per speaker between encoder and head.
         RecipeError: there is no run.
     """
-    run.recipe()
+    recipe = run.recipe()
     if head is None and encoder is None:
         return
     require_onnx()
@@ -34,6 +43,11 @@ def check_exports(run: Run, features: Sequence[str], *, head: Path | None, encod
     if encoder is not None and len(features) != 1:
         raise ExportError(
             f"--onnx-encoder exports one encoder; this student reads {len(features)} feature sets"
+        )
+    if encoder is not None and (training or {}).get("normalize", recipe.training.normalize) == "speaker":
+        raise ExportError(
+            "--onnx-encoder gives frames that a head reads as they are, and this student's are normalised "
+            "per speaker first; add --training normalize=none"
         )
 
 

@@ -22,7 +22,7 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
     """Score everyone on the judged rows that all of them predicted.
 
     Raises:
-        StackingError: there are none with a consensus class.
+        StackingError: there are none that count in the primary score.
     """
     context, teacher = plan.context, plan.teacher
     said: list[tuple[Role, str, Posteriors, tuple[str, ...]]] = [
@@ -43,7 +43,8 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
         derive_seed(context.recipe.seed, "bootstrap"),
     )
     scores = {role: scores_of(judged, _prediction(table, judged)) for role, _, table, _ in said}
-    names = score_names(tuple(attribute.name for attribute in judged.inputs.attributes))
+    attributes = tuple(attribute.name for attribute in judged.inputs.attributes)
+    names, primary = score_names(attributes, has_classes=bool(judged.inputs.classes)), judged.truth.primary
     costs = member_costs(context.recipe, list(context.derived.values()))
 
     def contestant(role: Role, name: str, members: tuple[str, ...]) -> Contestant:
@@ -58,8 +59,8 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
             seconds_per_minute=None if cost is None else cost.seconds_per_minute,
         )
 
-    f1 = {role: own["macro_f1"] for role, own in scores.items()}
-    to_teacher, to_control, of_teacher, kept = _differences(bootstrap, f1)
+    decisive = {role: own[primary.key] for role, own in scores.items()}
+    to_teacher, to_control, of_teacher, kept = _differences(bootstrap, decisive)
     return DistillationReport(
         contestants=tuple(contestant(role, name, members) for role, name, _, members in said),
         to_teacher=to_teacher,
@@ -73,24 +74,27 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
         votes_share=plan.votes_share,
         device=_device(costs),
         path=context.run.distillation_path(plan.student.name),
+        primary=primary,
     )
 
 
 def _differences(
-    bootstrap: SpeakerBootstrap, f1: Mapping[Role, SumMetric]
+    bootstrap: SpeakerBootstrap, scores: Mapping[Role, SumMetric]
 ) -> tuple[Difference, Difference | None, Difference | None, Estimate | None]:
     """Return student - teacher and - control (corrected for each other), teacher - control, share kept."""
-    to_teacher = bootstrap.difference(f1["student"], f1["teacher"])
-    if "control" not in f1:
+    to_teacher = bootstrap.difference(scores["student"], scores["teacher"])
+    if "control" not in scores:
         return to_teacher, None, None, None
-    to_control = bootstrap.difference(f1["student"], f1["control"])
+    to_control = bootstrap.difference(scores["student"], scores["control"])
     if not np.isnan([to_teacher.p_value, to_control.p_value]).any():
         first, second = holm([to_teacher.p_value, to_control.p_value]).tolist()
         to_teacher, to_control = replace(to_teacher, p_value=first), replace(to_control, p_value=second)
-    of_teacher = bootstrap.difference(f1["teacher"], f1["control"])
+    of_teacher = bootstrap.difference(scores["teacher"], scores["control"])
     if not (of_teacher.is_clear and of_teacher.value > 0):
         return to_teacher, to_control, of_teacher, None
-    student, teacher, control = (bootstrap.replicates(f1[role]) for role in ("student", "teacher", "control"))
+    student, teacher, control = (
+        bootstrap.replicates(scores[role]) for role in ("student", "teacher", "control")
+    )
     gained = np.where(teacher > control, teacher - control, np.nan)
     low, high = bootstrap.interval((student - control) / gained)
     return to_teacher, to_control, of_teacher, Estimate(to_control.value / of_teacher.value, low, high)
@@ -99,8 +103,11 @@ def _differences(
 def _shared(judged: StackingRows, tables: Sequence[Posteriors]) -> StackingRows:
     ids = set.intersection(*(set(table.ids) for table in tables))
     shared = judged.where(np.asarray([utterance_id in ids for utterance_id in judged.inputs.ids], dtype=bool))
-    if not (shared.labels >= 0).any():
-        raise StackingError("no judged row with a consensus class was predicted by teacher and student alike")
+    truth = shared.truth
+    if not truth.is_scored.any():
+        raise StackingError(
+            f"no judged row with {truth.primary.needs} was predicted by teacher and student alike"
+        )
     return shared
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.files import without_nan
 from sercache.stacking.verdict import oppose
 
@@ -53,7 +54,7 @@ class DistillationReport:
 
     Attributes:
         contestants: teacher, student, control if there is one, best single member.
-        to_teacher: macro-F1 of the student minus the teacher's.
+        to_teacher: the primary score of the student minus the teacher's.
         to_control: minus the control's.
         teacher_to_control: of the teacher minus the control's: what there was to learn.
         kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero,
@@ -65,6 +66,7 @@ class DistillationReport:
         votes_share: of the votes in the student's targets.
         device: that encoding was measured on.
         path: of what is written.
+        primary: the score that decides.
     """
 
     contestants: tuple[Contestant, ...]
@@ -79,6 +81,7 @@ class DistillationReport:
     votes_share: float
     device: str
     path: Path
+    primary: PrimaryScore = MACRO_F1
 
     @property
     def is_leaky(self) -> bool:
@@ -98,10 +101,11 @@ class DistillationReport:
         if self.is_leaky:
             return (_LEAK, _saving(student, teacher))
         comparisons = 1 if self.to_control is None else 2
-        sentences = [oppose(student.name, teacher.name, self.to_teacher, comparisons)]
+        against = (comparisons, self.primary)
+        sentences = [oppose(student.name, teacher.name, self.to_teacher, *against)]
         if self.to_control is not None and control is not None:
             sentences.append(
-                f"{oppose(student.name, control.name, self.to_control, comparisons)} {self._kept_in_words()}"
+                f"{oppose(student.name, control.name, self.to_control, *against)} {self._kept_in_words()}"
             )
         sentences += [_saving(student, teacher), _CLEAN]
         return tuple(sentences)
@@ -109,14 +113,15 @@ class DistillationReport:
     def _kept_in_words(self) -> str:
         if self.kept is None:
             return "The teacher is not clearly above the control either: there was nothing sure to be kept."
+        what = "votes" if self.primary == MACRO_F1 else "ratings"
         interval = "" if math.isnan(self.kept.low) else f" [{self.kept.low:.0%}, {self.kept.high:.0%}]"
-        return f"It keeps {self.kept.value:.0%}{interval} of what the teacher gains over votes alone."
+        return f"It keeps {self.kept.value:.0%}{interval} of what the teacher gains over {what} alone."
 
 
 def as_json(report: DistillationReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
     content = asdict(report) | {"verdict": report.verdict, "is_leaky": report.is_leaky}
-    del content["path"]
+    del content["path"], content["primary"]
     return dict(without_nan(content))
 
 

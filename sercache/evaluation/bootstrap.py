@@ -31,6 +31,7 @@ from sercache.evaluation.metrics import ConfusionMetric, Floats, Labels
 
 _CELLS_PER_CHUNK = 4_000_000
 _NO_DEVIATION = 1e-12
+_CCC_TERMS = 6
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,20 @@ def ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
     x, y = np.where(rated, truth - center, 0.0), np.where(rated, predicted - center, 0.0)
     terms = np.column_stack([rated, x, y, x * x, y * y, x * y])
     return SumMetric(terms, _ccc_of_sums, least=-1.0, most=1.0)
+
+
+def mean_ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
+    """Return the mean CCC over attributes of ``(N, A)``; an attribute whose CCC is undefined is left out."""
+    rated, said = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    each = [ccc_metric(*pair) for pair in zip(rated.T, said.T, strict=True)]
+    terms = np.concatenate([np.empty((len(rated), 0)), *(metric.terms for metric in each)], axis=1)
+
+    def score(sums: Floats) -> Floats:
+        scores = _ccc_of_sums(sums.reshape(*sums.shape[:-1], len(each), _CCC_TERMS))  # (..., A)
+        known = ~np.isnan(scores)
+        return _divide(np.where(known, scores, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+    return SumMetric(terms, score, least=-1.0, most=1.0)
 
 
 def calibration_metric(labels: Labels, probabilities: ArrayLike, bins: int = 15) -> SumMetric:

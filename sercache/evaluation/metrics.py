@@ -104,6 +104,16 @@ def ccc(truth: ArrayLike, predicted: ArrayLike) -> float:
     return float(2 * covariance / spread) if spread > 0 else float("nan")
 
 
+def mean_ccc(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Return the mean CCC over attributes, ``(N, A)`` each; an attribute whose CCC is undefined is left out.
+
+    >>> mean_ccc([[1.0, 1.0], [2.0, 2.0]], [[1.0, 2.0], [2.0, 1.0]])
+    0.0
+    """
+    rated, said = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    return _mean_of_known(np.asarray([ccc(*pair) for pair in zip(rated.T, said.T, strict=True)]))
+
+
 def log_loss(soft_targets: ArrayLike, probabilities: ArrayLike) -> float:
     """Return the mean cross-entropy against the votes, in nats; see :func:`log_loss_per_row`."""
     return _mean_of_known(log_loss_per_row(soft_targets, probabilities))

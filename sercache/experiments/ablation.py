@@ -1,4 +1,4 @@
-"""The ablation: what macro-F1 loses when one ingredient of a member is taken out, over seeds and folds."""
+"""The ablation: what is lost when one ingredient of a member is taken out, over seeds and folds."""
 
 from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.events import Listener, ignore

@@ -7,17 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.corpus import Corpus
-from sercache.corpus.targets import consensus
 from sercache.errors import TrainingError
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, confusion_metric, holm
-from sercache.evaluation.metrics import macro_f1_of_confusion
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, holm
+from sercache.evaluation.primary import Truth, primary_score
 from sercache.experiments.ablation_plan import FULL, AblationPlan
 from sercache.experiments.ablation_report import AblationReport, VariantResult
 from sercache.experiments.variants import VARIANTS
 from sercache.posteriors import Posteriors
 from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.stacking.rows import columns_in_order
+from sercache.stacking.scores import primary_metric
 from sercache.training.context import read_run_corpus
 from sercache.training.ensemble import EnsembleReport
 
@@ -27,7 +26,7 @@ Floats = NDArray[np.float64]
 def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationReport:
     """Compare each variant with the full member on the out-of-fold rows that all trained members have.
 
-    A variant's score is the mean macro-F1 of its seeds. The interval of its difference says how far that
+    A variant's score is the mean primary score of its seeds. The interval of its difference says how far that
     depends on who speaks, with the same draws of speakers for all. It knows nothing of the seeds' luck, which
     is looked at apart (:func:`seed_p_values`).
 
@@ -40,7 +39,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
             raise TrainingError(f"nothing to compare with, {name} could not be trained: {errors[name]}")
     corpus = read_run_corpus(plan.recipe)
     predicted = {
-        name: _predicted_classes(trained.run, name, corpus)
+        name: _out_of_fold(trained.run, name)
         for variant in (FULL, *plan.trained)
         for name in plan.members_of(variant)
         if name not in errors
@@ -50,12 +49,10 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
     bootstrap = SpeakerBootstrap(
         speakers, plan.recipe.stacking.bootstrap_samples, derive_seed(plan.recipe.seed, "bootstrap")
     )
-    labels = consensus(rows)
     scores: dict[str, float] = {}
     replicates: dict[str, Floats] = {}
-    for name, classes in predicted.items():
-        own = np.asarray([classes[utterance_id] for utterance_id in rows.ids])
-        metric = confusion_metric(labels, own, len(rows.classes), macro_f1_of_confusion)
+    for name, posteriors in predicted.items():
+        metric = primary_metric(rows, posteriors)
         scores[name], replicates[name] = metric.value, bootstrap.replicates(metric)
 
     def mean_replicates(variant: str) -> Floats:
@@ -76,6 +73,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         rows=len(rows),
         speakers=bootstrap.cluster_count,
         rows_without_speaker=bootstrap.unknown_speakers,
+        primary=primary_score(len(rows.classes)),
         full=full,
         variants=tuple(corrected.get(result.name, result) for result in results),
     )
@@ -107,26 +105,26 @@ def seed_p_values(full: Sequence[float], variants: Sequence[Sequence[float]]) ->
     return np.asarray(2 * t.sf(np.abs(differences) / np.asarray(errors), degrees))
 
 
-def _predicted_classes(run: Run, name: str, corpus: Corpus) -> dict[str, int]:
-    """Return the class that a member says of each out-of-fold row, by utterance id."""
+def _out_of_fold(run: Run, name: str) -> Posteriors:
+    """Return what a member says of its out-of-fold rows."""
     posteriors = Posteriors.load(run.posteriors_path(name))
-    order = columns_in_order("classes", posteriors.classes, corpus.classes)
-    predicted = posteriors.class_probabilities[:, order].argmax(axis=1)
-    return {
-        utterance_id: int(predicted[row])
-        for row, utterance_id in enumerate(posteriors.ids)
-        if posteriors.origins[row] == "out-of-fold"
-    }
+    return posteriors.take(
+        [
+            utterance_id
+            for utterance_id, origin in zip(posteriors.ids, posteriors.origins, strict=True)
+            if origin == "out-of-fold"
+        ]
+    )
 
 
-def _rows_of_all(corpus: Corpus, predicted: Mapping[str, Mapping[str, int]]) -> Corpus:
-    """Return the utterances with a consensus class that every member predicted."""
-    shared = set.intersection(*(set(own) for own in predicted.values()))
-    labels = consensus(corpus)
-    ids = [one for one, label in zip(corpus.ids, labels, strict=True) if label >= 0 and one in shared]
+def _rows_of_all(corpus: Corpus, predicted: Mapping[str, Posteriors]) -> Corpus:
+    """Return the utterances that count in the primary score and that every member predicted."""
+    shared = set.intersection(*(set(own.ids) for own in predicted.values()))
+    truth = Truth.of(corpus)
+    ids = [one for one, counts in zip(corpus.ids, truth.is_scored, strict=True) if counts and one in shared]
     if not ids:
         raise TrainingError(
-            "no row with a consensus class was predicted by all members: nothing to compare on"
+            f"no row with {truth.primary.needs} was predicted by all members: nothing to compare on"
         )
     return corpus.select(ids)
 
@@ -148,7 +146,7 @@ def _result(
     if variant in plan.skipped:
         return replace(result, state="skipped", note=plan.skipped[variant])
     members = plan.members_of(variant)
-    result = replace(result, macro_f1s=tuple(scores.get(name, np.nan) for name in members))
+    result = replace(result, scores=tuple(scores.get(name, np.nan) for name in members))
     failed = [errors[name] for name in members if name in errors]
     if failed:
         return replace(result, state="failed", note=f"{len(failed)} of {plan.seeds} seeds: {failed[0]}")
@@ -166,18 +164,18 @@ def _compared(
     difference = replicates - full_replicates
     relative = np.full_like(difference, np.nan)
     np.divide(difference, full_replicates, out=relative, where=full_replicates > 0)
-    value = result.macro_f1 - full.macro_f1
+    value = result.score - full.score
     return replace(
         result,
         difference=Difference(value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
-        relative=Estimate(value / full.macro_f1 if full.macro_f1 else np.nan, *bootstrap.interval(relative)),
+        relative=Estimate(value / full.score if full.score > 0 else np.nan, *bootstrap.interval(relative)),
     )
 
 
 def _corrected(full: VariantResult, compared: Mapping[str, VariantResult]) -> dict[str, VariantResult]:
     """Return the results with both p-values, each corrected for how many variants were compared."""
     over_speakers = [one.difference.p_value for one in compared.values() if one.difference is not None]
-    over_seeds = seed_p_values(full.macro_f1s, [one.macro_f1s for one in compared.values()])
+    over_seeds = seed_p_values(full.scores, [one.scores for one in compared.values()])
     pairs = zip(_holm(over_speakers), _holm(over_seeds), strict=True)
     return {
         name: replace(one, p_speakers=float(speakers), p_seeds=float(seeds))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.run import Run
 
 _FEW_SPEAKERS = 10
@@ -28,10 +29,10 @@ class VariantResult:
         paper_change: relative change of macro-F1 that the paper reports; None where it reports none.
         state: ``skipped`` where it would change nothing, ``failed`` where a seed could not be trained.
         note: why it is skipped or failed.
-        macro_f1s: of each seed, NaN for one that failed; none where it is skipped.
-        difference: mean macro-F1 minus that of the full member, with interval and p-value over speakers; None
+        scores: the primary score of each seed, NaN for one that failed; none where it is skipped.
+        difference: mean score minus that of the full member, with interval and p-value over speakers; None
             where it was not compared.
-        relative: the same as a share of the full member's macro-F1.
+        relative: the same as a share of the full member's score.
         p_speakers: the difference's p-value, Holm-corrected over the variants.
         p_seeds: that only the luck of the seeds makes the difference, Holm-corrected; NaN with one seed.
     """
@@ -42,21 +43,21 @@ class VariantResult:
     paper_change: float | None
     state: Literal["trained", "skipped", "failed"] = "trained"
     note: str = ""
-    macro_f1s: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
     difference: Difference | None = None
     relative: Estimate | None = None
     p_speakers: float = math.nan
     p_seeds: float = math.nan
 
     @property
-    def macro_f1(self) -> float:
+    def score(self) -> float:
         """Mean over the seeds; NaN where one of them failed."""
-        return float(np.mean(self.macro_f1s)) if self.macro_f1s else math.nan
+        return float(np.mean(self.scores)) if self.scores else math.nan
 
     @property
     def spread(self) -> float:
         """Standard deviation over the seeds; NaN with one."""
-        return float(np.std(self.macro_f1s, ddof=1)) if len(self.macro_f1s) > 1 else math.nan
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else math.nan
 
     @property
     def is_clear(self) -> bool:
@@ -77,11 +78,13 @@ class AblationReport:
         run: the folder that holds all variants and seeds as members.
         member: the name of the ablated member.
         seeds: how many of each variant.
-        rows: out-of-fold rows with a consensus class that all members predicted: what was compared.
+        rows: out-of-fold rows that count in the primary score and that all members predicted: what was
+            compared.
         speakers: of those rows; one without speaker counts as one.
         rows_without_speaker: how many of them name no speaker.
         full: the member as the recipe has it.
         variants: in the order of the paper's table.
+        primary: the score that was compared.
     """
 
     run: Run
@@ -92,6 +95,7 @@ class AblationReport:
     rows_without_speaker: int
     full: VariantResult
     variants: tuple[VariantResult, ...]
+    primary: PrimaryScore = MACRO_F1
 
     @property
     def csv_path(self) -> Path:
@@ -146,7 +150,7 @@ class AblationReport:
 def as_csv(report: AblationReport) -> str:
     """Return one line per variant, the full member first."""
     shared = {"rows": report.rows, "speakers": report.speakers, "seeds": report.seeds}
-    lines = [_cells(one) | shared for one in (report.full, *report.variants)]
+    lines = [_cells(one, report.primary.key) | shared for one in (report.full, *report.variants)]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -164,18 +168,19 @@ def as_json(report: AblationReport) -> dict[str, Any]:
         "rows_without_speaker": report.rows_without_speaker,
         "verdict": list(report.verdict),
         "variants": [
-            _cells(one) | {"macro_f1_by_seed": [_known(score) for score in one.macro_f1s]}
+            _cells(one, report.primary.key)
+            | {f"{report.primary.key}_by_seed": [_known(score) for score in one.scores]}
             for one in (report.full, *report.variants)
         ],
     }
 
 
-def _cells(result: VariantResult) -> dict[str, Any]:
+def _cells(result: VariantResult, score: str) -> dict[str, Any]:
     difference = result.difference or Difference(math.nan, math.nan, math.nan, math.nan)
     relative = result.relative or Estimate(math.nan, math.nan, math.nan)
     measured = {
-        "macro_f1": result.macro_f1,
-        "macro_f1_sd": result.spread,
+        score: result.score,
+        f"{score}_sd": result.spread,
         "difference": difference.value,
         "difference_low": difference.low,
         "difference_high": difference.high,

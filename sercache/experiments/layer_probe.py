@@ -17,7 +17,7 @@ from sercache.cache.ledger import Ledger
 from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import FeatureSet
 from sercache.corpus import Corpus
-from sercache.corpus.folds import assign_folds, inner_slice
+from sercache.corpus.folds import assign_folds
 from sercache.corpus.targets import consensus
 from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import (
@@ -27,15 +27,18 @@ from sercache.evaluation.bootstrap import (
     SumMetric,
     ccc_metric,
     confusion_metric,
+    mean_ccc_metric,
 )
-from sercache.evaluation.metrics import ConfusionMetric, macro_f1_of_confusion, uar_of_confusion
+from sercache.evaluation.metrics import macro_f1_of_confusion, uar_of_confusion
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import without_nan, write_atomically
 from sercache.interrupts import ShouldStop, never
+from sercache.recipe import TargetsRecipe
 from sercache.seeds import derive_seed
+from sercache.training.rows import LabelledRows
 
-_INNER_SHARE = 0.2
 _CLEAR = 0.05
 
 
@@ -46,18 +49,18 @@ class LayerScore:
     Attributes:
         name: as the feature set calls it; ``sum of all`` for the sum.
         request: how ``layers`` in a recipe and ``cache prune --keep-layers`` call it; empty for the sum.
-        macro_f1: out of fold, with its interval over speakers.
-        uar: likewise.
+        score: the primary score, out of fold, with its interval over speakers.
+        uar: likewise; None where there are no classes.
         ccc: of each attribute.
-        behind_best: macro-F1 minus the best layer's; None for the best.
+        behind_best: primary score minus the best layer's; None for the best.
         p_value: that it is as good as the best, for all layers together
             (:meth:`~sercache.evaluation.bootstrap.SpeakerBootstrap.best_p_values`); NaN for the best.
     """
 
     name: str
     request: str
-    macro_f1: Estimate
-    uar: Estimate
+    score: Estimate
+    uar: Estimate | None
     ccc: dict[str, Estimate]
     behind_best: Difference | None
     p_value: float
@@ -74,12 +77,13 @@ class LayerReport:
 
     Attributes:
         folder: of the feature set.
-        rows: judged, those with a consensus class.
+        rows: judged, those that count in the primary score.
         speakers: who speaks in them.
         layers: in the order of the encoder; the sum last, if it was asked for.
-        chosen_blindly: macro-F1 of whoever has to choose the layer without the fold that is judged.
+        chosen_blindly: primary score of whoever has to choose the layer without the fold that is judged.
         blind_choices: which layer that was, by fold.
         size_bytes: of the feature set.
+        primary: the score that decides.
     """
 
     folder: Path
@@ -89,16 +93,17 @@ class LayerReport:
     chosen_blindly: Estimate
     blind_choices: tuple[str, ...]
     size_bytes: int
+    primary: PrimaryScore = MACRO_F1
 
     @property
     def best(self) -> LayerScore:
-        """The layer with the highest macro-F1."""
-        return max(self.layers, key=lambda layer: layer.macro_f1.value)
+        """The layer with the highest primary score."""
+        return max(self.layers, key=lambda layer: layer.score.value)
 
     @property
     def best_kept(self) -> LayerScore:
         """The best of the single layers, which a cache can be pruned to."""
-        return max((one for one in self.layers if one.request), key=lambda layer: layer.macro_f1.value)
+        return max((one for one in self.layers if one.request), key=lambda layer: layer.score.value)
 
     @property
     def verdict(self) -> str:
@@ -159,23 +164,31 @@ def probe_layers(
         vectors = pooled_layer(
             feature_set, layers, chosen.ids, deviation=deviation, listener=listener, should_stop=should_stop
         )
-        probed.append(probe(vectors, rows))
+        probed.append(probe(vectors, rows, should_stop))
         listener(Event("advance", "probing", number + 1, len(wanted), values={"layer": name}))
     listener(Event("finish", "probing", len(wanted), len(wanted)))
     speakers = [row.speaker for row in chosen.utterances]
     bootstrap = SpeakerBootstrap(speakers, samples, derive_seed(seed, "probe"))
     scores = _scores(wanted, probed, rows, corpus.attribute_names, bootstrap)
-    classes, choices = chosen_on_inner_rows(probed, rows)
-    blind = confusion_metric(rows.labels, classes, rows.num_classes, macro_f1_of_confusion)
+    blind, choices = chosen_on_inner_rows(probed, rows.folds)
     return LayerReport(
         feature_set.folder,
-        int((rows.labels >= 0).sum()),
+        int(rows.truth.is_scored.sum()),
         bootstrap.cluster_count,
         scores,
-        bootstrap.estimate(blind),
+        bootstrap.estimate(_primary_metric(rows, blind)),
         tuple(wanted[choice][0] for choice in choices),
         feature_set.size_bytes,
+        rows.truth.primary,
     )
+
+
+def _primary_metric(rows: ProbeRows, probed: Probed) -> SumMetric:
+    """Return the primary score of predictions; those of classes are decisions, no probabilities."""
+    truth = rows.truth
+    if truth.num_classes:
+        return confusion_metric(truth.labels, probed.classes, truth.num_classes, macro_f1_of_confusion)
+    return mean_ccc_metric(truth.attributes, probed.attributes)
 
 
 def _scores(
@@ -185,25 +198,32 @@ def _scores(
     attribute_names: Sequence[str],
     bootstrap: SpeakerBootstrap,
 ) -> tuple[LayerScore, ...]:
-    def metrics(score: ConfusionMetric) -> list[SumMetric]:
-        return [confusion_metric(rows.labels, one.classes, rows.num_classes, score) for one in probed]
-
-    f1, uars = metrics(macro_f1_of_confusion), metrics(uar_of_confusion)
-    best = int(np.argmax([metric.value for metric in f1]))
+    primary = [_primary_metric(rows, one) for one in probed]
+    best = int(np.argmax([metric.value for metric in primary]))
     behind = {
-        index: bootstrap.difference(metric, f1[best]) for index, metric in enumerate(f1) if index != best
+        index: bootstrap.difference(metric, primary[best])
+        for index, metric in enumerate(primary)
+        if index != best
     }
-    p_values = bootstrap.best_p_values(f1).tolist()
+    p_values = bootstrap.best_p_values(primary).tolist()
+
+    def uar(one: Probed) -> Estimate | None:
+        truth = rows.truth
+        if not truth.num_classes:
+            return None
+        metric = confusion_metric(truth.labels, one.classes, truth.num_classes, uar_of_confusion)
+        return bootstrap.estimate(metric)
+
     return tuple(
         LayerScore(
             name=name,
             request=request,
-            macro_f1=bootstrap.estimate(f1[index]),
-            uar=bootstrap.estimate(uars[index]),
+            score=bootstrap.estimate(primary[index]),
+            uar=uar(probed[index]),
             ccc={
                 attribute: bootstrap.estimate(ccc_metric(truth, predicted))
                 for attribute, truth, predicted in zip(
-                    attribute_names, rows.attributes.T, probed[index].attributes.T, strict=True
+                    attribute_names, rows.truth.attributes.T, probed[index].attributes.T, strict=True
                 )
             },
             behind_best=behind.get(index),
@@ -216,17 +236,18 @@ def _scores(
 def save_probe(report: LayerReport, path: Path) -> None:
     """Write a report as CSV, one row per layer."""
     text = io.StringIO()
-    attributes = list(report.layers[0].ccc)
+    attributes, key = list(report.layers[0].ccc), report.primary.key
+    names = [key, "uar"] if report.layers[0].uar is not None else [key]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["layer", "macro_f1", "macro_f1_low", "macro_f1_high", "uar", "uar_low", "uar_high"]
+        ["layer", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
         + [f"ccc:{name}" for name in attributes]
         + ["minus_best", "minus_best_low", "minus_best_high", "p_value"]
     )
     for layer in report.layers:
         behind = layer.behind_best
         writer.writerow(
-            [layer.name, *_numbers(layer.macro_f1), *_numbers(layer.uar)]
+            [layer.name, *_numbers(layer.score), *(_numbers(layer.uar) if layer.uar is not None else [])]
             + [f"{layer.ccc[name].value:.6f}" for name in attributes]
             + ([*_numbers(behind), f"{layer.p_value:.6f}"] if behind is not None else [""] * 4)
         )
@@ -236,6 +257,11 @@ def save_probe(report: LayerReport, path: Path) -> None:
 def as_json(report: LayerReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
     content: dict[str, Any] = without_nan(asdict(report))
+    named = {"score": content.pop("primary")["key"]}
+    content["layers"] = [
+        {named.get(key, key): value for key, value in layer.items() if key != "uar" or value is not None}
+        for layer in content["layers"]
+    ]
     return content | {"best": report.best.name, "verdict": report.verdict}
 
 
@@ -259,19 +285,17 @@ def _rows(feature_set: FeatureSet, corpus: Corpus, folds: int, seed: int) -> tup
             f"'{untried[0]}'; run sercache extract to finish it, or name the corpus that it was made from"
         )
     chosen = corpus.select([one for one in train if one not in missing])
-    labels = consensus(chosen)
-    if len(np.unique(labels[labels >= 0])) < 2:
+    labels, is_scored = consensus(chosen), Truth.of(chosen).is_scored
+    needs = primary_score(len(corpus.classes)).needs
+    if corpus.classes and len(np.unique(labels[labels >= 0])) < 2:
         raise TrainingError(
             f"{len(chosen)} training rows with frames have fewer than two consensus classes: nothing to probe"
         )
+    if not is_scored.any():
+        raise TrainingError(f"none of {len(chosen)} training rows with frames has {needs}: nothing to probe")
     numbers = assign_folds(chosen, folds, seed).of(chosen.ids)
-    inner = []
     for fold in range(folds):
-        if not (labels[numbers != fold] >= 0).any():
-            raise TrainingError(
-                f"all rows with a consensus class are in fold {fold}: nothing to learn it from"
-            )
-        others = [one for one, its in zip(chosen.ids, numbers, strict=True) if its != fold]
-        _, judged = inner_slice(chosen.select(others), _INNER_SHARE, derive_seed(seed, "inner", fold))
-        inner.append(np.isin(np.asarray(chosen.ids), np.asarray(judged)))
-    return chosen, ProbeRows(labels, chosen.attribute_values, numbers, tuple(inner), len(corpus.classes))
+        if not is_scored[numbers != fold].any():
+            raise TrainingError(f"all rows with {needs} are in fold {fold}: nothing to learn it from")
+    targets = LabelledRows.of(chosen, TargetsRecipe())
+    return chosen, ProbeRows(chosen, targets, numbers, derive_seed(seed, "inner"))

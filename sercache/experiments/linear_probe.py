@@ -1,20 +1,23 @@
 """A linear probe: how much of the target can be read from a vector by a linear model, out of fold."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.evaluation.metrics import ccc, macro_f1
+from sercache.corpus import Corpus
+from sercache.evaluation.primary import Truth
+from sercache.heads.registry import build_head
+from sercache.interrupts import ShouldStop, never
+from sercache.options import Options
+from sercache.seeds import derive_seed
+from sercache.training.closed_form import apply_to_tables, fit_head
+from sercache.training.pooled_features import PooledTable
+from sercache.training.rows import LabelledRows
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-"""C of the logistic regression, 1 / alpha of the ridge regression."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,21 @@ class ProbeRows:
     """What a probe learns, and from whom; the same for every layer.
 
     Attributes:
-        labels: ``(N,)`` int64 in 0..C-1, negative where there is no consensus class.
-        attributes: ``(N, A)``, NaN where nobody rated.
-        folds: ``(N,)`` speaker-disjoint.
-        inner: for each fold, ``(N,)`` bool: rows of the other folds on which the strength is chosen, of
-            speakers of their own.
-        num_classes: C.
+        corpus: the N utterances.
+        targets: of them.
+        folds: ``(N,)`` speaker-disjoint, 0 to K - 1.
+        seed: of the inner folds.
     """
 
-    labels: Integers
-    attributes: Floats
+    corpus: Corpus
+    targets: LabelledRows
     folds: Integers
-    inner: tuple[NDArray[np.bool_], ...]
-    num_classes: int
+    seed: int
+
+    @property
+    def truth(self) -> Truth:
+        """What predictions of these rows are scored against."""
+        return self.targets.truth
 
 
 @dataclass(frozen=True)
@@ -42,119 +47,74 @@ class Probed:
     """Out-of-fold predictions.
 
     Attributes:
-        classes: ``(N,)`` int64.
+        classes: ``(N,)`` int64; -1 where there are no classes.
         attributes: ``(N, A)``.
-        inner_macro_f1: for each fold, of models that saw neither the fold nor the inner slice they are
-            judged on.
+        inner_scores: the primary score for each fold, of speakers of the other folds that were left out.
     """
 
     classes: Integers
     attributes: Floats
-    inner_macro_f1: tuple[float, ...]
+    inner_scores: tuple[float, ...]
 
 
-def probe(vectors: Floats, rows: ProbeRows) -> Probed:
-    """Predict every row by models that never saw its speaker.
+def probe(vectors: Floats, rows: ProbeRows, should_stop: ShouldStop = never) -> Probed:
+    """Predict every row by a ridge regression that never saw its speaker.
 
-    Classes by multinomial logistic regression with balanced classes, attributes by ridge regression.
-    Features are standardised on the rows that are learned from; an inner slice of these says how strong the
-    penalty is.
+    Standardisation and penalty come from the rows that are learned from, as those of the head ``ridge`` do
+    (:mod:`sercache.training.closed_form`).
 
     Args:
         vectors: ``(N, D)``.
         rows: what to learn.
+        should_stop: looked at between steps.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
     """
-    from sklearn.exceptions import ConvergenceWarning
-
-    classes = np.full(len(vectors), -1)
-    attributes = np.full(rows.attributes.shape, np.nan)
-    inner_macro_f1: list[float] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # weakly penalised and separable
-        for fold, inner in enumerate(rows.inner):
-            held_out, others = rows.folds == fold, rows.folds != fold
-            known = rows.labels >= 0
-            model, score = _chosen(
-                _logistic,
-                vectors,
-                rows.labels,
-                others & known & ~inner,
-                inner & known,
-                lambda truth, predicted: macro_f1(truth, predicted, rows.num_classes),
-            )
-            classes[held_out] = model(others & known, held_out)
-            inner_macro_f1.append(score)
-            for column, values in enumerate(rows.attributes.T):
-                rated = ~np.isnan(values)
-                if (rated & others).any():
-                    model, _ = _chosen(_ridge, vectors, values, others & rated & ~inner, inner & rated, ccc)
-                    attributes[held_out, column] = model(others & rated, held_out)
-    return Probed(classes, attributes, tuple(inner_macro_f1))
+    table = PooledTable(vectors.astype(np.float32)[:, None, None], np.ones(len(vectors), np.bool_))
+    classes, attributes = np.full(len(vectors), -1), np.full(rows.targets.attributes.shape, np.nan)
+    ranges = [(attribute.low, attribute.high) for attribute in rows.corpus.attributes]
+    ids, inner_scores = np.asarray(rows.corpus.ids), list[float]()
+    options: Options = {"statistics": "mean", "learn_blocks": False}
+    for fold in range(int(rows.folds.max()) + 1):
+        fit, held = (np.flatnonzero(chosen) for chosen in (rows.folds != fold, rows.folds == fold))
+        head = build_head("ridge", [vectors.shape[1]], len(rows.corpus.classes), ranges, options, 0)
+        fitted_ids = ids[fit].tolist()
+        solution = fit_head(
+            head,
+            [table],
+            fit,
+            rows.corpus.select(fitted_ids),
+            rows.targets.select(fitted_ids),
+            seed=derive_seed(rows.seed, "inner folds", fold),
+            should_stop=should_stop,
+        )
+        output = apply_to_tables(head, [table], held)
+        if rows.corpus.classes:
+            classes[held] = output.logits.argmax(dim=1).numpy()
+        attributes[held] = output.attributes.numpy()
+        inner_scores.append(solution.score)
+    return Probed(classes, attributes, tuple(inner_scores))
 
 
-def _chosen(
-    build: Callable[[float], Any],
-    vectors: Floats,
-    targets: NDArray[Any],
-    fit: NDArray[np.bool_],
-    judge: NDArray[np.bool_],
-    score: Callable[[Any, Any], float],
-) -> tuple[Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[Any]], float]:
-    """Return a function that fits on some rows and predicts others with the best strength, and its score."""
-    best, best_score = _STRENGTHS[len(_STRENGTHS) // 2], -np.inf
-    if fit.any() and judge.any() and len(np.unique(targets[fit])) > 1:
-        scaled = _Scaled(vectors, fit)
-        for strength in _STRENGTHS:
-            its = score(targets[judge], build(strength).fit(scaled(fit), targets[fit]).predict(scaled(judge)))
-            if np.nan_to_num(its, nan=-1.0) > best_score:
-                best, best_score = strength, float(np.nan_to_num(its, nan=-1.0))
+def chosen_on_inner_rows(probed: Sequence[Probed], folds: Integers) -> tuple[Probed, tuple[int, ...]]:
+    """Return what one would have predicted who had to choose a layer without the judged fold.
 
-    def predict(learned: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NDArray[Any]:
-        if len(np.unique(targets[learned])) < 2:
-            return np.full(int(predicted.sum()), targets[learned][0])
-        scaled = _Scaled(vectors, learned)
-        model = build(best).fit(scaled(learned), targets[learned])
-        result: NDArray[Any] = model.predict(scaled(predicted))
-        return result
+    For each fold the layer is taken that predicts left-out speakers of the other folds best.
 
-    return predict, best_score
+    Args:
+        probed: one per layer.
+        folds: ``(N,)``.
 
-
-class _Scaled:
-    """Vectors with mean 0 and deviation 1 over the rows that are learned from."""
-
-    def __init__(self, vectors: Floats, fit: NDArray[np.bool_]) -> None:
-        self.vectors = vectors
-        self.mean = vectors[fit].mean(axis=0)
-        deviation = vectors[fit].std(axis=0)
-        self.deviation = np.where(deviation > 1e-9, deviation, 1.0)
-
-    def __call__(self, rows: NDArray[np.bool_]) -> Floats:
-        scaled: Floats = (self.vectors[rows] - self.mean) / self.deviation
-        return scaled
-
-
-def _logistic(strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, tol=1e-6)
-
-
-def _ridge(strength: float) -> Any:
-    from sklearn.linear_model import Ridge
-
-    return Ridge(alpha=1 / strength)
-
-
-def chosen_on_inner_rows(probed: Sequence[Probed], rows: ProbeRows) -> tuple[Integers, tuple[int, ...]]:
-    """Return the classes that one would have predicted who had to choose a layer without the judged fold.
-
-    For each fold the layer is taken that does best on the inner slice of the other folds, with models that
-    saw neither. Returns ``(N,)`` and which layer it was, by fold.
+    Returns:
+        The predictions, and which layer it was, by fold.
     """
-    classes, choices = np.full(len(rows.labels), -1), []
-    for fold in range(len(rows.inner)):
-        choices.append(int(np.argmax([one.inner_macro_f1[fold] for one in probed])))
-        held_out = rows.folds == fold
-        classes[held_out] = probed[choices[-1]].classes[held_out]
-    return classes, tuple(choices)
+    classes, attributes = probed[0].classes.copy(), probed[0].attributes.copy()
+    choices = []
+    for fold in range(len(probed[0].inner_scores)):
+        scores = [layer.inner_scores[fold] for layer in probed]
+        choices.append(int(np.argmax(np.nan_to_num(scores, nan=-np.inf))))
+        held = folds == fold
+        classes[held] = probed[choices[-1]].classes[held]
+        attributes[held] = probed[choices[-1]].attributes[held]
+    return Probed(classes, attributes, ()), tuple(choices)

@@ -106,7 +106,9 @@ def load_space(path: Path) -> dict[str, Dimension]:
     return {str(key): _dimension(f"{path}: {key}", value) for key, value in loaded.items()}
 
 
-def default_space(recipe: Recipe, member: MemberRecipe, *, has_attributes: bool) -> dict[str, Dimension]:
+def default_space(
+    recipe: Recipe, member: MemberRecipe, *, has_attributes: bool, has_classes: bool = True
+) -> dict[str, Dimension]:
     """Return what is worth searching for a member; every range holds the member's present setting.
 
     Of the two loss weights only one is there: Adam's steps do not depend on the loss's scale, so that only
@@ -116,6 +118,7 @@ def default_space(recipe: Recipe, member: MemberRecipe, *, has_attributes: bool)
         recipe: that has the member.
         member: whose settings the ranges surround.
         has_attributes: whether the corpus has attributes to learn.
+        has_classes: whether it has classes; without, class balance and loss weights change nothing.
 
     Raises:
         RecipeError: no such head.
@@ -130,12 +133,13 @@ def default_space(recipe: Recipe, member: MemberRecipe, *, has_attributes: bool)
 
     if settings.stage1.epochs:
         add("training.stage1.learning_rate", 1e-5, 1e-2, settings.stage1.learning_rate, log=True)
-        add("training.balance_exponent", 0.0, 1.0, settings.balance_exponent)
+        if has_classes:
+            add("training.balance_exponent", 0.0, 1.0, settings.balance_exponent)
     if settings.stage2.epochs:
         add("training.stage2.learning_rate", 1e-6, 1e-2, settings.stage2.learning_rate, log=True)
     space["training.batch_size"] = _sizes_around(settings.batch_size)
     add("training.weight_decay", 1e-4, 0.3, settings.weight_decay, log=True)
-    if has_attributes and settings.class_weight and settings.attribute_weight:
+    if has_attributes and has_classes and settings.class_weight and settings.attribute_weight:
         add("training.attribute_weight", 0.0, 2.0, settings.attribute_weight)
     add("training.mixup.probability", 0.0, 1.0, settings.mixup.probability)
     add("training.mixup.alpha", 0.1, 2.0, settings.mixup.alpha, log=True)

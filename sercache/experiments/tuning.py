@@ -1,6 +1,7 @@
 """The search: trials on inner folds, and a verdict on rows that no trial saw."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ _OWN = "own"
 _SETTINGS_NAME = "settings.json"
 
 Train = Callable[[Recipe, Listener], float]
-"""Trains a recipe of one member; returns its out-of-fold macro-F1."""
+"""Trains a recipe of one member; returns its primary score, out of fold."""
 
 
 def run_tuning(
@@ -81,13 +82,13 @@ def run_tuning(
         report = train_ensemble(
             recipe, device=device, workers=workers, engine=engine, listener=told, should_stop=should_stop
         )
-        return report.members[0].macro_f1
+        return report.members[0].score(report.primary)
 
     plan.output.mkdir(parents=True, exist_ok=True)
     with locked(plan.output):
         _lay_out(plan)
         study = Study(plan.study_path, plan.space, plan.seed)
-        own_macro_f1 = _train_own(plan, train, listener)
+        own_score = _train_own(plan, train, listener)
         _publish(plan, study.trials)
         listener(Event("start", "trials", total=trials))
         while len(study.trials) < trials:
@@ -103,9 +104,9 @@ def run_tuning(
             except Interrupted:
                 raise _stopped(number, trials) from None
             _publish(plan, study.trials)
-            _tell(study.trials, trials, listener)
+            _tell(plan, study.trials, trials, listener)
         try:
-            return _conclude(plan, study, own_macro_f1, train, listener)
+            return _conclude(plan, study, own_score, train, listener)
         except Interrupted:
             raise Interrupted("stopped before the verdict; the same command goes on from there") from None
 
@@ -143,7 +144,7 @@ def _train_own(plan: TuningPlan, train: Train, listener: Listener) -> float:
 def _train_final(
     plan: TuningPlan, name: str, member: MemberRecipe, train: Train, listener: Listener
 ) -> float:
-    """Train on all search rows and predict the reserved ones; return the out-of-fold macro-F1."""
+    """Train on all search rows and predict the reserved ones; return the primary score, out of fold."""
     return train(plan.recipe_of(member, plan.judged_path, plan.finals_folder / name), listener)
 
 
@@ -158,15 +159,15 @@ def _run_trial(
     folder = plan.trial_run(number).root
     settings = _settings_in_flight(folder, suggest)
     member = with_settings(plan.member, settings)
-    began, note, macro_f1 = time.monotonic(), "", float("nan")
+    began, note, score = time.monotonic(), "", float("nan")
     try:
-        macro_f1 = train(plan.recipe_of(member, plan.search_path, folder), _epochs_only(listener))
-        if not macro_f1 >= 0:
-            note = "no row with a consensus class was predicted"
+        score = train(plan.recipe_of(member, plan.search_path, folder), _epochs_only(listener))
+        if math.isnan(score):
+            note = f"no row with {plan.primary.needs} was predicted"
     except (TrainingError, RecipeError) as error:
         # The recipe's own settings went through: what does not fit here is this trial's combination.
         note = _reason(error, plan)
-    return Trial(number, settings, macro_f1, time.monotonic() - began, note)
+    return Trial(number, settings, score, time.monotonic() - began, note)
 
 
 def _reason(error: TrainingError | RecipeError, plan: TuningPlan) -> str:
@@ -198,7 +199,7 @@ def _publish(plan: TuningPlan, trials: tuple[Trial, ...]) -> None:
     """Write the table and the best recipe so far, and free the disk of all other trials' weights."""
     best = best_of(trials)
     if trials:
-        write_atomically(csv_path(plan.output), as_csv(trials))
+        write_atomically(csv_path(plan.output), as_csv(trials, plan.primary))
     if best is not None:
         write_atomically(best_path(plan.output), dump_recipe(_with_best(plan, best)))
     for trial in trials:
@@ -222,7 +223,7 @@ def _with_best(plan: TuningPlan, best: Trial) -> Recipe:
 
 
 def _conclude(
-    plan: TuningPlan, study: Study, own_macro_f1: float, train: Train, listener: Listener
+    plan: TuningPlan, study: Study, own_score: float, train: Train, listener: Listener
 ) -> TuningReport:
     """Train the best trial once more, now with the reserved rows to predict, and judge it on them.
 
@@ -249,7 +250,7 @@ def _conclude(
         member=plan.member.name,
         trials=trials,
         best=best,
-        own_macro_f1=own_macro_f1,
+        own_score=own_score,
         importances=study.importances(),
         judged_on=plan.judged_on,
         judgement=judge(
@@ -259,6 +260,7 @@ def _conclude(
             samples=plan.recipe.stacking.bootstrap_samples,
             seed=derive_seed(plan.recipe.seed, "bootstrap"),
         ),
+        primary=plan.primary,
         judged_before=len(earlier),
     )
     write_json(report.json_path, as_json(report))
@@ -271,13 +273,13 @@ def _remove_weights(run_folder: Path) -> None:
     shutil.rmtree(run_folder / "tensorboard", ignore_errors=True)
 
 
-def _tell(trials: tuple[Trial, ...], total: int, listener: Listener) -> None:
+def _tell(plan: TuningPlan, trials: tuple[Trial, ...], total: int, listener: Listener) -> None:
     """Tell of the trial that has just ended."""
     last, best = trials[-1], best_of(trials)
-    outcome = f"failed: {last.note}" if last.note else f"macro-F1 {last.macro_f1:.3f}"
-    leader = f" (best {best.macro_f1:.3f}, trial {best.number})" if best is not None else ""
+    outcome = f"failed: {last.note}" if last.note else f"{plan.primary.name} {last.score:.3f}"
+    leader = f" (best {best.score:.3f}, trial {best.number})" if best is not None else ""
     listener(Event("note", "trials", message=f"trial {last.number}: {outcome}{leader}"))
-    values = {"best": f"{best.macro_f1:.3f}"} if best is not None else {}
+    values = {"best": f"{best.score:.3f}"} if best is not None else {}
     listener(Event("advance", "trials", done=len(trials), total=total, values=values))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
-from sercache.corpus.targets import consensus
 from sercache.errors import CorpusError, RecipeError, did_you_mean
+from sercache.evaluation.primary import PrimaryScore, Truth, primary_score
 from sercache.experiments.search_space import Space, check_space, default_space
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
@@ -40,6 +40,11 @@ class TuningPlan:
     search: Corpus
     reserved: Corpus
     judged_on: str
+
+    @property
+    def primary(self) -> PrimaryScore:
+        """The score that trials are ranked by."""
+        return primary_score(len(self.search.classes))
 
     @property
     def study_path(self) -> Path:
@@ -106,8 +111,9 @@ def plan_tuning(
 ) -> TuningPlan:
     """Set aside what the result will be judged on, and check that the space fits the member.
 
-    A test split with consensus classes is what the result is judged on. Where the corpus has none, a share of
-    the training speakers is, drawn so that classes are spread evenly.
+    The result is judged on a test split with consensus classes (rated attributes, where there are no
+    classes). Where the corpus has none, it is judged on a share of the training speakers, drawn so that
+    classes are spread evenly.
 
     Args:
         recipe: that has the member.
@@ -130,7 +136,9 @@ def plan_tuning(
     chosen = _member_called(recipe, member)
     corpus = read_run_corpus(recipe)
     if space is None:
-        space = default_space(recipe, chosen, has_attributes=bool(corpus.attributes))
+        space = default_space(
+            recipe, chosen, has_attributes=bool(corpus.attributes), has_classes=bool(corpus.classes)
+        )
     kept = open_feature_sets(recipe)
     check_space(recipe, chosen, space, [len(kept[name].layers) for name in chosen.features])
     seed = recipe.seed if seed is None else seed
@@ -167,13 +175,14 @@ def _member_called(recipe: Recipe, name: str | None) -> MemberRecipe:
 def _part(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, str]:
     """Return what to search on, what to judge on, and what the latter is."""
     train, test = split_ids(corpus, "train"), corpus.select(split_ids(corpus, "test"))
-    if (consensus(test) >= 0).any():
+    if Truth.of(test).is_scored.any():
         reserved, judged_on = test, "the test split"
     else:
         train, stop = inner_slice(corpus.select(train), reserve, derive_seed(seed, "tuning-reserve"))
         rows = corpus.select(stop).utterances
         reserved = replace(corpus, utterances=tuple(replace(row, split="test") for row in rows))
         judged_on = f"speakers set aside, {len(stop) / (len(train) + len(stop)):.0%} of the training rows"
-    if not (consensus(reserved) >= 0).any():
-        raise CorpusError("no row that would be set aside has a consensus class to judge by")
+    truth = Truth.of(reserved)
+    if not truth.is_scored.any():
+        raise CorpusError(f"no row that would be set aside has {truth.primary.needs} to judge by")
     return corpus.select((*train, *split_ids(corpus, "development"))), reserved, judged_on

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sercache.corpus import Corpus
 from sercache.corpus.table import dump_csv
-from sercache.corpus.targets import consensus
 from sercache.errors import TrainingError
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, confusion_metric
-from sercache.evaluation.metrics import macro_f1_of_confusion
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.experiments.tuning_study import Trial
 from sercache.posteriors import Posteriors
-from sercache.stacking.rows import columns_in_order
+from sercache.stacking.scores import primary_metric
 from sercache.stacking.verdict import oppose
 
 _FEW_SPEAKERS = 10
@@ -24,10 +21,10 @@ _FEW_SPEAKERS = 10
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Macro-F1 on the reserved rows, of the mean of the fold models.
+    """The primary score on the reserved rows, of the mean of the fold models.
 
     Attributes:
-        rows: how many with a consensus class were judged.
+        rows: how many were judged.
         speakers: of those rows; one without speaker counts as one.
         rows_without_speaker: how many of them name no speaker.
         found: of the settings that the search found.
@@ -51,23 +48,25 @@ class TuningReport:
         output: the folder of the search.
         member: the name of the searched member.
         trials: all that have ended, in order.
-        best: the one with the highest out-of-fold macro-F1.
-        own_macro_f1: the same score of the recipe's own settings, on the same rows and folds, shuffled anew.
+        best: the one with the highest primary score, out of fold.
+        own_score: the same score of the recipe's own settings, on the same rows and folds, shuffled anew.
         importances: how much each key mattered for the score, summing to 1; none after few trials.
         judged_on: what the reserved rows are, in words.
         judgement: of the best trial, on these rows.
         judged_before: how many other trials the same rows have judged in earlier sittings.
+        primary: the score that decides.
     """
 
     output: Path
     member: str
     trials: tuple[Trial, ...]
     best: Trial
-    own_macro_f1: float
+    own_score: float
     importances: Mapping[str, float]
     judged_on: str
     judgement: Judgement
     judged_before: int
+    primary: PrimaryScore = MACRO_F1
 
     @property
     def csv_path(self) -> Path:
@@ -94,7 +93,7 @@ class TuningReport:
         """Whether the best trial is ahead on the inner folds, and not clearly behind on the reserved rows."""
         difference = self.judgement.difference
         is_worse = difference.is_clear and difference.value < 0
-        return self.best.macro_f1 > self.own_macro_f1 and not is_worse
+        return self.best.score > self.own_score and not is_worse
 
     @property
     def verdict(self) -> tuple[str, ...]:
@@ -103,16 +102,16 @@ class TuningReport:
         number = f"Trial {self.best.number}"
         lines = [
             f"On {judged.rows} rows of {judged.speakers} speakers that no trial saw ({self.judged_on}): "
-            + oppose(f"trial {self.best.number}", "the recipe as it is", judged.difference),
-            f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner macro-F1 "
-            f"optimistic: {self.best.macro_f1:.3f} there, {judged.found.value:.3f} on those rows (the "
-            f"recipe as it is: {self.own_macro_f1:.3f} and {judged.own.value:.3f}).",
+            + oppose(
+                f"trial {self.best.number}", "the recipe as it is", judged.difference, primary=self.primary
+            ),
+            f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner "
+            f"{self.primary.name} optimistic: {self.best.score:.3f} there, {judged.found.value:.3f} on those "
+            f"rows (the recipe as it is: {self.own_score:.3f} and {judged.own.value:.3f}).",
         ]
         if not self.beats_recipe:
             behind = (
-                ""
-                if self.best.macro_f1 > self.own_macro_f1
-                else "No trial beat the recipe on the inner folds. "
+                "" if self.best.score > self.own_score else "No trial beat the recipe on the inner folds. "
             )
             lines.append(f"{behind}Keep the recipe as it is.")
         if self.judged_before:
@@ -163,24 +162,22 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
     Raises:
         TrainingError: there is no row to judge on, or a model has learned from it.
     """
-    predicted = set(found.ids) & set(own.ids)
+    predicted, of_all = set(found.ids) & set(own.ids), Truth.of(reserved)
     ids = [
         utterance_id
-        for utterance_id, label in zip(reserved.ids, consensus(reserved), strict=True)
-        if label >= 0 and utterance_id in predicted
+        for utterance_id, counts in zip(reserved.ids, of_all.is_scored, strict=True)
+        if counts and utterance_id in predicted
     ]
     if not ids:
-        raise TrainingError("none of the reserved rows has both a consensus class and frames to judge with")
+        raise TrainingError(
+            f"none of the reserved rows has both {of_all.primary.needs} and frames to judge with"
+        )
     rows = reserved.select(ids)
-    labels = consensus(rows)
 
     def metric(posteriors: Posteriors) -> SumMetric:
-        own_rows = posteriors.take(ids)
-        if set(own_rows.origins.tolist()) != {"held-out"}:
+        if set(posteriors.take(ids).origins.tolist()) != {"held-out"}:
             raise TrainingError(f"member '{posteriors.member}' has seen rows that it was to be judged on")
-        order = columns_in_order("classes", posteriors.classes, reserved.classes)
-        classes = own_rows.class_probabilities[:, order].argmax(axis=1).astype(np.int64)
-        return confusion_metric(labels, classes, len(reserved.classes), macro_f1_of_confusion)
+        return primary_metric(rows, posteriors)
 
     bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
     first, second = metric(found), metric(own)
@@ -194,26 +191,26 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
     )
 
 
-def as_csv(trials: Sequence[Trial]) -> str:
+def as_csv(trials: Sequence[Trial], primary: PrimaryScore = MACRO_F1) -> str:
     """Return one line per trial: number, state, score, seconds, each setting, and why it failed."""
     keys = sorted({key for trial in trials for key in trial.settings})
     rows = [
         [
             str(trial.number),
             trial.state,
-            "" if math.isnan(trial.macro_f1) else f"{trial.macro_f1:.6g}",
+            "" if math.isnan(trial.score) else f"{trial.score:.6g}",
             f"{trial.seconds:.1f}",
             *(str(trial.settings.get(key, "")) for key in keys),
             trial.note,
         ]
         for trial in trials
     ]
-    return dump_csv(["trial", "state", "macro_f1", "seconds", *keys, "note"], rows)
+    return dump_csv(["trial", "state", primary.key, "seconds", *keys, "note"], rows)
 
 
 def as_json(report: TuningReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    judged = report.judgement
+    judged, key = report.judgement, report.primary.key
     return {
         "member": report.member,
         "trials": len(report.trials),
@@ -221,10 +218,10 @@ def as_json(report: TuningReport) -> dict[str, Any]:
         "best": {
             "trial": report.best.number,
             "settings": dict(report.best.settings),
-            "inner_macro_f1": report.best.macro_f1,
-            "macro_f1": _interval(judged.found),
+            f"inner_{key}": report.best.score,
+            key: _interval(judged.found),
         },
-        "own": {"inner_macro_f1": _known(report.own_macro_f1), "macro_f1": _interval(judged.own)},
+        "own": {f"inner_{key}": _known(report.own_score), key: _interval(judged.own)},
         "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
         "judged_on": report.judged_on,
         "judged_before": report.judged_before,
@@ -237,7 +234,7 @@ def as_json(report: TuningReport) -> dict[str, Any]:
 
 
 def _rank(trial: Trial) -> tuple[float, int]:
-    return -trial.macro_f1, trial.number
+    return -trial.score, trial.number
 
 
 def _interval(scored: Estimate | Difference) -> dict[str, float | None]:

@@ -29,14 +29,14 @@ class Trial:
     Attributes:
         number: from 0, in the order of the search.
         settings: what was tried, by dotted key.
-        macro_f1: out-of-fold, on the inner folds; NaN where it failed.
+        score: the primary score, out-of-fold on the inner folds; NaN where it failed.
         seconds: how long it took; of a trial that was interrupted, since it was taken up again.
         note: why it failed, else empty.
     """
 
     number: int
     settings: Settings
-    macro_f1: float
+    score: float
     seconds: float
     note: str = ""
 
@@ -87,6 +87,7 @@ class Study:
         """Return the settings to try next."""
         optuna = load_optuna()
         ended = self.trials
+        least = min([0.0, *(trial.score for trial in ended if not math.isnan(trial.score))])
         # The sampler learns from a copy where a failed trial has the lowest score there is: told of a failure
         # only, it would look there again.
         with quiet_optuna():
@@ -97,7 +98,7 @@ class Study:
                     optuna.trial.create_trial(
                         params=dict(trial.settings),
                         distributions=self._distributions,
-                        value=0.0 if math.isnan(trial.macro_f1) else trial.macro_f1,
+                        value=least if math.isnan(trial.score) else trial.score,
                     )
                 )
             return dict(copied.ask(self._distributions).params)
@@ -113,7 +114,7 @@ class Study:
                     state=states.FAIL if failed else states.COMPLETE,
                     params=dict(trial.settings),
                     distributions=self._distributions,
-                    value=None if failed else trial.macro_f1,
+                    value=None if failed else trial.score,
                     user_attrs={"seconds": trial.seconds, "note": trial.note},
                 )
             )
@@ -124,7 +125,7 @@ class Study:
         PED-ANOVA (Watanabe et al. 2023).
         """
         optuna = load_optuna()
-        scores = {trial.macro_f1 for trial in self.trials if trial.state == "trained"}
+        scores = {trial.score for trial in self.trials if trial.state == "trained"}
         if len(scores) < _MIN_TRIALS_FOR_IMPORTANCES:
             return {}
         with quiet_optuna():
@@ -179,7 +180,7 @@ def _read(trial: "FrozenTrial") -> Trial:
     return Trial(
         number=trial.number,
         settings=dict(sorted(trial.params.items())),
-        macro_f1=math.nan if trial.value is None else trial.value,
+        score=math.nan if trial.value is None else trial.value,
         seconds=float(attributes["seconds"]),
         note=str(attributes["note"]),
     )

@@ -3,6 +3,7 @@
 The relative changes of macro-F1 are those that the paper reports for MSP-Podcast (arXiv 2506.09556).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from sercache.corpus import Corpus
 from sercache.corpus.targets import TargetPolicy, soft_targets
 from sercache.recipe import MemberRecipe, Recipe
+from sercache.training.speakers import MIN_CLIPS
 
 FUSION_HEAD = "deepser"
 LATE_FUSION_HEAD = "late-fusion"
+_NO_CLASSES = "the corpus has no classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def _hard_targets(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_hard_targets_are_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     if recipe.targets_of(member).hard:
         return "the targets are hard already"
     is_idle = _targets_stay(recipe, member, _hard_targets(recipe, member), train)
@@ -100,6 +105,8 @@ def _why_no_multitask_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpu
         return "no training row has a rated attribute"
     if not settings.attribute_weight:
         return "attribute_weight is 0 already"
+    if not train.classes:
+        return "the corpus has no classes: nothing would be left to learn"
     return "" if settings.class_weight else "class_weight is 0: nothing would be left to learn"
 
 
@@ -119,6 +126,8 @@ def _no_agreement_dropped(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_no_agreement_dropped_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     if recipe.targets_of(member).no_agreement == "drop":
         return "rows without agreement are dropped already"
     is_idle = _targets_stay(recipe, member, _no_agreement_dropped(recipe, member), train)
@@ -130,10 +139,22 @@ def _no_class_weights(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
 
 
 def _why_no_class_weights_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    if not train.classes:
+        return _NO_CLASSES
     settings = recipe.training_of(member)
     if not settings.stage1.epochs:
         return "there is no stage 1, and only stage 1 has class weights"
     return "" if settings.balance_exponent else "balance_exponent is 0 already"
+
+
+def _other_normalization(recipe: Recipe, member: MemberRecipe) -> MemberRecipe:
+    return _with_training(member, normalize="none" if recipe.normalizes_speakers(member) else "speaker")
+
+
+def _why_other_normalization_is_idle(recipe: Recipe, member: MemberRecipe, train: Corpus) -> str:
+    clips = Counter(row.speaker for row in train.utterances if row.speaker is not None)
+    is_idle = max(clips.values(), default=0) < MIN_CLIPS
+    return f"no speaker is known by {MIN_CLIPS} clips" if is_idle else ""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -180,6 +201,14 @@ VARIANTS: dict[str, Variant] = {
             None,
             _no_class_weights,
             _why_no_class_weights_is_idle,
+        ),
+        Variant(
+            "speaker-normalization",
+            "with frames normalised per speaker where the recipe has it off, without where it has it on",
+            "the recipe's choice on speaker normalisation",
+            None,
+            _other_normalization,
+            _why_other_normalization_is_idle,
         ),
     )
 }

@@ -12,6 +12,7 @@ from sercache.events import Listener, ignore
 from sercache.finetuning.fold import FoldFinetuning
 from sercache.finetuning.live import LiveFeature, open_live_feature, why_not_trainable
 from sercache.finetuning.processes import Processes
+from sercache.heads.registry import BASE
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import FinetuningRecipe, MemberRecipe
@@ -100,7 +101,13 @@ def finetune_member(
     context = open_run(run.root)
     settings = context.recipe.finetuning_with(dict(changes or {}))
     member = _member(context, member_name)
+    if context.recipe.normalizes_speakers(member):
+        raise TrainingError(
+            f"member '{member.name}' is normalised per speaker (normalize: speaker), whose statistics change "
+            "with the encoder: it cannot be fine-tuned; fine-tune a member with normalize: none"
+        )
     chosen = _chosen(context, member, features)
+    _refuse_closed_form(context, member)
     _refuse_untrained(context, member)
     new_name = name or f"{member.name}-finetuned"
     kept = settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
@@ -159,6 +166,26 @@ def _chosen(context: RunContext, member: MemberRecipe, features: Sequence[str]) 
         if reason and (features or all(reasons.values())):
             raise TrainingError(f"feature set '{feature}' cannot be fine-tuned: {reason}")
     return [one for one in member.features if not reasons.get(one, "not chosen")]
+
+
+def _refuse_closed_form(context: RunContext, member: MemberRecipe) -> None:
+    """Raise a RecipeError for heads that know the rows on which fine-tuning would stop."""
+    others = [
+        other.name
+        for other in context.recipe.members
+        if not context.is_closed_form(other) and other.options.get(BASE, "none") == "none"
+    ]
+    advice = f"fine-tune another member ({', '.join(others)})" if others else "add a member without a base"
+    if context.is_closed_form(member):
+        raise RecipeError(
+            f"member '{member.name}' ({member.head}) was fitted without epochs, on all rows of its folds: "
+            f"nothing is left to stop fine-tuning by; {advice}"
+        )
+    if member.options.get(BASE, "none") != "none":
+        raise RecipeError(
+            f"member '{member.name}' starts from a base that was fitted on all rows of its folds: nothing is "
+            f"left to stop fine-tuning by; {advice}"
+        )
 
 
 def _refuse_untrained(context: RunContext, member: MemberRecipe) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from sercache.derived import DerivedMember
 from sercache.errors import TrainingError
+from sercache.evaluation.primary import primary_in
 from sercache.events import Event, Listener
 from sercache.finetuning.clips import Clips
 from sercache.finetuning.live import LiveFeature
@@ -129,7 +130,7 @@ class FoldFinetuning:
             save_head(folder / WEIGHTS_NAME, training.head, described)
             (folder / STATE_NAME).unlink(missing_ok=True)
         self.processes.wait()
-        self.listener(Event("finish", job.name, values={"best": best["macro_f1"]}))
+        self.listener(Event("finish", job.name, values={"best": best[primary_in(best).key]}))
 
     def _clips(self, rows: FoldRows) -> Clips:
         """Return all utterances of a fold; what comes from the cache stays there, and off the device."""

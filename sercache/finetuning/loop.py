@@ -133,8 +133,11 @@ class Finetuning:
         self.should_stop = should_stop
         if not self.fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
-        if not (self.stop_rows.consensus >= 0).any():
-            raise TrainingError(f"{task}: none of its {len(self.stop_rows)} stop rows has a consensus class")
+        self.primary = self.stop_rows.truth.primary
+        if not self.stop_rows.truth.is_scored.any():
+            raise TrainingError(
+                f"{task}: none of its {len(self.stop_rows)} stop rows has {self.primary.needs}"
+            )
         self.live = list(self.fit_clips.live.values())
         self.precision = self.live[0].precision
         self.progress = FinetuningProgress()
@@ -184,7 +187,7 @@ class Finetuning:
             live.trained.train(False)
         batches = clips.batches(np.arange(len(clips.ids)), whole=True)
         mine = batches[self.processes.rank :: self.processes.count]
-        num_classes = self.head.class_output.out_features
+        num_classes = self.head.num_classes
         width = num_classes + len(self.head.get_buffer("attribute_low"))
         said = torch.zeros(len(clips.ids), width, device=self.device)
         with torch.no_grad():
@@ -367,11 +370,11 @@ class Finetuning:
         self._tell_epoch(row)
 
     def _tell_epoch(self, row: dict[str, float]) -> None:
-        values = {name: row[name] for name in ("epoch", "stage", "macro_f1")}
+        values = {name: row[name] for name in ("epoch", "stage", self.primary.key)}
         trained = f"epoch {row['epoch']} (stage {row['stage']}), loss {row['train_loss']:.4g}"
         what = trained if row["epoch"] else "as it starts"
-        message = f"{self.task}: {what}: macro-F1 {row['macro_f1']:.3f} on its stop rows"
-        best = {"best": self.progress.best["macro_f1"]}
+        message = f"{self.task}: {what}: {self.primary.name} {row[self.primary.key]:.3f} on its stop rows"
+        best = {"best": self.progress.best[self.primary.key]}
         self.listener(Event("note", self.task, message=message, values=values | best))
 
     def _tell(self, steps: int) -> None:

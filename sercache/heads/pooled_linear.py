@@ -166,7 +166,6 @@ class PooledLinear(Head):
         ]
 
     def _resize(self) -> None:
-        num_classes = self.class_output.out_features
         num_attributes = 0 if self.attribute_output is None else self.attribute_output.out_features
         for index, size in enumerate(self.sizes):
             self.register_buffer(f"pooled_mean_{index}", torch.zeros(size))
@@ -174,8 +173,17 @@ class PooledLinear(Head):
             self.register_buffer(
                 f"block_share_{index}", torch.zeros(len(self.statistics), self.num_layers[index])
             )
-        self.class_output = _zeros(sum(self.sizes), num_classes)
+        self.class_output = _zeros(sum(self.sizes), self.num_classes) if self.num_classes else None
         self.attribute_output = _zeros(sum(self.sizes), num_attributes) if num_attributes else None
+
+    def layer_weights(self) -> dict[int, Tensor]:
+        """Return, by index, how much each layer ``(L,)`` of a feature set with several counts; in all 1."""
+        shares = {
+            index: self.get_buffer(f"block_share_{index}").sum(dim=0) for index in range(len(self.sizes))
+        }
+        return {
+            index: share / share.sum().clamp_min(1e-12) for index, share in shares.items() if len(share) > 1
+        }
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the standardised statistics, ``(B, P)``: feature set, statistic, layer, feature."""
@@ -184,8 +192,12 @@ class PooledLinear(Head):
     def _pooled(self, index: int, given: HeadInput) -> Tensor:
         frames = self.read(index, given)  # (B, T, D) or (B, T, L, D)
         pooled = pool_statistics(frames, given.mask, self.statistics).flatten(1)  # (B, S * L * D)
+        return self.standardized(index, pooled, given.mask.any(dim=1))
+
+    def standardized(self, index: int, pooled: Tensor, present: Tensor) -> Tensor:
+        """Return pooled statistics ``(B, S * L * D)`` standardised, zero for clips not ``present``."""
         mean, scale = self.get_buffer(f"pooled_mean_{index}"), self.get_buffer(f"pooled_scale_{index}")
-        return (pooled - mean) * scale * given.mask.any(dim=1, keepdim=True)
+        return (pooled - mean) * scale * present.unsqueeze(1)
 
     @torch.no_grad()
     def set_solution(
@@ -193,7 +205,7 @@ class PooledLinear(Head):
         standardization: Sequence[tuple[Tensor, Tensor]],
         shares: Sequence[Tensor],
         classes: tuple[Tensor, Tensor],
-        attributes: tuple[Tensor, Tensor] | None,
+        attributes: tuple[Tensor, Tensor],
     ) -> None:
         """Take a fitted solution.
 
@@ -201,22 +213,26 @@ class PooledLinear(Head):
             standardization: of each feature set, mean and scale ``(P_i,)`` of its pooled statistics.
             shares: of each feature set, ``(S, L)``: how much each statistic of each layer counts; in all 1.
             classes: weights ``(C, P)`` and intercept ``(C,)``.
-            attributes: weights ``(A, P)`` and intercept ``(A,)``; None without attributes.
+            attributes: weights ``(A, P)`` and intercept ``(A,)``.
         """
         for index, (mean, scale) in enumerate(standardization):
             self.get_buffer(f"pooled_mean_{index}").copy_(mean)
             self.get_buffer(f"pooled_scale_{index}").copy_(scale)
             self.get_buffer(f"block_share_{index}").copy_(shares[index])
-        outputs = [(self.class_output, classes)]
-        if self.attribute_output is not None and attributes is not None:
-            outputs.append((self.attribute_output, attributes))
-        for output, (weights, intercept) in outputs:
-            output.weight.copy_(weights)
-            output.bias.copy_(intercept)
+        for output, (weights, intercept) in (
+            (self.class_output, classes),
+            (self.attribute_output, attributes),
+        ):
+            if output is not None:
+                output.weight.copy_(weights)
+                output.bias.copy_(intercept)
 
-    def classify(self, embedding: Tensor) -> HeadOutput:
-        """Return the linear outputs of ``(B, P)``; attributes are cut to their range."""
-        logits = self.class_output(embedding)
+    def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
+        """Return the linear outputs of ``(B, P)``, attributes cut to their range; there is no ``start``."""
+        if self.class_output is None:
+            logits = embedding.new_zeros(len(embedding), 0)
+        else:
+            logits = self.class_output(embedding)  # (B, C)
         if self.attribute_output is None:
             return HeadOutput(logits, logits.new_zeros(len(logits), 0))
         low, high = self.get_buffer("attribute_low"), self.get_buffer("attribute_high")

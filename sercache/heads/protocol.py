@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sercache.heads.layer_sum import LAYER_SUMS, LayerSum
+from sercache.heads.layer_sum import LAYER_SUMS, LayerSum, WeightedSum
 
 
 class HeadInput(NamedTuple):
@@ -21,7 +21,7 @@ class HeadInput(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """``logits`` ``(B, C)`` and ``attributes`` ``(B, A)`` on the corpus's scale (A may be 0)."""
+    """``logits`` ``(B, C)`` and ``attributes`` ``(B, A)`` on the corpus's scale (C or A may be 0)."""
 
     logits: Tensor
     attributes: Tensor
@@ -36,7 +36,7 @@ class Head(nn.Module):
 
     Args:
         input_dims: D of each feature set, in the order of the member's ``features``.
-        num_classes: C.
+        num_classes: C; 0 of a corpus with attributes alone.
         attribute_ranges: ``(low, high)`` of each attribute, A of them.
         embedding_dim: E, the width of what :meth:`embed` returns.
         activation: between embedding and outputs; ReLU unless the head is to stay linear.
@@ -66,8 +66,10 @@ class Head(nn.Module):
         self.register_buffer("attribute_low", bounds[:, 0].clone())
         self.register_buffer("attribute_high", bounds[:, 1].clone())
         self.layer_sums = nn.ModuleDict()
+        self.base: Head | None = None
         self.activation = activation if activation is not None else nn.ReLU()
-        self.class_output = nn.Linear(embedding_dim, num_classes)
+        self.num_classes = num_classes
+        self.class_output = nn.Linear(embedding_dim, num_classes) if num_classes else None
         self.attribute_output = (
             nn.Linear(embedding_dim, len(attribute_ranges)) if len(attribute_ranges) else None
         )
@@ -91,6 +93,32 @@ class Head(nn.Module):
             self.layer_sums[str(index)] = LAYER_SUMS[kind](num_layers, dim).to(mean)
         self.register_buffer(f"input_mean_{index}", mean.new_zeros(num_layers, dim))
         self.register_buffer(f"input_scale_{index}", mean.new_ones(num_layers, dim))
+
+    def attach_base(self, base: "Head") -> None:
+        """Make the outputs those of a fitted head plus what this one learns to add: nothing at first.
+
+        The base is never trained with this head. Its attributes are added on the sigmoid's scale.
+
+        Args:
+            base: of the same feature sets, classes and attributes.
+        """
+        self.base = base.requires_grad_(False)
+        for output in (self.class_output, self.attribute_output):
+            if output is not None:
+                nn.init.zeros_(output.weight)
+                nn.init.zeros_(output.bias)
+
+    @torch.no_grad()
+    def take_layer_weights(self, fitted: "Head") -> None:
+        """Begin with sums of layers that weigh them as a fitted head does; gated sums begin as they were."""
+        for index, layer_sum in self.layer_sums.items():
+            shares = fitted.layer_weights().get(int(index))
+            if shares is not None and isinstance(layer_sum, WeightedSum):
+                layer_sum.score.copy_(shares.clamp_min(1e-4).log())
+
+    def start(self, inputs: Sequence[HeadInput]) -> Tensor | None:
+        """Return what is added to, ``(B, C + A)``: the base's logits and attributes; None without a base."""
+        return None if self.base is None else torch.cat(self.base(inputs), dim=1)
 
     def layer_weights(self) -> dict[int, Tensor]:
         """Return, by index, the weights ``(L,)`` of each feature set whose layers all clips weigh alike."""
@@ -145,18 +173,27 @@ class Head(nn.Module):
         """Return ``(B, E)``: what MixUp mixes, before the activation. Never depends on padding."""
         raise NotImplementedError
 
-    def classify(self, embedding: Tensor) -> HeadOutput:
+    def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
         """Turn a (possibly mixed) embedding ``(B, E)`` into the outputs.
 
         Attributes are ``low + (high - low) * sigmoid(linear)``, so they cannot leave their scale.
+
+        Args:
+            embedding: of :meth:`embed`.
+            start: of :meth:`start`, mixed as the embedding is; None to add to nothing.
         """
         hidden = self.activation(embedding)
-        logits = self.class_output(hidden)
+        logits = hidden.new_zeros(len(hidden), 0) if self.class_output is None else self.class_output(hidden)
+        if start is not None:
+            logits = logits + start[:, : logits.shape[1]]
         if self.attribute_output is None:
             return HeadOutput(logits, logits.new_zeros(len(logits), 0))
         low, high = self.get_buffer("attribute_low"), self.get_buffer("attribute_high")
-        return HeadOutput(logits, low + (high - low) * torch.sigmoid(self.attribute_output(hidden)))
+        linear = self.attribute_output(hidden)  # (B, A)
+        if start is not None:
+            linear = linear + torch.logit((start[:, logits.shape[1] :] - low) / (high - low), eps=1e-3)
+        return HeadOutput(logits, low + (high - low) * torch.sigmoid(linear))
 
     def forward(self, inputs: Sequence[HeadInput]) -> HeadOutput:
         """Return the outputs of a batch, without MixUp."""
-        return self.classify(self.embed(inputs))
+        return self.classify(self.embed(inputs), self.start(inputs))

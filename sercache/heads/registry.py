@@ -26,6 +26,9 @@ HEADS: Registry[type[Head]] = Registry(
 LAYER_SUM = "layer_sum"
 """The option of every head that reads several layers of an encoder: the name of a layer sum."""
 
+BASE = "base"
+"""The option of every trained head: the closed-form head whose outputs it starts from and adds to."""
+
 
 def build_head(
     name: str,
@@ -44,7 +47,7 @@ def build_head(
         num_classes: C.
         attribute_ranges: ``(low, high)`` of each attribute.
         options: the head's own keyword arguments; where a feature set has several layers, also
-            :data:`LAYER_SUM` (``weighted`` unless given).
+            :data:`LAYER_SUM` (``weighted`` unless given); of a trained head also :data:`BASE`.
         seed: of the initialisation; the global generators are left as they were.
         input_layers: L of each feature set; one each unless given.
 
@@ -62,9 +65,18 @@ def build_head(
             f"head '{name}': option '{LAYER_SUM}' is for feature sets of several layers; each of this head's "
             "has one"
         )
-    check_options(f"head '{name}'", head_class, options, {LAYER_SUM: str} if sums_layers else {})
+    common = {LAYER_SUM: str} if sums_layers else {}
+    if not head_class.is_closed_form:
+        common[BASE] = str
+    check_options(f"head '{name}'", head_class, options, common)
     kind = str(options.get(LAYER_SUM, "weighted"))
-    own_options = {option: value for option, value in options.items() if option != LAYER_SUM}
+    own_options = {option: value for option, value in options.items() if option not in (LAYER_SUM, BASE)}
+    base_name = str(options.get(BASE, "none"))
+    if base_name != "none" and not HEADS[base_name].is_closed_form:
+        raise RecipeError(
+            f"head '{name}': option 'base' must be a head that is fitted without epochs (ridge, logistic) or "
+            f"none, not '{base_name}'"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
         try:
@@ -74,6 +86,8 @@ def build_head(
         for index, num_layers in enumerate(layers):
             if num_layers > 1:
                 head.set_layers(index, num_layers, kind)
+    if base_name != "none":
+        head.attach_base(build_head(base_name, input_dims, num_classes, attribute_ranges, {}, seed, layers))
     return head
 
 

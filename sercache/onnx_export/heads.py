@@ -1,6 +1,6 @@
 """Trained heads as one ONNX model: frames in, class probabilities and attributes out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,10 +43,11 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
     """Write the mean of a member's fold models as one ONNX model; return its largest difference to torch.
 
     Inputs, for each feature set: ``frames_<name>`` ``(batch, time, D)`` float32, or ``(batch, time, L, D)``
-    of one with L layers, as the cache has them (standardising is inside), and ``mask_<name>``
-    ``(batch, time)`` bool, True where valid. Outputs: ``probabilities`` ``(batch, C)``, and ``attributes``
-    ``(batch, A)`` unless A is 0. The model's metadata has the names of classes and attributes, and the
-    fingerprints of the feature sets.
+    of one with L layers, as the cache has them (standardising is inside), and ``mask_<name>`` ``(batch,
+    time)`` bool, True where valid. Outputs: ``probabilities`` ``(batch, C)`` unless C is 0, and
+    ``attributes`` ``(batch, A)`` unless A is 0. The model's metadata has the names of classes and attributes,
+    the fingerprints of the feature sets, and ``normalize``: where it is ``speaker``, frames must be
+    standardised with the speaker's clips before they go in.
 
     It is compared with torch on clips of several lengths, each alone and unpadded in torch and padded with
     rubbish beside others in the model.
@@ -67,12 +68,14 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
     for name in names:
         sizes = {0: "batch", 1: f"time_{name}"}
         dynamic |= {f"frames_{name}": sizes, f"mask_{name}": sizes}
-    kept = ["probabilities", "attributes"] if description.attributes else ["probabilities"]
+    named = {"probabilities": description.classes, "attributes": description.attributes}
+    kept = {name: place for place, (name, columns) in enumerate(named.items()) if columns}
     stated = asdict(description)
-    stated = {key: stated[key] for key in ("member", "head", "features", "classes", "attributes", "versions")}
+    told = ("member", "head", "features", "classes", "attributes", "versions", "normalize")
+    stated = {key: stated[key] for key in told}
     example = _padded(heads[0], _clips(heads[0], ((5, 3), (2, 4), (4, 2)), 0), dynamic)
     content = export_graph(
-        _Outputs(module, len(kept)),
+        _Outputs(module, list(kept.values())),
         example,
         dynamic,
         {name: {0: "batch"} for name in kept},
@@ -84,27 +87,27 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
 
 
 class _Outputs(nn.Module):
-    """The first outputs of a module: one that has no values is no output of an ONNX model."""
+    """Some outputs of a module: one that has no values is no output of an ONNX model."""
 
-    def __init__(self, module: nn.Module, count: int) -> None:
+    def __init__(self, module: nn.Module, places: Sequence[int]) -> None:
         super().__init__()
         self.module = module
-        self.count = count
+        self.places = tuple(places)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         outputs: tuple[Tensor, ...] = self.module(*tensors)
-        return outputs[: self.count]
+        return tuple(outputs[place] for place in self.places)
 
 
 @torch.no_grad()
 def _trials(
-    module: FoldMean, head: Head, dynamic: dict[str, dict[int, str]], kept: Sequence[str]
+    module: FoldMean, head: Head, dynamic: dict[str, dict[int, str]], kept: Mapping[str, int]
 ) -> Iterator[Trial]:
     for number, lengths in enumerate(_LENGTHS):
         clips = _clips(head, lengths, number)
         alone = [module(*(tensor.unsqueeze(0) for pair in clip for tensor in pair)) for clip in clips]
         expected = [torch.cat(parts) for parts in zip(*alone, strict=True)]
-        yield Trial(_padded(head, clips, dynamic), dict(zip(kept, expected, strict=False)))
+        yield Trial(_padded(head, clips, dynamic), {name: expected[place] for name, place in kept.items()})
 
 
 def _clips(head: Head, lengths: Sequence[Sequence[int]], seed: int) -> list[list[tuple[Tensor, Tensor]]]:

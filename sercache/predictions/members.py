@@ -54,9 +54,12 @@ def rows_of_predictions(
                 f"{file.path.name}: {len(file.unknown_ids)} utterances are not in the corpus, "
                 f"first '{file.unknown_ids[0]}'"
             )
-        if file.class_probabilities is None:
+        if file.class_probabilities is None and corpus.classes:
             raise StackingError(f"{file.path.name}: it predicts attributes only; stacking needs classes")
     attributes = _attributes_of_all(corpus, files, listener)
+    if not corpus.classes and not attributes:
+        known = ", ".join(corpus.attribute_names)
+        raise StackingError(f"no attribute is predicted by every file (the corpus has {known})")
     corpus = with_attributes(corpus, attributes)
     origins = [_origins(file, corpus, are_out_of_fold) for file in files]
     left_out = max(int((own == "").sum()) for own in origins)
@@ -141,13 +144,15 @@ def _posteriors(
 ) -> Posteriors:
     kept = np.flatnonzero(origins != "")
     ids = tuple(file.ids[place] for place in kept.tolist())
-    assert file.class_probabilities is not None  # refused above
+    probabilities = file.class_probabilities
+    if probabilities is None:  # of a corpus with attributes alone
+        probabilities = np.empty((len(file.ids), 0))
     return Posteriors(
         member=file.name,
         ids=ids,
         classes=corpus.classes,
         attributes=corpus.attribute_names,
-        class_probabilities=file.class_probabilities[kept],
+        class_probabilities=probabilities[kept],
         attribute_values=file.attribute_values[kept][:, list(attributes)],
         folds=np.asarray([folds.folds.get(one, ALL_FOLDS) for one in ids], dtype=np.int64),
         origins=origins[kept],

@@ -108,10 +108,10 @@ def read_predictions(path: Path, corpus: Corpus, name: str | None = None) -> Pre
     probabilities, is_hard = _classes(table, corpus, kept)
     attributes = _attributes(table, corpus, kept)
     if probabilities is None and np.isnan(attributes).all():
-        raise StackingError(
-            f"{path.name}: no predictions in it: wanted is a column for each of {', '.join(corpus.classes)}, "
-            "or one called Prediction"
-        )
+        wanted = f"a column for each of {', '.join(corpus.classes)}, or one called Prediction"
+        if not corpus.classes:
+            wanted = f"a column for each of {', '.join(corpus.attribute_names)}"
+        raise StackingError(f"{path.name}: no predictions in it: wanted is {wanted}")
     return Predictions(
         name=name or path.stem,
         path=path,
@@ -174,6 +174,8 @@ def _file_name(written: str) -> str:
 
 
 def _classes(table: RawTable, corpus: Corpus, kept: Sequence[int]) -> tuple[NDArray[np.float64] | None, bool]:
+    if not corpus.classes:
+        return None, False
     lowered = [column.lower() for column in table.header]
     columns = [
         next((lowered.index(name) for name in (f"p:{one.lower()}", one.lower()) if name in lowered), None)

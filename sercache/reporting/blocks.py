@@ -211,11 +211,16 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A class with its shares of votes and of probability, None where there are none."""
+    """A class with its shares of votes and of probability, None where there are none.
+
+    Or an attribute with what raters said and what is predicted as shares of its scale; ``words`` then tells
+    both, for whom the bar is not seen.
+    """
 
     name: str
     votes: float | None
     predicted: float
+    words: str = ""
 
 
 @dataclass(frozen=True)

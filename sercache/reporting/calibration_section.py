@@ -16,7 +16,12 @@ _SIDE = 200
 
 
 def calibration_section(facts: Facts) -> Section | None:
-    """Show a reliability diagram for each stacker, and the judged ways of calibrating the recommended one."""
+    """Show a reliability diagram for each stacker, and the judged ways of calibrating the recommended one.
+
+    None where there are no classes.
+    """
+    if not facts.classes:
+        return None
     blocks: list[Block] = []
     if facts.judged is not None and len(facts.judged.known):
         order = [facts.choice, *(name for name in facts.stackers if name != facts.choice)]

@@ -12,9 +12,11 @@ import numpy as np
 
 from sercache.audio import load_audio
 from sercache.errors import AudioError
+from sercache.evaluation.metrics import Floats
 from sercache.reporting.blocks import Bar, Block, Clip, Clips, Folded, Prose, Section, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.subgroups_section import vote_entropy
+from sercache.stacking.targets import scaled_ratings, scaled_to_ranges
 
 MOST_CLIPS = 20
 _SHOWN_CLIPS = 6
@@ -90,6 +92,8 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
     judged = facts.judged
     if judged is None:
         return None
+    if not facts.classes:
+        return _attributes_section(facts, judged, links)
     wrong, unclear = confident_mistakes(judged, facts.choice), most_ambiguous(judged)
     blocks: list[Block] = []
     for title, rows in (
@@ -118,6 +122,67 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
         "share of the votes, the lower one its probability.",
         blocks,
     )
+
+
+def _attributes_section(facts: Facts, judged: Judged, links: AudioLinks) -> Section | None:
+    """Show the clips whose attributes are predicted furthest from what raters said."""
+    errors = attribute_errors(judged, facts.choice)
+    known = judged.known
+    if not len(known):
+        return None
+    order = known[np.argsort(-errors[known], kind="stable")][:MOST_CLIPS]
+    clips = tuple(_attribute_clip(facts, judged, row, links.of) for row in order.tolist())
+    blocks: list[Block] = [
+        Clips(f"The {len(clips)} clips that {facts.choice} is furthest off on", clips[:_SHOWN_CLIPS])
+    ]
+    if len(clips) > _SHOWN_CLIPS:
+        blocks.append(Folded(f"{len(clips) - _SHOWN_CLIPS} more", (Clips("", clips[_SHOWN_CLIPS:]),)))
+    if not any(clip.audio for clip in clips):
+        blocks.append(Prose("The recordings are not at hand: there is nothing to play.", is_note=True))
+    return Section(
+        "clips",
+        "Clips",
+        f"{facts.choice} is {float(errors[known].mean()):.0%} of the scale off on average. The upper bar of "
+        "an attribute is what raters said, the lower one the prediction; a full bar is the highest value.",
+        blocks,
+    )
+
+
+def attribute_errors(judged: Judged, stacker: str) -> Floats:
+    """Return how far a stacker is off, as a share of the scale, averaged over rated attributes: ``(N,)``.
+
+    NaN where nobody rated.
+    """
+    inputs = judged.rows.inputs
+    said = scaled_to_ranges(judged.predictions[stacker].attribute_values, inputs)
+    apart = np.abs(said - scaled_ratings(judged.rows))  # (N, A)
+    rated = ~np.isnan(apart)
+    errors = np.full(len(apart), np.nan)
+    np.divide(np.where(rated, apart, 0.0).sum(axis=1), rated.sum(axis=1), out=errors, where=rated.any(axis=1))
+    return errors
+
+
+def _attribute_clip(
+    facts: Facts, judged: Judged, row: int, audio_of: Callable[[Judged, int], str | None]
+) -> Clip:
+    rows = judged.rows
+    utterance, attributes = rows.corpus.utterances[row], rows.inputs.attributes
+    rated, said = rows.attribute_targets[row], judged.predictions[facts.choice].attribute_values[row]
+    shares = scaled_ratings(rows)[row], scaled_to_ranges(said, rows.inputs)
+    names = [shown(attribute.name, 20) for attribute in attributes]
+    told = [
+        f"raters {'unknown' if np.isnan(truth) else f'{truth:.2f}'}, predicted {value:.2f}"
+        for truth, value in zip(rated, said, strict=True)
+    ]
+    found = [f"{name}: {words}" for name, words in zip(names, told, strict=True)]
+    if rows.speakers[row]:
+        found.append(f"speaker {shown(str(rows.speakers[row]), 40)}")
+    bars = [
+        Bar(name, None if np.isnan(truth) else float(truth), float(value), words)
+        for name, truth, value, words in zip(names, *shares, told, strict=True)
+    ]
+    text = shown(utterance.text or "", _LONGEST_TEXT)
+    return Clip(shown(utterance.id, 120), tuple(found), text, tuple(bars), True, audio_of(judged, row))
 
 
 def confident_mistakes(judged: Judged, stacker: str, most: int = MOST_CLIPS) -> list[int]:

@@ -3,6 +3,7 @@
 import math
 
 from sercache._version import __version__
+from sercache.evaluation.primary import MACRO_F1
 from sercache.reporting.blocks import (
     Block,
     Cell,
@@ -24,14 +25,15 @@ from sercache.reporting.wording import interval, listed, p_value, score_words
 def comparison_page(comparison: RunComparison) -> Page:
     """Return the page: what differs, and what it did."""
     first, *others = comparison.runs
-    best = max(comparison.of(RECOMMENDED), key=lambda one: one.scores["macro_f1"].value)
+    key = comparison.primary.key
+    best = max(comparison.of(RECOMMENDED), key=lambda one: one.scores[key].value)
     answers = [
         Headline(
             shown(entry.run, 60),
-            interval(entry.scores["macro_f1"]),
+            interval(entry.scores[key]),
             f"{entry.stacker}"
             + (
-                f"; {interval(entry.differences['macro_f1'], '+')} against {shown(first, 60)}"
+                f"; {interval(entry.differences[key], '+')} against {shown(first, 60)}"
                 if entry.differences
                 else ""
             ),
@@ -53,19 +55,20 @@ def comparison_page(comparison: RunComparison) -> Page:
 
 def _scores(comparison: RunComparison) -> Section:
     blocks: list[Block] = []
+    primary, key = comparison.primary, comparison.primary.key
     scores, differences = {}, {}
     rows = []
     for entry in comparison.entries:
         row = f"{entry.run}: {entry.kind}"
         rows.append(row)
-        scores[row] = entry.scores["macro_f1"]
+        scores[row] = entry.scores[key]
         if entry.differences:
-            differences[row] = entry.differences["macro_f1"]
-    title = "Macro-F1"
+            differences[row] = entry.differences[key]
+    title = primary.title
     description = "; ".join(f"{row} {interval(one)}" for row, one in scores.items()) + "."
     table = Table(
-        "Macro-F1 on the shared rows",
-        ("run", "macro-F1", "low", "high"),
+        f"{primary.title} on the shared rows",
+        ("run", primary.name, "low", "high"),
         tuple(
             (Cell(row), number(one.value), number(one.low), number(one.high)) for row, one in scores.items()
         ),
@@ -83,7 +86,7 @@ def _scores(comparison: RunComparison) -> Section:
                 p_value(entry.p_value),
             )
             for entry in comparison.entries
-            if entry.differences and (one := entry.differences["macro_f1"])
+            if entry.differences and (one := entry.differences[key])
         ),
     )
     kept = [row for row in rows if row in differences]
@@ -91,17 +94,18 @@ def _scores(comparison: RunComparison) -> Section:
         Figure(forest(kept, differences, title, description, has_zero=True), title, description, table)
     )
     blocks.append(Figures(tuple(figures)))
-    names = [name for name in comparison.entries[0].scores if name != "macro_f1"]
+    names = [name for name in comparison.entries[0].scores if name != key]
     blocks.append(
         Table(
-            "All scores; in brackets the difference to the first run. Of log-loss, JSD, ECE and Brier score "
-            "less is better. * recommended.",
-            ("run", "meta-level", "macro-F1", *map(score_words, names)),
+            "All scores; in brackets the difference to the first run. "
+            + ("Of log-loss, JSD, ECE and Brier score less is better. " if primary == MACRO_F1 else "")
+            + "* recommended.",
+            ("run", "meta-level", primary.name, *map(score_words, names)),
             tuple(
                 (
                     Cell(shown(entry.run, 60)),
                     Cell(f"{entry.stacker} *" if entry.kind == RECOMMENDED else entry.stacker),
-                    Cell(interval(entry.scores["macro_f1"]), entry.scores["macro_f1"].value, is_number=True),
+                    Cell(interval(entry.scores[key]), entry.scores[key].value, is_number=True),
                     *(
                         _with_difference(entry.scores[name].value, entry.differences.get(name))
                         for name in names

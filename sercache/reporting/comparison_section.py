@@ -2,6 +2,7 @@
 
 import math
 
+from sercache.recipe import speaker_note
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
 from sercache.reporting.facts import Facts
 from sercache.reporting.forest import forest
@@ -15,6 +16,8 @@ def comparison_section(facts: Facts) -> Section:
     if len(facts.stackers) > 1 and any(facts.minus_reference(name) for name in facts.stackers):
         figures.append(_differences(facts))
     blocks: list[Block] = [Figures(tuple(figures)), _table(facts)]
+    if note := speaker_note(metrics.get("normalized_members", ())):
+        blocks.append(Prose(note))
     blocks += [Prose(sentence) for sentence in metrics["verdict"][1:]]
     leaning = _leaning(facts)
     if leaning:
@@ -39,7 +42,7 @@ def _forest(facts: Facts) -> Figure:
     names = facts.stackers
     scores = {name: facts.score(name) for name in (*names, *facts.baselines)}
     best = names[0]
-    title = "Macro-F1"
+    title = facts.primary.title
     guessing = ", ".join(f"{name} {scores[name].value:.3f}" for name in facts.baselines)
     description = (
         f"One point and 95 % interval per meta-level, best first: from {best} {interval(scores[best])} to "
@@ -49,7 +52,7 @@ def _forest(facts: Facts) -> Figure:
     svg = forest(names, scores, title, description, accented=facts.choice)
     numbers = Table(
         f"{title} of every meta-level",
-        ("meta-level", "macro-F1", "low", "high"),
+        ("meta-level", facts.primary.name, "low", "high"),
         tuple(
             (Cell(name), number(one.value), number(one.low), number(one.high)) for name, one in scores.items()
         ),
@@ -64,7 +67,7 @@ def _differences(facts: Facts) -> Figure:
     differences = {name: one for name, one in found.items() if one is not None}
     above = [name for name, one in differences.items() if one.low > 0]
     below = [name for name, one in differences.items() if one.high < 0]
-    title = "Macro-F1 minus the soft vote's"
+    title = f"{facts.primary.title} minus the soft vote's"
     description = (
         "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
         f"{', '.join(above) or 'none'}. Wholly below: {', '.join(below) or 'none'}."
@@ -90,7 +93,9 @@ def _differences(facts: Facts) -> Figure:
 def _table(facts: Facts) -> Table:
     decimals = {"uar": 3, "weighted_f1": 3} | {f"ccc:{name}": 3 for name in facts.attributes}
     decimals |= {"log_loss": 3, "jsd": 3, "ece": 3, "brier": 3}
-    header = ("meta-level", "macro-F1", *map(score_words, decimals))
+    known = facts.metrics["rows"][facts.choice]["scores"]
+    decimals = {name: places for name, places in decimals.items() if name in known}
+    header = ("meta-level", facts.primary.name, *map(score_words, decimals))
     header += ("minus soft vote", "p (Holm)", "leak gap", "fit s", "predict s")
 
     def row(name: str) -> tuple[Cell, ...]:
@@ -111,6 +116,9 @@ def _table(facts: Facts) -> Table:
             number(own["predict_seconds"], 2),
         )
 
+    if not facts.classes:
+        caption = "All scores. Leak gap: mean CCC on the rows fitted on, minus mean CCC here."
+        return Table(caption, header, tuple(row(name) for name in (*facts.stackers, *facts.baselines)))
     return Table(
         "All scores. Log-loss (nats) and JSD (bits) are against the votes, ECE and Brier score against the "
         "consensus class; of these four less is better. Leak gap: macro-F1 on the rows fitted on, minus "

@@ -51,11 +51,18 @@ def corpus_page(report: CorpusReport) -> Page:
     """Return everything that the page shows."""
     total = report.summary.total
     hours = f", {total.hours:.2f} hours" if total.timed else ""
-    sections = (_classes(report), _agreement(report), _lengths(report), _speakers(report), _leaks(report))
+    has_classes = bool(report.class_names) or not report.attributes
+    labels = _classes(report) if has_classes else _attributes(report)
+    sections = (labels, _agreement(report), _lengths(report), _speakers(report), _leaks(report))
+    labelled = (
+        f"{len(report.class_names)} classes"
+        if has_classes
+        else f"{len(report.attributes)} attribute{'s' if len(report.attributes) > 1 else ''}, no classes"
+    )
     return Page(
         title=shown(report.path.stem, 60),
         subtitle=f"A corpus before any model: {total.utterances:,} utterances of {total.speakers:,} speakers"
-        f"{hours}, {len(report.class_names)} classes",
+        f"{hours}, {labelled}",
         headlines=_headlines(report),
         verdict=tuple(_sentence(one) for one in report.findings if one.gravity == "note"),
         cautions=tuple(_sentence(one) for one in report.findings if one.gravity != "note"),
@@ -69,12 +76,24 @@ def _sentence(finding: Finding) -> str:
 
 
 def _headlines(report: CorpusReport) -> tuple[Headline, ...]:
+    leaks = [one for one in report.findings if one.gravity == "leak"]
+    parts = "splits" if report.boundary == "splits" else "speakers"
+    return (
+        *(_class_headlines(report) if report.class_names else _attribute_headlines(report)),
+        Headline(
+            f"Do {parts} share what they must not?",
+            "Yes" if leaks else "No",
+            f"{len(leaks)} kinds of leaks" if leaks else "no recordings, stretches or speakers",
+            is_accented=bool(leaks),
+        ),
+    )
+
+
+def _class_headlines(report: CorpusReport) -> tuple[Headline, ...]:
     counts = {name: report.summary.total.classes[name] for name in report.class_names}
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     agreement = report.agreement
     told = agreement is not None and agreement.pairable
-    leaks = [one for one in report.findings if one.gravity == "leak"]
-    parts = "splits" if report.boundary == "splits" else "speakers"
     return (
         Headline(
             "How far do raters agree?",
@@ -88,13 +107,39 @@ def _headlines(report: CorpusReport) -> tuple[Headline, ...]:
             shown(least),
             f"{counts[least]:,} utterances; {shown(most)} has {counts[most]:,}",
         ),
-        Headline(
-            f"Do {parts} share what they must not?",
-            "Yes" if leaks else "No",
-            f"{len(leaks)} kinds of leaks" if leaks else "no recordings, stretches or speakers",
-            is_accented=bool(leaks),
-        ),
     )
+
+
+def _attribute_headlines(report: CorpusReport) -> tuple[Headline, ...]:
+    rated = {one.name: one.values.count for one in report.attributes if one.values is not None}
+    if not rated:
+        return ()
+    counted = "; ".join(f"{shown(name)} {count:,}" for name, count in rated.items())
+    return (Headline("How much is rated?", f"{max(rated.values()):,} utterances", counted),)
+
+
+def _attributes(report: CorpusReport) -> Section:
+    rows = tuple(
+        (
+            Cell(shown(one.name, 60)),
+            number(one.low, 1),
+            number(one.high, 1),
+            count(0 if one.values is None else one.values.count),
+            number(None if one.values is None else one.values.mean, 2),
+            number(None if one.values is None else one.deviation, 2),
+            number(None if one.values is None else one.values.median, 2),
+        )
+        for one in report.attributes
+    )
+    header = ("attribute", "lowest", "highest", "rated utterances", "mean", "deviation", "median")
+    figures = [
+        _histogram(shown(one.name, 60), one.values, "rating")
+        for one in report.attributes
+        if one.values is not None and len(one.values.counts) > 1
+    ]
+    blocks: list[Block] = [Figures(tuple(figures), "medium")] if figures else []
+    blocks.append(Table("Ratings of every attribute", header, rows))
+    return Section("attributes", "Attributes", "What can be learned: the corpus has no classes.", blocks)
 
 
 def _classes(report: CorpusReport) -> Section:
@@ -190,6 +235,7 @@ def _speakers(report: CorpusReport) -> Section | None:
     quantiles = tuple(
         (Cell(what), *(number(value, 0) for value in spread.quantiles.values()))
         for what, spread in (("utterances", speakers.rows), ("classes", speakers.classes))
+        if report.class_names or what != "classes"
     )
     header = ("of a speaker", *speakers.rows.quantiles)
     most = tuple((Cell(shown(name, 60)), count(rows)) for name, rows in speakers.largest)
@@ -201,7 +247,12 @@ def _speakers(report: CorpusReport) -> Section | None:
         "Speakers",
         lead,
         [
-            Table("Utterances and classes of a speaker", header, quantiles, is_sortable=False),
+            Table(
+                f"Utterances{' and classes' if report.class_names else ''} of a speaker",
+                header,
+                quantiles,
+                is_sortable=False,
+            ),
             Table("Who speaks most", ("speaker", "utterances"), most),
         ],
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sercache.errors import ReportError, SercacheError
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
@@ -19,6 +20,7 @@ from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.joining import load_rows
 from sercache.stacking.plan import make_plan
+from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.table import REFERENCE
 
@@ -42,16 +44,21 @@ class Judged:
 
     @cached_property
     def known(self) -> NDArray[np.int64]:
-        """The rows that have a consensus class."""
-        return np.flatnonzero(self.rows.labels >= 0).astype(np.int64)
+        """The rows that count in the primary score: those with a consensus class, or a rated attribute."""
+        return np.flatnonzero(self.rows.truth.is_scored).astype(np.int64)
 
     def probabilities(self, stacker: str) -> Floats:
         """Return what a stacker said, ``(N, C)``."""
         return self.predictions[stacker].class_probabilities
 
     def decisions(self, stacker: str) -> NDArray[np.int64]:
-        """Return the class that a stacker names, ``(N,)``."""
+        """Return the class that a stacker names, ``(N,)``; there must be classes."""
         return np.asarray(self.probabilities(stacker).argmax(axis=1), dtype=np.int64)
+
+    def prediction(self, stacker: str) -> Prediction:
+        """Return all that a stacker said."""
+        found = self.predictions[stacker]
+        return Prediction(found.class_probabilities, found.attribute_values)
 
 
 @dataclass(frozen=True)
@@ -89,14 +96,19 @@ class Facts:
         """Their names."""
         return tuple(self.metrics["attributes"])
 
+    @property
+    def primary(self) -> PrimaryScore:
+        """The score that decides."""
+        return primary_score(len(self.classes))
+
     @cached_property
     def stackers(self) -> tuple[str, ...]:
-        """Names, best macro-F1 first, without baselines."""
+        """Names, best primary score first, without baselines."""
         return tuple(name for name in self._by_score if not self.metrics["rows"][name]["is_baseline"])
 
     @cached_property
     def baselines(self) -> tuple[str, ...]:
-        """Names, best macro-F1 first."""
+        """Names, best primary score first."""
         return tuple(name for name in self._by_score if self.metrics["rows"][name]["is_baseline"])
 
     @property
@@ -109,13 +121,13 @@ class Facts:
         wanted = dict.fromkeys([self.choice, self.stackers[0], REFERENCE, "best-single"])
         return tuple(name for name in wanted if name in self.metrics["rows"])
 
-    def score(self, stacker: str, name: str = "macro_f1") -> Estimate:
-        """Return a score of a stacker."""
-        return estimate_of(self.metrics["rows"][stacker]["scores"][name])
+    def score(self, stacker: str, name: str = "") -> Estimate:
+        """Return a score of a stacker: the primary score, unless another is named."""
+        return estimate_of(self.metrics["rows"][stacker]["scores"][name or self.primary.key])
 
     def minus_reference(self, stacker: str) -> Difference | None:
-        """Return macro-F1 minus that of the soft vote; None for the soft vote itself."""
-        found = self.metrics["rows"][stacker]["to_soft_vote"].get("macro_f1")
+        """Return the primary score minus that of the soft vote; None for the soft vote itself."""
+        found = self.metrics["rows"][stacker]["to_soft_vote"].get(self.primary.key)
         return None if found is None else difference_of(found)
 
 

@@ -21,6 +21,8 @@ MOST_POINTS = 1200
 _FEWEST_FOR_TSNE = 100
 _COLOURS = 8
 _COMPONENTS = 30
+_MOST_COLOURINGS = 3
+_THIRDS = ("low third", "middle third", "high third")
 
 
 def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldStop = never) -> Section | None:
@@ -33,14 +35,13 @@ def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldSt
     if len(chosen) < 5:
         return None
     places, method = in_the_plane(vectors, judged.seed)
-    classes, speakers, outcomes = _groups(facts, judged, chosen)
-    colourings = [_colouring("class", classes), _colouring("right or wrong", outcomes)]
-    if len(set(speakers) - {""}) > 1:
-        colourings.insert(1, _colouring("speaker", speakers))
-    groups = {"class": classes, "speaker": speakers, "right or wrong": outcomes}
-    own = [_places(groups[one.name], one) for one in colourings]
+    groups = _groups(facts, judged, chosen)
+    colourings = [_colouring(name, names) for name, names in groups.items()]
+    own = [_places(names, one) for names, one in zip(groups.values(), colourings, strict=True)]
+    first, names_of_first = next(iter(groups.items()))
+    labels = names_of_first if facts.classes else _ratings(judged, chosen)
     points = tuple(
-        MapPoint(float(x), float(y), _label(judged, row, classes[place]), tuple(one[place] for one in own))
+        MapPoint(float(x), float(y), _label(judged, row, labels[place]), tuple(one[place] for one in own))
         for place, ((x, y), row) in enumerate(zip(places, chosen.tolist(), strict=True))
     )
     drawn = (
@@ -50,12 +51,12 @@ def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldSt
     )
     description = (
         f"{len(points):,} utterances placed by {method} of {source}; near ones are alike. "
-        f"Neighbours of the same class: {_neighbours_alike(places, classes):.0%} (by chance "
-        f"{_alike_by_chance(classes):.0%})."
+        f"Neighbours of the same {first}: {_neighbours_alike(places, names_of_first):.0%} (by chance "
+        f"{_alike_by_chance(names_of_first):.0%})."
     )
     numbers = Table(
-        "Where each class lies: the middle of its points, from 0 to 100",
-        ("class", "points", "across", "down"),
+        f"Where each {first} lies: the middle of its points, from 0 to 100",
+        (first, "points", "across", "down"),
         tuple(
             (
                 Cell(name),
@@ -64,7 +65,7 @@ def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldSt
                 number(100 * float(places[own_rows, 1].mean()), 0),
             )
             for name in colourings[0].groups
-            if (own_rows := np.asarray([one == name for one in classes])).any()
+            if (own_rows := np.asarray([one == name for one in names_of_first])).any()
         ),
     )
     title = "Map"
@@ -137,37 +138,78 @@ def _vectors(
                 raise
             except SercacheError:
                 continue
+    if not facts.classes:
+        values = judged.rows.inputs.attribute_values[chosen].reshape(len(chosen), -1)
+        return values, chosen, "the members' attribute values (no features are at hand)"
     probabilities = judged.rows.inputs.class_probabilities[chosen]
     logs = np.log(np.clip(probabilities, 1e-6, None)).reshape(len(chosen), -1)
     return logs, chosen, "the members' log-probabilities (no features are at hand)"
 
 
-def _groups(
-    facts: Facts, judged: Judged, chosen: NDArray[np.int64]
-) -> tuple[list[str], list[str], list[str]]:
+def _groups(facts: Facts, judged: Judged, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Return the ways to colour the points, the first one first, and the group of each point."""
+    speakers = [shown(judged.rows.speakers[row] or "", 20) for row in chosen.tolist()]
+    by_speaker = {"speaker": speakers} if len(set(speakers) - {""}) > 1 else {}
+    if not facts.classes:
+        thirds = _thirds(judged, chosen)
+        return dict(list(thirds.items())[: _MOST_COLOURINGS - len(by_speaker)]) | by_speaker
     labels = judged.rows.labels[chosen].tolist()
     decisions = judged.decisions(facts.choice)[chosen].tolist()
     classes = [shown(facts.classes[label], 20) if label >= 0 else "no consensus" for label in labels]
-    speakers = [shown(judged.rows.speakers[row] or "", 20) for row in chosen.tolist()]
     outcomes = [
         "no consensus" if label < 0 else "right" if label == said else "wrong"
         for label, said in zip(labels, decisions, strict=True)
     ]
-    return classes, speakers, outcomes
+    return {"class": classes} | by_speaker | {"right or wrong": outcomes}
+
+
+def _thirds(judged: Judged, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Return by attribute in which third of the ratings each row is: low, middle or high."""
+    thirds = {}
+    for attribute, values in zip(judged.rows.inputs.attributes, judged.rows.attribute_targets.T, strict=True):
+        known = values[~np.isnan(values)]
+        if not len(known):
+            continue
+        edges = np.quantile(known, [1 / 3, 2 / 3])
+        names = [
+            "no rating" if np.isnan(value) else _THIRDS[int(np.searchsorted(edges, value, side="right"))]
+            for value in values[chosen]
+        ]
+        thirds[shown(attribute.name, 30)] = names
+    return thirds
+
+
+def _ratings(judged: Judged, chosen: NDArray[np.int64]) -> list[str]:
+    """Return what raters said of each row, in words."""
+    names = [shown(attribute.name, 20) for attribute in judged.rows.inputs.attributes]
+    return [
+        ", ".join(
+            f"{name} {value:.1f}" for name, value in zip(names, values, strict=True) if not np.isnan(value)
+        )
+        for values in judged.rows.attribute_targets[chosen]
+    ]
 
 
 def _colouring(name: str, groups: Sequence[str]) -> Colouring:
     """Return the legend: the largest groups have colours, the rest is grey."""
     sizes = Counter(groups)
-    rest = {"no consensus", ""}
+    rest = {"no consensus", "no rating", ""}
     ranked = [
         one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if one not in rest
     ]
     if name == "right or wrong":
         ranked = [one for one in ("right", "wrong") if one in sizes]
+    elif set(ranked) <= set(_THIRDS):
+        ranked = [one for one in _THIRDS if one in sizes]
     named = ranked[:_COLOURS]
     others = sum(sizes.values()) - sum(sizes[one] for one in named)
-    grey = "no consensus" if len(ranked) <= _COLOURS and name != "speaker" else "others"
+    grey = (
+        "no rating"
+        if "no rating" in sizes
+        else "no consensus"
+        if len(ranked) <= _COLOURS and name != "speaker"
+        else "others"
+    )
     legend = (*named, grey) if others else tuple(named)
     return Colouring(name, legend, tuple([sizes[one] for one in named] + ([others] if others else [])))
 
@@ -175,6 +217,7 @@ def _colouring(name: str, groups: Sequence[str]) -> Colouring:
 def _places(groups: Sequence[str], colouring: Colouring) -> list[int]:
     place_of = {name: place for place, name in enumerate(colouring.groups[:_COLOURS])}
     place_of.pop("no consensus", None)
+    place_of.pop("no rating", None)
     return [place_of.get(one, _COLOURS) for one in groups]
 
 

@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 
-from sercache.evaluation.metrics import Floats, macro_f1
+from sercache.evaluation.metrics import Floats, ccc, macro_f1, mean_ccc
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
 from sercache.reporting.facts import Facts, Judged
+from sercache.stacking.targets import scaled_to_ranges
 
 _NAMED_COLUMNS = 8
 _LONGEST_HEADING = 12
@@ -28,12 +29,27 @@ def members_section(facts: Facts) -> Section | None:
         f"{apart[nearest]:.0%} of rows), {members[furthest[0]]} and {members[furthest[1]]} least "
         f"({apart[furthest]:.0%}). Members that err on other rows are what an ensemble gains from."
     )
+    notes = (
+        "Rows that two members decide differently, in per cent.",
+        "Of the probability that two members give the true class, times 100.",
+    )
+    if not facts.classes:
+        lead = (
+            f"{members[nearest[0]]} and {members[nearest[1]]} are nearest to each other "
+            f"({apart[nearest]:.1%} of the scale apart on average), {members[furthest[0]]} and "
+            f"{members[furthest[1]]} furthest ({apart[furthest]:.1%}). Members that err on other rows are "
+            "what an ensemble gains from."
+        )
+        notes = (
+            "Mean distance between the values of two members, in per cent of the scale.",
+            "Of the values of two members, averaged over attributes, times 100.",
+        )
     top = max(float(apart.max()), 0.01)
     heats = Heats(
         (
             _heat(
                 "Disagreement",
-                "Rows that two members decide differently, in per cent.",
+                notes[0],
                 members,
                 apart,
                 order,
@@ -41,7 +57,7 @@ def members_section(facts: Facts) -> Section | None:
             ),
             _heat(
                 "Correlation",
-                "Of the probability that two members give the true class, times 100.",
+                notes[1],
                 members,
                 alike,
                 order,
@@ -49,22 +65,40 @@ def members_section(facts: Facts) -> Section | None:
             ),
         )
     )
-    blocks: list[Block] = [heats, _table(judged, apart)]
+    table = _table(judged, apart) if facts.classes else _attributes_table(judged, apart)
+    blocks: list[Block] = [heats, table]
     return Section("members", "Members", lead, blocks)
 
 
 def disagreement(judged: Judged) -> Floats:
-    """Return the share of rows that each pair of members decides differently, ``(M, M)``."""
+    """Return the share of rows that each pair of members decides differently, ``(M, M)``.
+
+    With attributes alone, their mean distance as a share of the scale.
+    """
+    inputs = judged.rows.inputs
+    if not inputs.classes:
+        scaled = scaled_to_ranges(inputs.attribute_values, inputs)  # (N, M, A)
+        return np.asarray(
+            [np.abs(scaled - scaled[:, [one]]).mean(axis=(0, 2)) for one in range(scaled.shape[1])]
+        )
     decisions = judged.rows.inputs.class_probabilities.argmax(axis=2)
     return np.asarray([(decisions != decisions[:, [one]]).mean(axis=0) for one in range(decisions.shape[1])])
 
 
 def correlation(judged: Judged) -> Floats:
-    """Return the correlation of the probabilities given to the true class, ``(M, M)``; NaN for a constant."""
-    known = judged.known
-    own = judged.rows.inputs.class_probabilities[known, :, judged.rows.labels[known]]
+    """Return the correlation of the probabilities given to the true class, ``(M, M)``; NaN for a constant.
+
+    With attributes alone, the mean correlation of their values over attributes.
+    """
+    known, inputs = judged.known, judged.rows.inputs
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
+        if not inputs.classes:
+            each = [
+                np.atleast_2d(np.corrcoef(values.T)) for values in np.moveaxis(inputs.attribute_values, 2, 0)
+            ]
+            return np.asarray(np.mean(each, axis=0))
+        own = inputs.class_probabilities[known, :, judged.rows.labels[known]]
         return np.atleast_2d(np.corrcoef(own.T))
 
 
@@ -95,6 +129,28 @@ def _heat(title: str, note: str, members: list[str], values: Floats, order: list
 
     cells = tuple(tuple(cell(row, column) for column in order) for row in order)
     return Heat(title, "", tuple(columns), tuple(names), cells, note)
+
+
+def _attributes_table(judged: Judged, apart: Floats) -> Table:
+    inputs, truth = judged.rows.inputs, judged.rows.attribute_targets
+
+    def row(place: int) -> tuple[Cell, ...]:
+        said = inputs.attribute_values[:, place]  # (N, A)
+        each = [ccc(*pair) for pair in zip(truth.T, said.T, strict=True)]
+        return (
+            Cell(shown(inputs.members[place], 60)),
+            number(mean_ccc(truth, said)),
+            *(number(value) for value in each),
+            number(100 * float(apart[place].sum()) / (len(inputs.members) - 1), 1),
+        )
+
+    names = [f"CCC {shown(attribute.name, 20)}" for attribute in inputs.attributes]
+    return Table(
+        "Members by themselves, on the judged rows. Apart: from the others, on average, in per cent of the "
+        "scale.",
+        ("member", "mean CCC", *names, "apart %"),
+        tuple(row(place) for place in range(len(inputs.members))),
+    )
 
 
 def _table(judged: Judged, apart: Floats) -> Table:

@@ -35,7 +35,8 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
         for name in ("corpus", "folds")
         if name in facts.description
     ]
-    pairs.append(("classes", ", ".join(shown(name, 40) for name in facts.classes)))
+    if facts.classes:
+        pairs.append(("classes", ", ".join(shown(name, 40) for name in facts.classes)))
     if facts.attributes:
         pairs.append(("attributes", ", ".join(shown(name, 40) for name in facts.attributes)))
     versions = facts.description.get("versions", {})
@@ -45,7 +46,7 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
     if sets:
         blocks.append(_features_table(sets))
     blocks.append(_stages_table(facts, sets))
-    if summary is not None:
+    if summary is not None and facts.classes:
         blocks.append(Folded("Judged rows by class", (_classes_table(facts, summary),)))
     if facts.recipe is not None:
         blocks.append(Folded("Members", (_members_table(facts),)))

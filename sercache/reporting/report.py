@@ -68,7 +68,7 @@ def make_page(
     makers: tuple[Callable[[], Section | None], ...] = (
         lambda: provenance_section(facts, sets),
         lambda: comparison_section(facts),
-        lambda: classes_section(facts),
+        lambda: classes_section(facts) if facts.classes else None,
         lambda: calibration_section(facts),
         lambda: attributes_section(facts),
         lambda: training_section(facts),
@@ -101,7 +101,10 @@ def make_page(
 
 def _subtitle(facts: Facts) -> str:
     members = len(facts.metrics["members"])
+    labels = f"{len(facts.classes)} classes"
+    if not facts.classes:
+        labels = f"{len(facts.attributes)} attribute{'s' if len(facts.attributes) > 1 else ''}"
     return (
-        f"Speech emotion recognition, {len(facts.classes)} classes: {members} member"
+        f"Speech emotion recognition, {labels}: {members} member"
         f"{'s' if members > 1 else ''}, {len(facts.stackers)} meta-levels"
     )

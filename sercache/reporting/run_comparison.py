@@ -8,6 +8,7 @@ import numpy as np
 
 from sercache.errors import ReportError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm, mean_over
+from sercache.evaluation.primary import PrimaryScore, primary_in
 from sercache.events import Event, Listener, ignore
 from sercache.files import without_nan
 from sercache.posteriors import Posteriors
@@ -34,7 +35,8 @@ class Entry:
         stacker: which that is.
         scores: on the shared rows.
         differences: to the first run's of this kind; empty for the first run.
-        p_value: of the difference in macro-F1, Holm-corrected over all of the comparison; NaN for the first.
+        p_value: of the difference in the primary score, Holm-corrected over all of the comparison; NaN for
+            the first.
     """
 
     run: str
@@ -69,6 +71,11 @@ class RunComparison:
     speakers: int
     notes: tuple[str, ...]
 
+    @property
+    def primary(self) -> PrimaryScore:
+        """The score that decides."""
+        return primary_in(self.entries[0].scores)
+
     def of(self, kind: str) -> tuple[Entry, ...]:
         """Return the entries of a kind."""
         return tuple(entry for entry in self.entries if entry.kind == kind)
@@ -76,7 +83,9 @@ class RunComparison:
     @property
     def verdict(self) -> tuple[str, ...]:
         """What may be said, a sentence per run and kind."""
-        return tuple(_sentence(entry, self.runs[0]) for entry in self.entries if entry.differences)
+        return tuple(
+            _sentence(entry, self.runs[0], self.primary) for entry in self.entries if entry.differences
+        )
 
 
 def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunComparison:
@@ -102,14 +111,17 @@ def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunCompari
     for name, (facts, _) in zip(names[1:], read[1:], strict=True):
         if sorted(facts.classes) != sorted(first_facts.classes):
             raise ReportError(
-                f"{names[0]} has the classes {', '.join(first_facts.classes)} and {name} has "
-                f"{', '.join(facts.classes)}: they cannot be compared; 'classes' in a recipe chooses them"
+                f"{names[0]} has the classes {', '.join(first_facts.classes) or '(none)'} and {name} has "
+                f"{', '.join(facts.classes) or '(none)'}: they cannot be compared; 'classes' in a recipe "
+                "chooses them"
             )
     shared = set.intersection(*(set(judged.rows.inputs.ids) for _, judged in read))
     ids = tuple(one for one in first.rows.inputs.ids if one in shared)
     if not ids:
         raise ReportError(f"{listed(names)} judged no utterance in common: they cannot be compared")
     rows = _shared_rows(first.rows, ids, [judged.rows for _, judged in read])
+    if not rows.inputs.classes and not rows.inputs.attributes:
+        raise ReportError(f"{listed(names)} have no attribute in common: they cannot be compared")
     bootstrap = SpeakerBootstrap(rows.speakers, first.samples, first.seed)
     entries = _entries(names, read, rows, bootstrap)
     recipes = [facts.recipe for facts, _ in read]
@@ -179,7 +191,8 @@ def _entries(
             scores = {score: bootstrap.estimate(metric) for score, metric in metrics.items()}
             entries.append(Entry(name, kind, stacker, scores, differences, float("nan")))
             before = metrics if before is None else before
-    p_values = [one.differences["macro_f1"].p_value for one in entries if one.differences]
+    key = rows.truth.primary.key
+    p_values = [one.differences[key].p_value for one in entries if one.differences]
     if not np.isnan(p_values).any():
         p_values = holm(p_values).tolist()
     corrected = iter(p_values)
@@ -258,10 +271,10 @@ def _notes(
     return tuple(notes)
 
 
-def _sentence(entry: Entry, first: str) -> str:
-    difference = entry.differences["macro_f1"]
+def _sentence(entry: Entry, first: str, primary: PrimaryScore) -> str:
+    difference = entry.differences[primary.key]
     what = f"Recommended ({entry.stacker})" if entry.kind == RECOMMENDED else entry.stacker
-    figures = f"macro-F1 {interval(difference, '+')}"
+    figures = f"{primary.name} {interval(difference, '+')}"
     if not np.isnan(entry.p_value):
         figures += ", p < 0.001" if entry.p_value < 0.001 else f", p = {entry.p_value:.3f}"
     if difference.is_clear and entry.p_value < 0.05:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sercache.evaluation.primary import PrimaryScore
 from sercache.reporting.blocks import (
     Block,
     Cell,
@@ -35,21 +36,21 @@ def sizes_section(facts: Facts) -> Section | None:
     points: dict[str, list[Mapping[str, Any]]] = {}
     for point in curves["points"]:
         points.setdefault(point["order"], []).append(point)
-    blocks: list[Block] = [Figures((_curve(points),))]
+    blocks: list[Block] = [Figures((_curve(points, facts.primary),))]
     if curves["without"]:
-        blocks.append(_without(curves["without"]))
+        blocks.append(_without(curves["without"], facts.primary))
     verdict = curves["verdict"]
     blocks += [Prose(sentence) for sentence in verdict[1:]]
     return Section("sizes", "Ensemble size", verdict[0] if verdict else "", blocks)
 
 
-def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
+def _curve(points: Mapping[str, list[Mapping[str, Any]]], primary: PrimaryScore) -> Figure:
     drawn = {order: points[order] for order in _ORDERS if order in points}
-    title = "Macro-F1 of the soft vote, by the number of members"
+    title, key = f"{primary.title} of the soft vote, by the number of members", primary.key
     parts = []
     for order, own in drawn.items():
-        first, last = estimate_of(own[0]["macro_f1"]), estimate_of(own[-1]["macro_f1"])
-        best = max(own, key=lambda point: estimate_of(point["macro_f1"]).value)
+        first, last = estimate_of(own[0][key]), estimate_of(own[-1][key])
+        best = max(own, key=lambda point: estimate_of(point[key]).value)
         parts.append(
             f"{order} from {first.value:.3f} with one to {last.value:.3f} with all, "
             f"highest with {best['size']}"
@@ -60,7 +61,7 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
         for order, own in drawn.items():
             colour, dashes, name = _ORDERS[order]
             sizes = [point["size"] for point in own]
-            scores = [estimate_of(point["macro_f1"]) for point in own]
+            scores = [estimate_of(point[key]) for point in own]
             if order in ("best", "random"):
                 axes.fill_between(
                     sizes,
@@ -76,8 +77,8 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
         axes.legend(loc="lower right", labelcolor=INK)
     numbers = Table(
         "Every order and size",
-        ("order", "members", "macro-F1", "minus all", "encoders", "s per minute of speech", "joins"),
-        tuple(_row(point) for own in drawn.values() for point in own),
+        ("order", "members", primary.name, "minus all", "encoders", "s per minute of speech", "joins"),
+        tuple(_row(point, key) for own in drawn.values() for point in own),
     )
     caption = (
         "Bands: 95 % over speakers (best first), 90 % of random orders. Each order is decided on other rows "
@@ -86,8 +87,8 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]]) -> Figure:
     return Figure(canvas.svg(title, description), title, description, numbers, caption)
 
 
-def _row(point: Mapping[str, Any]) -> tuple[Cell, ...]:
-    score = estimate_of(point["macro_f1"])
+def _row(point: Mapping[str, Any], key: str) -> tuple[Cell, ...]:
+    score = estimate_of(point[key])
     to_all = difference_of(point["to_all"]) if point["to_all"] else None
     cost = point["cost"] or {}
     return (
@@ -103,13 +104,13 @@ def _row(point: Mapping[str, Any]) -> tuple[Cell, ...]:
     )
 
 
-def _without(found: Mapping[str, Any]) -> Table:
+def _without(found: Mapping[str, Any], primary: PrimaryScore) -> Table:
     differences = sorted(
         ((name, difference_of(one)) for name, one in found.items()), key=lambda one: one[1].value
     )
     return Table(
-        "Leaving one out: macro-F1 of the soft vote without a member, minus that with all. Negative: it is "
-        "missed.",
+        f"Leaving one out: {primary.name} of the soft vote without a member, minus that with all. Negative: "
+        "it is missed.",
         ("without", "difference", "p (Holm)"),
         tuple(
             (Cell(shown(name, 60)), Cell(interval(one, "+"), one.value, is_number=True), p_value(one.p_value))

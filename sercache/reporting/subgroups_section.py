@@ -1,4 +1,4 @@
-"""For whom it works: macro-F1 by speaker, gender, duration and ambiguity, and where it is worst."""
+"""For whom it works: the primary score by speaker, gender, duration and ambiguity, and where it is worst."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.corpus.summary import utterance_seconds
-from sercache.evaluation.bootstrap import Estimate, SpeakerBootstrap, confusion_metric
-from sercache.evaluation.metrics import Floats, macro_f1_of_confusion
+from sercache.evaluation.bootstrap import Estimate, SpeakerBootstrap
+from sercache.evaluation.metrics import Floats
+from sercache.evaluation.primary import PrimaryScore
 from sercache.reporting.blocks import Block, Cell, Folded, Section, Table, count, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.wording import interval
+from sercache.stacking.protocol import Prediction
 
 GENDER_COLUMNS = ("gender", "sex")
 FEWEST_ROWS = 20
-"""Rows with a consensus class below which a group is not called the worst."""
+"""Rows that count in the primary score below which a group is not called the worst."""
 
 _SHOWN_SPEAKERS = 24
 _SPEAKER_SAMPLES = 500
@@ -27,15 +29,16 @@ class Group:
 
     Attributes:
         name: of the group.
-        rows: with a consensus class.
+        rows: that count in the primary score.
         speakers: of those.
-        macro_f1: over the classes that occur there; the interval is over speakers, of one speaker over clips.
+        score: the primary score, macro-F1 over the classes that occur there; the interval is over speakers,
+            of one speaker over clips.
     """
 
     name: str
     rows: int
     speakers: int
-    macro_f1: Estimate
+    score: Estimate
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Grouping:
     def worst(self) -> Group | None:
         """The group with the lowest score, among those with enough rows; None where there are not two."""
         large = [one for one in self.groups if one.rows >= FEWEST_ROWS]
-        return min(large, key=lambda one: one.macro_f1.value) if len(large) > 1 else None
+        return min(large, key=lambda one: one.score.value) if len(large) > 1 else None
 
 
 def groupings(facts: Facts) -> tuple[Grouping, ...]:
@@ -62,12 +65,12 @@ def groupings(facts: Facts) -> tuple[Grouping, ...]:
     judged = facts.judged
     if judged is None or not len(judged.known):
         return ()
-    decisions = judged.decisions(facts.choice)
+    said = judged.prediction(facts.choice)
     found = [
-        _by_name("gender", judged, decisions, _genders(judged)),
-        _by_quantile("duration", judged, decisions, _seconds(judged), "{:.1f} to {:.1f} s"),
-        _by_ambiguity(judged, decisions),
-        _by_name("speaker", judged, decisions, list(judged.rows.speakers)),
+        _by_name("gender", judged, said, _genders(judged)),
+        _by_quantile("duration", judged, said, _seconds(judged), "{:.1f} to {:.1f} s"),
+        *([_by_ambiguity(judged, said)] if facts.classes else []),
+        _by_name("speaker", judged, said, list(judged.rows.speakers)),
     ]
     return tuple(one for one in found if len(one.groups) > 1)
 
@@ -78,33 +81,36 @@ def subgroups_section(facts: Facts, found: Sequence[Grouping]) -> Section | None
         return None
     overall = facts.score(facts.choice)
     said = [
-        f"by {one.name}, {worst.name} ({interval(worst.macro_f1)} on {worst.rows:,} rows)"
+        f"by {one.name}, {worst.name} ({interval(worst.score)} on {worst.rows:,} rows)"
         for one in found
         if (worst := one.worst) is not None
     ]
     lead = (
-        f"Macro-F1 of {facts.choice}, over all {interval(overall)}. "
+        f"{facts.primary.title} of {facts.choice}, over all {interval(overall)}. "
         + (f"Worst: {'; '.join(said)}. " if said else "")
         + "Of many groups one is always worst by luck: look at the intervals."
     )
     blocks: list[Block] = []
     for one in found:
-        table = _table(one, overall)
+        table = _table(one, overall, facts.primary)
         if one.name == "speaker" and len(one.groups) > _SHOWN_SPEAKERS:
             half = _SHOWN_SPEAKERS // 2
             ends = Grouping(one.name, one.groups[:half] + one.groups[-half:])
             caption = f"By speaker: the {half} worst and the {half} best of {len(one.groups)}"
-            blocks += [_table(ends, overall, caption), Folded(f"All {len(one.groups)} speakers", (table,))]
+            blocks += [
+                _table(ends, overall, facts.primary, caption),
+                Folded(f"All {len(one.groups)} speakers", (table,)),
+            ]
         else:
             blocks.append(table)
     return Section("groups", "Groups", lead, blocks)
 
 
-def _table(one: Grouping, overall: Estimate, caption: str = "") -> Table:
+def _table(one: Grouping, overall: Estimate, primary: PrimaryScore, caption: str = "") -> Table:
     over = "clips" if one.name == "speaker" else "speakers"
 
     def row(group: Group) -> tuple[Cell, ...]:
-        score = group.macro_f1
+        score = group.score
         tone = "bad" if score.high < overall.value else "dim" if group.rows < FEWEST_ROWS else ""
         return (
             Cell(group.name, tone="strong" if group == one.worst else ""),
@@ -116,14 +122,12 @@ def _table(one: Grouping, overall: Estimate, caption: str = "") -> Table:
     return Table(
         f"{caption or f'By {one.name}'}; intervals over {over}. Red: wholly below the score over all. The "
         f"worst group of at least {FEWEST_ROWS} rows is bold.",
-        (one.name, "rows", "speakers", "macro-F1"),
+        (one.name, "rows", "speakers", primary.name),
         tuple(row(group) for group in one.groups),
     )
 
 
-def _by_name(
-    name: str, judged: Judged, decisions: NDArray[np.int64], names: Sequence[str | None]
-) -> Grouping:
+def _by_name(name: str, judged: Judged, said: Prediction, names: Sequence[str | None]) -> Grouping:
     is_speaker = name == "speaker"
     places: dict[str, list[int]] = {}
     for place in judged.known.tolist():
@@ -131,17 +135,15 @@ def _by_name(
         if own:
             places.setdefault(own, []).append(place)
     groups = [
-        _group(shown(own, 40), judged, decisions, np.asarray(rows), over_clips=is_speaker)
+        _group(shown(own, 40), judged, said, np.asarray(rows), over_clips=is_speaker)
         for own, rows in sorted(places.items())
     ]
     if is_speaker:
-        groups.sort(key=lambda one: one.macro_f1.value)
+        groups.sort(key=lambda one: one.score.value)
     return Grouping(name, tuple(groups))
 
 
-def _by_quantile(
-    name: str, judged: Judged, decisions: NDArray[np.int64], values: Floats, words: str
-) -> Grouping:
+def _by_quantile(name: str, judged: Judged, said: Prediction, values: Floats, words: str) -> Grouping:
     known = judged.known[~np.isnan(values[judged.known])]
     if not len(known):
         return Grouping(name, ())
@@ -152,14 +154,14 @@ def _by_quantile(
     return Grouping(
         name,
         tuple(
-            _group(words.format(edges[part], edges[part + 1]), judged, decisions, known[which == part])
+            _group(words.format(edges[part], edges[part + 1]), judged, said, known[which == part])
             for part in range(len(edges) - 1)
             if (which == part).any()
         ),
     )
 
 
-def _by_ambiguity(judged: Judged, decisions: NDArray[np.int64]) -> Grouping:
+def _by_ambiguity(judged: Judged, said: Prediction) -> Grouping:
     """Part by how much the raters differ: all alike, and two halves of the rest."""
     entropy = vote_entropy(judged.rows.soft_targets)[judged.known]
     differ = entropy > 1e-9
@@ -174,9 +176,7 @@ def _by_ambiguity(judged: Judged, decisions: NDArray[np.int64]) -> Grouping:
     return Grouping(
         "ambiguity",
         tuple(
-            _group(name, judged, decisions, judged.known[chosen])
-            for name, chosen in parts.items()
-            if chosen.any()
+            _group(name, judged, said, judged.known[chosen]) for name, chosen in parts.items() if chosen.any()
         ),
     )
 
@@ -193,14 +193,13 @@ def vote_entropy(soft_targets: Floats) -> Floats:
 def _group(
     name: str,
     judged: Judged,
-    decisions: NDArray[np.int64],
+    said: Prediction,
     rows: NDArray[np.int64],
     *,
     over_clips: bool = False,
 ) -> Group:
     speakers = [judged.rows.speakers[row] for row in rows.tolist()]
-    classes = len(judged.rows.inputs.classes)
-    metric = confusion_metric(judged.rows.labels[rows], decisions[rows], classes, macro_f1_of_confusion)
+    metric = judged.rows.truth.take(rows).metric(said.class_probabilities[rows], said.attribute_values[rows])
     clusters: list[str | None] = [None] * len(rows) if over_clips else speakers
     samples = min(judged.samples, _SPEAKER_SAMPLES) if over_clips else judged.samples
     bootstrap = SpeakerBootstrap(clusters, samples, judged.seed)

@@ -23,27 +23,33 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     score = facts.score(choice)
     beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
     answers = [
-        Headline("Use", choice if not metrics["is_leaky"] else "none", _what_it_is(choice), is_accented=True),
+        Headline(
+            "Use",
+            choice if not metrics["is_leaky"] else "none",
+            _what_it_is(choice, has_classes=bool(facts.classes)),
+            is_accented=True,
+        ),
         Headline(
             "How good",
             interval(score),
-            f"macro-F1 on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; "
+            f"{facts.primary.name} on {metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers; "
             f"{', '.join(beside)}.",
         ),
     ]
-    classes = {name: facts.score(choice, f"f1:{name}").value for name in facts.classes}
-    classes = {name: value for name, value in classes.items() if not math.isnan(value)}
-    if classes:
-        worst = min(classes, key=lambda name: classes[name])
+    score_name, prefix = ("F1", "f1:") if facts.classes else ("CCC", "ccc:")
+    parts = {name: facts.score(choice, f"{prefix}{name}").value for name in facts.classes or facts.attributes}
+    parts = {name: value for name, value in parts.items() if not math.isnan(value)}
+    if parts:
+        worst = min(parts, key=lambda name: parts[name])
         groups = [
-            f"{one.name} {group.name} at {group.macro_f1.value:.3f}"
+            f"{one.name} {group.name} at {group.score.value:.3f}"
             for one in found
             if (group := one.worst) is not None
         ]
         answers.append(
             Headline(
                 "Weakest at",
-                f"{shown(worst)}, F1 {classes[worst]:.3f}",
+                f"{shown(worst)}, {score_name} {parts[worst]:.3f}",
                 f"Groups: {'; '.join(groups)}." if groups else "",
             )
         )
@@ -78,17 +84,18 @@ def cautions(
     if missed:
         are = "is" if len(missed) == 1 else "are"
         said.append(f"{listed(missed)} {are} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
-    ece = facts.score(choice, "ece")
-    if ece.value > _LARGE_ECE:
+    ece = facts.score(choice, "ece") if facts.classes else None
+    if ece is not None and ece.value > _LARGE_ECE:
         said.append(
             f"Its probabilities are not to be taken at their word before calibration (ECE {ece.value:.3f})."
         )
     overall = facts.score(choice).value
     for one in found:
         worst = one.worst
-        if worst is not None and worst.macro_f1.high < overall:
+        if worst is not None and worst.score.high < overall:
             said.append(
-                f"It is clearly worse for {one.name} {worst.name}: macro-F1 {interval(worst.macro_f1)}."
+                f"It is clearly worse for {one.name} {worst.name}: {facts.primary.name} "
+                f"{interval(worst.score)}."
             )
     failed = sum(map(len, failures.values()))
     if failed:
@@ -96,7 +103,7 @@ def cautions(
     return (*said, *facts.warnings)
 
 
-def _what_it_is(name: str) -> str:
+def _what_it_is(name: str, *, has_classes: bool) -> str:
     words = {
         "best-single": "The member that was best on the fitting rows, alone.",
         "soft-vote": "The plain mean of all members' probabilities.",
@@ -108,6 +115,12 @@ def _what_it_is(name: str) -> str:
         "soup": "Several runs of the neural meta-classifier, their weights averaged.",
         "lightgbm": "Boosted trees on the members' probabilities.",
     }
+    if not has_classes:
+        words |= {
+            "soft-vote": "The plain mean of all members' values.",
+            "logistic": "A ridge regression on the members' values.",
+            "lightgbm": "Boosted trees on the members' values.",
+        }
     return words.get(name, "")
 
 

@@ -1,10 +1,11 @@
-"""How the members learned: macro-F1 on stop rows, epoch by epoch, for every fold."""
+"""How the members learned: the primary score on stop rows, epoch by epoch, for every fold."""
 
 import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore, primary_in
 from sercache.reporting.blocks import Cell, Figure, Figures, Folded, Section, Table, count, number, shown
 from sercache.reporting.drawing import ACCENT, MUTED, Canvas
 from sercache.reporting.facts import Facts
@@ -18,14 +19,15 @@ HISTORY_NAME = "history.csv"
 
 @dataclass(frozen=True, slots=True)
 class FoldHistory:
-    """What one fold of a member logged: a row per epoch."""
+    """What one fold of a member logged: a row per epoch; ``scores`` are the primary ones on stop rows."""
 
     fold: int
     epochs: tuple[int, ...]
     stages: tuple[int, ...]
     train_loss: tuple[float, ...]
-    macro_f1: tuple[float, ...]
+    scores: tuple[float, ...]
     seconds: float
+    primary: PrimaryScore = MACRO_F1
 
 
 def read_histories(run: Run, member: str) -> tuple[FoldHistory, ...]:
@@ -45,13 +47,15 @@ def _read(path: Path) -> FoldHistory | None:
         def column(name: str) -> tuple[float, ...]:
             return tuple(float(row[name]) for row in rows)
 
+        primary = primary_in(rows[0])
         return FoldHistory(
             int(path.parent.name.removeprefix("fold-")),
             tuple(map(int, column("epoch"))),
             tuple(map(int, column("stage"))),
             column("train_loss"),
-            column("macro_f1"),
+            column(primary.key),
             sum(column("seconds")),
+            primary,
         )
     except (OSError, KeyError, ValueError, TypeError):
         return None
@@ -79,7 +83,8 @@ def training_section(facts: Facts) -> Section | None:
     lead = (
         f"{sum(map(len, histories.values()))} trainings of {len(histories)} members, {duration(total)} of "
         "training. "
-        "A line per fold: macro-F1 on the rows that stop the training; the point is the epoch that was kept."
+        f"A line per fold: {facts.primary.name} on the rows that stop the training; the point is the epoch "
+        "that was kept."
     )
     if last:
         lead += f" {len(last)} of them were best in their last epoch: more epochs may help."
@@ -87,7 +92,7 @@ def training_section(facts: Facts) -> Section | None:
 
 
 def _best(fold: FoldHistory) -> int:
-    return max(range(len(fold.macro_f1)), key=lambda place: _or_low(fold.macro_f1[place]))
+    return max(range(len(fold.scores)), key=lambda place: _or_low(fold.scores[place]))
 
 
 def _or_low(value: float) -> float:
@@ -95,20 +100,21 @@ def _or_low(value: float) -> float:
 
 
 def _curve(member: str, found: tuple[FoldHistory, ...]) -> Figure:
-    best = [fold.macro_f1[_best(fold)] for fold in found]
+    best = [fold.scores[_best(fold)] for fold in found]
+    score = found[0].primary.name
     mean = sum(best) / len(best)
     title = shown(member)
     epochs = [len(fold.epochs) for fold in found]
     description = (
         f"Learning curves of {title} on {len(found)} folds: {min(epochs)} to {max(epochs)} epochs; best "
-        f"macro-F1 on stop rows from {min(best):.3f} to {max(best):.3f}."
+        f"{score} on stop rows from {min(best):.3f} to {max(best):.3f}."
     )
     with Canvas(_WIDTH, _HEIGHT) as canvas:
         axes = canvas.axes
         for fold in found:
-            axes.plot(fold.epochs, fold.macro_f1, color=ACCENT, linewidth=1, alpha=0.6)
+            axes.plot(fold.epochs, fold.scores, color=ACCENT, linewidth=1, alpha=0.6)
             place = _best(fold)
-            axes.plot([fold.epochs[place]], [fold.macro_f1[place]], "o", color=ACCENT, markersize=3.5)
+            axes.plot([fold.epochs[place]], [fold.scores[place]], "o", color=ACCENT, markersize=3.5)
         changes = [
             fold.epochs[fold.stages.index(2)] for fold in found if 2 in fold.stages and 1 in fold.stages
         ]
@@ -118,13 +124,13 @@ def _curve(member: str, found: tuple[FoldHistory, ...]) -> Figure:
         axes.locator_params(nbins=4)
     numbers = Table(
         f"{title}: every fold",
-        ("fold", "epochs", "kept epoch", "best macro-F1", "last training loss", "seconds"),
+        ("fold", "epochs", "kept epoch", f"best {score}", "last training loss", "seconds"),
         tuple(
             (
                 Cell(str(fold.fold), float(fold.fold)),
                 count(len(fold.epochs)),
                 count(fold.epochs[_best(fold)]),
-                number(fold.macro_f1[_best(fold)]),
+                number(fold.scores[_best(fold)]),
                 number(fold.train_loss[-1]),
                 number(fold.seconds, 1),
             )

@@ -21,6 +21,7 @@ def interval(scored: Estimate | Difference, sign: str = "", decimals: int = 3) -
 
 
 _SCORES = {
+    "mean_ccc": "mean CCC",
     "macro_f1": "macro-F1",
     "uar": "UAR",
     "weighted_f1": "weighted F1",

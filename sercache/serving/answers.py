@@ -66,8 +66,8 @@ class WindowAnswer(BaseModel):
 
     start_seconds: float
     end_seconds: float
-    label: str
-    probabilities: dict[str, float]
+    label: str | None = Field(None, description="Null of a bundle with attributes alone.")
+    probabilities: dict[str, float] = {}
     attributes: dict[str, float]
 
 
@@ -76,14 +76,17 @@ class Prediction(BaseModel):
 
     id: str = Field(description="The recording's name, as it was sent.")
     seconds: float
-    label: str
-    probabilities: dict[str, float]
-    posteriors: dict[str, float] = Field(description="As the stacker says them, before calibration.")
+    label: str | None = Field(None, description="Null of a bundle with attributes alone.")
+    probabilities: dict[str, float] = {}
+    posteriors: dict[str, float] = Field({}, description="As the stacker says them, before calibration.")
     attributes: dict[str, float]
     conformal_set: list[str] = Field(
-        description="What the truth is among, as often as the bundle's coverage says; empty without one."
+        [],
+        description="What the truth is among, as often as the bundle's coverage says; empty without one.",
     )
-    members: dict[str, dict[str, float]] = Field(description="Each member's own probabilities.")
+    members: dict[str, dict[str, float]] = Field(
+        description="Each member's own probabilities; attribute values of a bundle with attributes alone."
+    )
     disagreement: float = Field(description="Of the members: 0, all say the same, to 1.")
     text: str | None = Field(description="What is said, as far as it is known.")
     notes: list[str] = Field(description="What the answer stands on less firmly than it should.")

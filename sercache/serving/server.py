@@ -33,6 +33,21 @@ def require_server() -> None:
         ) from None
 
 
+def refuse_speakers(predictor: "Predictor") -> None:
+    """Fail before anything is served if the bundle needs several recordings of a speaker.
+
+    Raises:
+        ServingError: it does.
+    """
+    members = predictor.description.normalized_members
+    if members:
+        raise ServingError(
+            f"{predictor.name} cannot be served: member {members[0]} is normalised per speaker and needs "
+            "several recordings of a speaker, where a server gets one at a time; use sercache predict "
+            "--speaker NAME"
+        )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes any that is free.
 

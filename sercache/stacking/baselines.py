@@ -18,6 +18,7 @@ class MajorityClass:
     """The mean target of the rows it is fitted on, for every row; attributes likewise."""
 
     kind = "majority"
+    needs_classes = True
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.shares: dict[str, float] = {}
@@ -66,6 +67,16 @@ class MajorityClass:
         if counts.any() and mean.argmax() != counts.argmax():
             mean[counts.argmax()] = mean.max() + _JITTER
         return np.asarray(mean / mean.sum())
+
+
+class MeanRating(MajorityClass):
+    """The mean rating of the rows it is fitted on, for every row: what attributes alone must beat."""
+
+    kind = "mean-rating"
+    needs_classes = False
+
+    def _mean_target(self, rows: StackingRows) -> Floats:
+        return super()._mean_target(rows) if rows.inputs.classes else np.empty(0)
 
 
 class Chance(MajorityClass):

@@ -5,15 +5,15 @@ from typing import Self
 
 import numpy as np
 
-from sercache.evaluation.metrics import log_loss, macro_f1
 from sercache.recipe import StackingRecipe
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.targets import prediction_loss
 
 
 class BestSingle:
-    """The member with the highest macro-F1; among equals, the one with the lower log-loss, then the first."""
+    """The member with the highest primary score; of equals the one with the lower loss, then the first."""
 
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
@@ -28,15 +28,12 @@ class BestSingle:
     def fit(self, rows: StackingRows) -> None:
         """Choose the member."""
         self._signature = Signature.of(rows.inputs)
-        judged = rows.labels >= 0
+        truth = rows.truth
 
         def standing(index: int) -> tuple[float, float]:
-            probabilities = rows.inputs.class_probabilities[:, index]
-            predicted = probabilities[judged].argmax(axis=1)
-            score = macro_f1(rows.labels[judged], predicted, len(rows.inputs.classes))
-            return float(np.nan_to_num(score)), -float(
-                np.nan_to_num(log_loss(rows.soft_targets, probabilities))
-            )
+            said = rows.inputs.class_probabilities[:, index], rows.inputs.attribute_values[:, index]
+            loss = prediction_loss(rows, *said)
+            return float(np.nan_to_num(truth.score(*said))), -float(np.nan_to_num(loss))
 
         best = max(range(len(rows.inputs.members)), key=standing)
         self.member = rows.inputs.members[best]

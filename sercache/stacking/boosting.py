@@ -55,13 +55,15 @@ class Boosting:
         fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
         weights = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
         self._class_model = self._grow_classes(fit, stop, weights)
-        self.shares = self._shares(rows.inputs)
         self._attribute_models = [
             self._grow(
                 {"objective": "regression"}, _attribute_examples(fit, index), _attribute_examples(stop, index)
             )
             for index in range(len(rows.inputs.attributes))
         ]
+        self.shares = (
+            self._shares(rows.inputs) if rows.inputs.classes else self._attribute_shares(rows.inputs)
+        )
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return the trees' probabilities, and attribute values within their scale.
@@ -70,7 +72,7 @@ class Boosting:
         """
         arranged = self._signature.arrange(inputs)
         features = arranged.features()
-        scores = _class_start(arranged)
+        scores = _class_start(arranged)  # (N, C)
         attributes = arranged.attribute_values.mean(axis=1)
         if len(arranged) and self._class_model is not None:
             scores = scores + np.asarray(self._class_model.predict(features, raw_score=True, num_threads=1))
@@ -80,7 +82,7 @@ class Boosting:
             if len(arranged) and model is not None:
                 values = attributes[:, index] + np.asarray(model.predict(features, num_threads=1))
                 attributes[:, index] = np.clip(values, attribute.low, attribute.high)
-        return Prediction(softmax(scores, axis=1), attributes)
+        return Prediction(softmax(scores, axis=1) if arranged.classes else scores, attributes)
 
     def save(self, folder: Path) -> None:
         """Write one text file per model."""
@@ -114,10 +116,22 @@ class Boosting:
         by_class = values.reshape(len(features), len(inputs.classes), -1)[:, :, :-1]  # the last is the mean
         return shares_of(by_class.transpose(0, 2, 1), inputs)
 
+    def _attribute_shares(self, inputs: StackingInputs) -> dict[str, float]:
+        """Return how much each member counts in what the trees add to the mean of the attributes."""
+        features = inputs.features()[:EXPLAINED_ROWS]
+        values = [
+            np.asarray(model.predict(features, pred_contrib=True, num_threads=1))[:, :-1]  # (N, F)
+            for model in self._attribute_models
+            if model is not None
+        ]
+        return shares_of(np.stack(values, axis=2), inputs) if values else {}
+
     def _grow_classes(
         self, fit: StackingRows, stop: StackingRows, weights: Floats
     ) -> lightgbm.Booster | None:
         num_classes = len(weights)
+        if not num_classes:
+            return None
         if self.settings.lightgbm.soft_targets == "duplicate":
             parameters: dict[str, Any] = {"objective": "multiclass", "num_class": num_classes}
             return self._grow(parameters, _class_examples(fit, weights), _class_examples(stop, weights))

@@ -46,13 +46,13 @@ def calibrate(
         should_stop: looked at before every fit.
 
     Returns:
-        The report; None where there are no folds to cross-fit over.
+        The report; None where there are no folds to cross-fit over, or no classes to calibrate.
 
     Raises:
         Interrupted: ``should_stop`` said so.
     """
     folds = np.unique(plan.assignments[0])
-    if ALL_FOLDS in folds or len(folds) < 2:
+    if ALL_FOLDS in folds or len(folds) < 2 or not plan.fitting.inputs.classes:
         return None
     if plan.held_out is None:
         crossed = result.predictions[0].class_probabilities

@@ -12,6 +12,7 @@ from sercache.engines.choice import AUTO, LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
 from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
+from sercache.evaluation.primary import MACRO_F1
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
 from sercache.interrupts import ShouldStop, never
@@ -25,7 +26,7 @@ from sercache.stacking.curves import as_csv as curves_as_csv
 from sercache.stacking.finetuned import worth_of_finetuning
 from sercache.stacking.joining import load_rows
 from sercache.stacking.plan import Plan, make_plan
-from sercache.stacking.registry import STACKERS
+from sercache.stacking.registry import STACKERS, needs_classes
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.scores import score_names, scores_of
 from sercache.stacking.soup_account import SoupAccount
@@ -34,6 +35,9 @@ from sercache.stacking.task import StackerResult, earlier_result, input_digest, 
 from sercache.stacking.verdict import oppose, recommend
 
 BASELINES = ("majority", "chance")
+ATTRIBUTE_BASELINES = ("mean-rating",)
+"""Of a corpus without classes."""
+
 OPPOSED = (("neural", "lightgbm"), ("soup", "lightgbm"))
 
 
@@ -60,6 +64,7 @@ def compare(
         recipe.seed,
         run,
         costs=member_costs(recipe, derived_members(run, "finetuned")),
+        normalized_members=[one.name for one in recipe.members if recipe.normalizes_speakers(one)],
         engine=engine,
         listener=listener,
         should_stop=should_stop,
@@ -73,6 +78,7 @@ def compare_rows(
     run: Run,
     *,
     costs: MemberCosts | None = None,
+    normalized_members: Sequence[str] = (),
     engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
@@ -89,6 +95,7 @@ def compare_rows(
         seed: of everything random.
         run: the folder that the results go to.
         costs: of the members, if they are known.
+        normalized_members: names of members whose frames are standardised per speaker.
         engine: where to fit; ``auto`` is one stacker after the other, here.
         listener: told of the progress.
         should_stop: looked at before every fit.
@@ -105,6 +112,8 @@ def compare_rows(
     listener(Event("start", "stack/intervals", total=1))
     with threads_worth_having(plan.fitting.inputs.features().size):
         comparison = judge(plan, results, settings, seed, run, listener)
+        normalized = tuple(name for name in comparison.members if name in normalized_members)
+        comparison = replace(comparison, normalized_members=normalized)
         if not comparison.is_leaky:
             chosen = next(result for result in results if result.name == comparison.choice)
             folder = run.stacker_folder(chosen.name)
@@ -142,40 +151,44 @@ def judge(
         stacker: {name: mean_over([one[name] for one in its]) for name in its[0]}
         for stacker, its in by_repeat.items()
     }
-    names = score_names(tuple(attribute.name for attribute in judged.inputs.attributes))
-    macro_f1 = {name: own["macro_f1"].value for name, own in scores.items()}
+    attributes, classes = tuple(one.name for one in judged.inputs.attributes), judged.inputs.classes
+    names, key = score_names(attributes, has_classes=bool(classes)), judged.truth.primary.key
+    decisive = {name: own[key].value for name, own in scores.items()}
+    baselines = baselines_of(classes)
 
     def differences(first: str, second: str) -> dict[str, Difference]:
         return {name: bootstrap.difference(scores[first][name], scores[second][name]) for name in names}
 
-    rivals = [name for name in scores if name not in (*BASELINES, REFERENCE)]
+    rivals = [name for name in scores if name not in (*baselines, REFERENCE)]
     to_reference = {name: differences(name, REFERENCE) for name in scores if name != REFERENCE}
-    p_values = _holm([to_reference[name]["macro_f1"].p_value for name in rivals])
+    p_values = _holm([to_reference[name][key].p_value for name in rivals])
     p_to_reference = dict(zip(rivals, p_values, strict=True))
 
     def row(result: StackerResult) -> ComparisonRow:
         own = scores[result.name]
         return ComparisonRow(
             stacker=result.name,
-            is_baseline=result.name in BASELINES,
+            is_baseline=result.name in baselines,
             scores={name: bootstrap.estimate(metric) for name, metric in own.items()},
             to_soft_vote=to_reference.get(result.name, {}),
             p_to_soft_vote=p_to_reference.get(result.name, float("nan")),
             fit_seconds=result.fit_seconds,
             predict_seconds=result.predict_seconds,
-            fitting_macro_f1=result.fitting_macro_f1,
-            leak_gap=result.fitting_macro_f1 - macro_f1[result.name],
-            macro_f1_by_repeat=tuple(one["macro_f1"].value for one in by_repeat[result.name]),
+            fitting_score=result.fitting_score,
+            leak_gap=result.fitting_score - decisive[result.name],
+            score_by_repeat=tuple(one[key].value for one in by_repeat[result.name]),
             shares=result.shares,
             folder=run.stacker_folder(result.name),
         )
 
-    table = tuple(sorted((row(result) for result in results), key=lambda one: -macro_f1[one.stacker]))
+    table = tuple(sorted((row(result) for result in results), key=lambda one: -decisive[one.stacker]))
     opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
     is_leaky = bool((judged.origins == "in-sample").any())
     choice, verdict = _verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky)
     if not is_leaky:
         verdict += tuple(worth_of_finetuning(judged, derived_members(run, "finetuned"), bootstrap))
+    if not classes:
+        verdict += (_left_out(settings),)
     return Comparison(
         rows=table,
         opposed=opposed,
@@ -187,8 +200,8 @@ def judge(
         judged_rows=len(judged),
         repeats=plan.repeats,
         speakers=bootstrap.cluster_count,
-        classes=judged.inputs.classes,
-        attributes=tuple(attribute.name for attribute in judged.inputs.attributes),
+        classes=classes,
+        attributes=attributes,
         members=judged.inputs.members,
     )
 
@@ -214,9 +227,12 @@ def _results(
     should_stop: ShouldStop,
 ) -> list[StackerResult]:
     plan_digest = plan.digest()
+    classes = plan.fitting.inputs.classes
+    named = dict.fromkeys([*baselines_of(classes), "best-single", REFERENCE, *settings.stackers])
     digests = {
         name: input_digest(name, plan_digest, settings, seed)
-        for name in dict.fromkeys([*BASELINES, "best-single", REFERENCE, *settings.stackers])
+        for name in named
+        if classes or not needs_classes(name)
     }
     results = {
         name: earlier_result(name, digest, run.stacker_folder(name), plan.repeats)
@@ -265,27 +281,44 @@ def _verdict(
         )
         return REFERENCE, (sentence,)
 
-    def difference(first: str, second: str, score: str = "macro_f1") -> Difference:
+    primary = plan.judged.truth.primary
+    guessing = ("majority", "uar") if primary == MACRO_F1 else (ATTRIBUTE_BASELINES[0], primary.key)
+
+    def difference(first: str, second: str, score: str = primary.key) -> Difference:
         return bootstrap.difference(scores[first][score], scores[second][score])
 
-    candidates = {row.stacker: row.scores["macro_f1"] for row in table if not row.is_baseline}
+    candidates = {row.stacker: row.scores[primary.key] for row in table if not row.is_baseline}
     best = max(candidates, key=lambda name: candidates[name].value)
     behind = {name: difference(best, name) for name in candidates if name != best}
-    over_guessing = difference(best, "majority", "uar")
-    choice, sentence = recommend(candidates, behind, over_guessing, speakers=bootstrap.cluster_count)
-    p_values = _holm([own["macro_f1"].p_value for own in opposed.values()])
+    over_guessing = difference(best, *guessing)
+    choice, sentence = recommend(
+        candidates, behind, over_guessing, speakers=bootstrap.cluster_count, primary=primary
+    )
+    p_values = _holm([own[primary.key].p_value for own in opposed.values()])
     sentences = [sentence] + [
-        oppose(*pair, replace(own["macro_f1"], p_value=p_value), len(opposed))
+        oppose(*pair, replace(own[primary.key], p_value=p_value), len(opposed), primary)
         for (pair, own), p_value in zip(opposed.items(), p_values, strict=True)
     ]
     if (plan.fitting.origins == "in-sample").any():
         worst = max(table, key=lambda row: row.leak_gap)
         sentences.append(
             "Stackers were fitted on in-sample posteriors: "
-            f"{worst.stacker} scores {worst.fitting_macro_f1:.3f} on the rows it was fitted on and "
-            f"{worst.scores['macro_f1'].value:.3f} on held-out ones, a gap of {worst.leak_gap:+.3f}."
+            f"{worst.stacker} scores {worst.fitting_score:.3f} on the rows it was fitted on and "
+            f"{worst.scores[primary.key].value:.3f} on held-out ones, a gap of {worst.leak_gap:+.3f}."
         )
     return choice, tuple(sentences)
+
+
+def baselines_of(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the baselines of a corpus with these classes."""
+    return BASELINES if classes else ATTRIBUTE_BASELINES
+
+
+def _left_out(settings: StackingRecipe) -> str:
+    """Say what is left out where a corpus has attributes alone."""
+    skipped = [name for name in dict.fromkeys(settings.stackers) if needs_classes(name)]
+    listed = ", ".join([*skipped, "calibration", "conformal sets"])
+    return f"The corpus has no classes: {listed} and thresholds are left out, as only classes have them."
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:

@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sercache.evaluation.bootstrap import (
-    Difference,
-    Estimate,
-    SpeakerBootstrap,
-    SumMetric,
-    confusion_metric,
-    holm,
-)
-from sercache.evaluation.metrics import Labels, confusion, macro_f1_of_confusion
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.files import without_nan
 from sercache.stacking.costs import Cost, MemberCosts
 from sercache.stacking.orders import Order, by_own_score, greedy
@@ -24,7 +17,7 @@ from sercache.stacking.rows import Floats, StackingRows
 
 RANDOM = "random"
 _COLUMNS = (
-    *("order", "size", "macro_f1", "macro_f1_low", "macro_f1_high"),
+    *("order", "size", "{score}", "{score}_low", "{score}_high"),
     *("minus_all", "minus_all_low", "minus_all_high", "kept_gain"),
     *("encoders", "seconds_per_minute", "last_member"),
 )
@@ -40,7 +33,7 @@ class CurvePoint:
         order: ``best``, ``greedy``, ``thrifty`` or ``random``.
         size: how many members.
         members: which, in the order that all fitting rows decide; empty for random orders.
-        macro_f1: on judged rows; of random orders the mean, and the range of 90 %.
+        score: the primary score on judged rows; of random orders the mean, and the range of 90 %.
         to_all: minus the vote of all members; None for random orders.
         kept_gain: share of what all members gain over the best single one; NaN where they gain nothing.
         cost: of these members; None where it is not known, and for random orders.
@@ -49,7 +42,7 @@ class CurvePoint:
     order: str
     size: int
     members: tuple[str, ...]
-    macro_f1: Estimate
+    score: Estimate
     to_all: Difference | None
     kept_gain: float
     cost: Cost | None
@@ -62,12 +55,14 @@ class Curves:
     Attributes:
         points: order by order, from one member to all.
         without: the vote without a member minus that with all, p-values Holm-corrected.
-        rows: judged, with a consensus class.
+        rows: judged, that count in the primary score.
+        primary: that score.
     """
 
     points: tuple[CurvePoint, ...]
     without: Mapping[str, Difference]
     rows: int
+    primary: PrimaryScore = MACRO_F1
 
     def of(self, order: str) -> tuple[CurvePoint, ...]:
         """Return the points of one order."""
@@ -82,13 +77,13 @@ class Curves:
 
     def _of_sizes(self) -> str:
         every = self.of("best")[-1]
-        gain = every.macro_f1.value - self.of("best")[0].macro_f1.value
+        gain = every.score.value - self.of("best")[0].score.value
         if not gain > 0:
-            highest = max((one for one in self.points if one.members), key=lambda one: one.macro_f1.value)
+            highest = max((one for one in self.points if one.members), key=lambda one: one.score.value)
             return (
                 f"The soft vote of all {every.size} members gains nothing over the best single one "
-                f"({gain:+.3f} macro-F1); of all sizes {highest.size} in {highest.order} order scores "
-                f"highest ({highest.macro_f1.value:.3f})."
+                f"({gain:+.3f} {self.primary.name}); of all sizes {highest.size} in {highest.order} order "
+                f"scores highest ({highest.score.value:.3f})."
             )
         enough = [
             point
@@ -143,31 +138,32 @@ def ensemble_curves(
     """
     members = fitting.inputs.members
     judged = [own for _, own in rounds]
-    labels = np.concatenate([own.labels for own in judged])
+    truth = Truth(
+        np.concatenate([own.labels for own in judged]),
+        np.concatenate([own.attribute_targets for own in judged]),
+        len(fitting.inputs.classes),
+    )
     bootstrap = SpeakerBootstrap([speaker for own in judged for speaker in own.speakers], samples, seed)
-    num_classes = len(fitting.inputs.classes)
     ways: dict[str, Callable[[StackingRows], Order]] = {"best": by_own_score, "greedy": greedy}
     if costs is not None and costs.of(members).seconds_per_minute is not None:
         ways["thrifty"] = lambda rows: greedy(rows, costs)
 
-    def metric(votes: Floats) -> SumMetric:
-        return confusion_metric(labels, votes.argmax(axis=1), num_classes, macro_f1_of_confusion)
+    def metric(total: Floats, size: int) -> SumMetric:
+        return truth.metric(total, total / size)
 
-    every = np.concatenate([own.inputs.class_probabilities.sum(axis=1) for own in judged])
-    of_all = metric(every)
+    values = [own.inputs.decisive_values for own in judged]  # (N, M, K) each
+    every = np.concatenate([own.sum(axis=1) for own in values])  # (N, K)
+    of_all = metric(every, len(members))
     points: list[CurvePoint] = []
     for name, way in ways.items():
         orders, final = [way(fit) for fit, _ in rounds], way(fitting)
-        votes = np.zeros_like(every)
+        total = np.zeros_like(every)
         for size in range(1, len(members) + 1):
-            votes += np.concatenate(
-                [
-                    own.inputs.class_probabilities[:, order[size - 1]]
-                    for own, order in zip(judged, orders, strict=True)
-                ]
+            total += np.concatenate(
+                [own[:, order[size - 1]] for own, order in zip(values, orders, strict=True)]
             )
             # All of them are the same vote in any order; the sum's last bits are not.
-            own = metric(votes) if size < len(members) else of_all
+            own = metric(total, size) if size < len(members) else of_all
             names = tuple(members[place] for place in final[:size])
             cost = costs.of(names) if costs is not None else None
             points.append(
@@ -181,13 +177,13 @@ def ensemble_curves(
                     cost,
                 )
             )
-    points += _random_points(judged, labels, num_classes, permutations, seed)
-    best_single = next(point for point in points if point.order == "best").macro_f1.value
+    points += _random_points(np.concatenate(values), truth, permutations, seed)
+    best_single = next(point for point in points if point.order == "best").score.value
     gain = of_all.value - best_single
-    shares = [(point.macro_f1.value - best_single) / gain if gain > 0 else np.nan for point in points]
+    shares = [(point.score.value - best_single) / gain if gain > 0 else np.nan for point in points]
     without = {
         member: bootstrap.difference(
-            metric(every - np.concatenate([own.inputs.class_probabilities[:, place] for own in judged])),
+            metric(every - np.concatenate([own[:, place] for own in values]), len(members) - 1),
             of_all,
         )
         for place, member in enumerate(members)
@@ -198,7 +194,8 @@ def ensemble_curves(
             replace(point, kept_gain=float(share)) for point, share in zip(points, shares, strict=True)
         ),
         without=_corrected(without),
-        rows=int((labels >= 0).sum()),
+        rows=int(truth.is_scored.sum()),
+        primary=truth.primary,
     )
 
 
@@ -206,10 +203,10 @@ def as_csv(curves: Curves) -> str:
     """Return one line per order and size."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow([column.format(score=curves.primary.key) for column in _COLUMNS])
     for point in curves.points:
         to_all, cost = point.to_all, point.cost
-        figures = [point.macro_f1.value, point.macro_f1.low, point.macro_f1.high]
+        figures = [point.score.value, point.score.low, point.score.high]
         figures += [np.nan] * 3 if to_all is None else [to_all.value, to_all.low, to_all.high]
         seconds = cost.seconds_per_minute if cost is not None else None
         writer.writerow(
@@ -224,24 +221,24 @@ def as_csv(curves: Curves) -> str:
 def as_json(curves: Curves) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
     content: dict[str, Any] = without_nan(asdict(curves))
+    named = {"score": content.pop("primary")["key"]}
+    content["points"] = [
+        {named.get(key, key): value for key, value in point.items()} for point in content["points"]
+    ]
     return content | {"verdict": list(curves.verdict)}
 
 
-def _random_points(
-    judged: Sequence[StackingRows], labels: Labels, num_classes: int, count: int, seed: int
-) -> list[CurvePoint]:
-    """Return mean and range of the votes of random members, by size."""
-    probabilities = np.concatenate([own.inputs.class_probabilities for own in judged])
-    known = labels >= 0
-    probabilities, truth = probabilities[known], labels[known]
-    num_members = probabilities.shape[1]
+def _random_points(values: Floats, truth: Truth, count: int, seed: int) -> list[CurvePoint]:
+    """Return mean and range of the votes of random members, by size; ``values`` is ``(N, M, K)``."""
+    values, truth = values[truth.is_scored], truth.take(truth.is_scored)
+    num_members = values.shape[1]
     generator = np.random.default_rng(seed)
     scores = np.empty((count, num_members))
     for row in range(count):
-        votes = np.zeros_like(probabilities[:, 0])
-        for size, member in enumerate(generator.permutation(num_members)):
-            votes += probabilities[:, member]
-            scores[row, size] = macro_f1_of_confusion(confusion(truth, votes.argmax(axis=1), num_classes))
+        total = np.zeros_like(values[:, 0])
+        for place, member in enumerate(generator.permutation(num_members)):
+            total += values[:, member]
+            scores[row, place] = truth.score(total, total / (place + 1))
     low, high = np.quantile(scores, [0.05, 0.95], axis=0)
     means = scores.mean(axis=0)
     estimates = [Estimate(*map(float, one)) for one in zip(means, low, high, strict=True)]

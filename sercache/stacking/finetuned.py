@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from sercache.derived import DerivedMember
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm
-from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingRows
-from sercache.stacking.scores import scores_of
 from sercache.stacking.verdict import oppose
 
 
@@ -25,19 +23,19 @@ def worth_of_finetuning(
     members = judged.inputs.members
     pairs = [(one.name, one.of) for one in finetuned if {one.name, one.of} <= set(members)]
     differences = [
-        bootstrap.difference(_macro_f1(judged, name), _macro_f1(judged, start)) for name, start in pairs
+        bootstrap.difference(_metric(judged, name), _metric(judged, start)) for name, start in pairs
     ]
     p_values = [one.p_value for one in differences]
     if pairs and not any(map(math.isnan, p_values)):  # unknown from one speaker
         p_values = holm(p_values).tolist()
     return [
-        "What fine-tuning was worth: " + oppose(*pair, replace(difference, p_value=p_value), len(pairs))
+        "What fine-tuning was worth: "
+        + oppose(*pair, replace(difference, p_value=p_value), len(pairs), judged.truth.primary)
         for pair, difference, p_value in zip(pairs, differences, p_values, strict=True)
     ]
 
 
-def _macro_f1(judged: StackingRows, member: str) -> SumMetric:
+def _metric(judged: StackingRows, member: str) -> SumMetric:
     inputs = judged.inputs
     index = inputs.members.index(member)
-    prediction = Prediction(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
-    return scores_of(judged, prediction)["macro_f1"]
+    return judged.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sercache.evaluation.metrics import confusion, log_loss_per_row, macro_f1_of_confusion
 from sercache.stacking.mixture import Mixture
 from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.targets import prediction_loss
 
 _MOST_STEPS = 50
 
@@ -12,9 +12,9 @@ _MOST_STEPS = 50
 class GreedyVote(Mixture):
     """Ensemble selection with replacement (Caruana et al. 2004, sections 2 and 2.1).
 
-    Each step adds the member with which the soft vote of those chosen so far has the highest macro-F1, and
-    among equals the lowest log-loss against the votes. The best of all steps is kept. A member that is chosen
-    for its classes counts as much for its attributes.
+    Each step adds the member with which the soft vote of those chosen so far has the highest primary score,
+    and among equals the lowest loss (log-loss against the votes; squared error of attributes alone). The best
+    of all steps is kept. A member that is chosen for its classes counts as much for its attributes.
     """
 
     kind = "greedy"
@@ -28,26 +28,25 @@ class GreedyVote(Mixture):
 
 def chosen_counts(rows: StackingRows) -> Floats:
     """Return how often each member is chosen, ``(M,)``; once each where there is nothing to choose by."""
-    probabilities = rows.inputs.class_probabilities
-    judged = rows.labels >= 0
-    members, num_classes = probabilities.shape[1:]
+    values, judged = rows.inputs.decisive_values, rows.truth.is_scored
+    members = values.shape[1]
     if not judged.any():
         return np.ones(members)
+    scored = rows.where(judged)
+    truth = scored.truth
 
     def standing(total: Floats, size: int) -> tuple[float, float]:
-        predicted = total[judged].argmax(axis=1)
-        score = float(macro_f1_of_confusion(confusion(rows.labels[judged], predicted, num_classes)))
-        return round(score, 12), -float(
-            np.nanmean(log_loss_per_row(rows.soft_targets[judged], total[judged] / size))
-        )
+        mean = total[judged] / size
+        score = float(np.nan_to_num(truth.score(total[judged], mean)))
+        return round(score, 12), -float(np.nan_to_num(prediction_loss(scored, mean, mean)))
 
     counts, best_counts = np.zeros(members), np.zeros(members)
-    total, best = np.zeros_like(probabilities[:, 0]), (-np.inf, -np.inf)
+    total, best = np.zeros_like(values[:, 0]), (-np.inf, -np.inf)
     for size in range(1, _MOST_STEPS + 1):
-        tried = [standing(total + probabilities[:, member], size) for member in range(members)]
+        tried = [standing(total + values[:, member], size) for member in range(members)]
         chosen = max(range(members), key=lambda member: tried[member])
         counts[chosen] += 1
-        total = total + probabilities[:, chosen]
+        total = total + values[:, chosen]
         if tried[chosen] > best:
             best, best_counts = tried[chosen], counts.copy()
     return best_counts

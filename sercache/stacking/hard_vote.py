@@ -19,6 +19,8 @@ class HardVote:
     majority, and no class gets a probability of zero that a member thought possible. Attributes are the mean.
     """
 
+    needs_classes = True
+
     def __init__(self, settings: StackingRecipe, seed: int) -> None:
         self.settings, self.seed = settings, seed
         self.shares: dict[str, float] = {}

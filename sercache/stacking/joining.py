@@ -217,7 +217,7 @@ def _report_odd_members(inputs: StackingInputs, listener: Listener) -> None:
         if digest in seen:
             _warn(listener, f"members '{seen[digest]}' and '{member}' are identical, bit for bit")
         seen.setdefault(digest, member)
-        predicted = np.unique(probabilities.argmax(axis=1))
+        predicted = np.unique(probabilities.argmax(axis=1)) if inputs.classes else np.empty(0)
         if len(predicted) == 1 and len(inputs) > 1:
             _warn(listener, f"member '{member}' predicts '{inputs.classes[predicted[0]]}' for every row")
 

@@ -39,6 +39,8 @@ class _Linear:
 class Logistic:
     """Multinomial logistic regression by scikit-learn (stacking: Wolpert 1992, Ting and Witten 1999).
 
+    Attributes get a ridge regression each; where there are no classes, that is all.
+
     A row comes once for each class it has votes for, weighted by its share and the class's weight. The
     strength of the penalty is chosen on the stopping slice, then everything is fitted again on all rows.
     """
@@ -64,7 +66,10 @@ class Logistic:
             fitted = _fit_classes(some, balance, strength / max(share, LEAST_PROBABILITY))
             return log_loss(stop.soft_targets, softmax(fitted(logistic_features(stop.inputs))))
 
-        self._classes = _fit_classes(rows, balance, _least(loss_of_classes))
+        if rows.inputs.classes:
+            self._classes = _fit_classes(rows, balance, _least(loss_of_classes))
+        else:
+            self._classes = _Linear(np.empty((logistic_features(rows.inputs).shape[1], 0)), np.empty(0))
         columns = []
         for index in range(len(rows.inputs.attributes)):
 
@@ -79,7 +84,8 @@ class Logistic:
             np.column_stack([np.empty((features.shape[1], 0)), *(one.weight for one in columns)]),
             np.asarray([one.bias[0] for one in columns], dtype=np.float64),
         )
-        self.shares = linear_shares(features, self._classes.weight, rows.inputs)
+        decisive = self._classes if rows.inputs.classes else self._attributes
+        self.shares = linear_shares(features, decisive.weight, rows.inputs)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return softmaxed classes, and attribute values within their scale."""

@@ -18,7 +18,7 @@ class Mixture(ABC):
 
     Attributes:
         kind: its name in the registry.
-        class_weights: ``(M,)``, sum to 1.
+        class_weights: ``(M,)``, sum to 1; with attributes alone what a member counts over all of them.
         attribute_weights: ``(A, M)``, each row sums to 1.
     """
 
@@ -36,7 +36,7 @@ class Mixture(ABC):
 
     @property
     def shares(self) -> dict[str, float]:
-        """How much each member counts for the classes."""
+        """How much each member counts for the classes, or for attributes alone."""
         return dict(zip(self._signature.members, self.class_weights.tolist(), strict=True))
 
     def fit(self, rows: StackingRows) -> None:

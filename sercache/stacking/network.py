@@ -84,11 +84,11 @@ class Network:
             raise StackingError(f"not the weights of a neural meta-classifier ({error})") from error
 
     def shares(self, inputs: StackingInputs) -> dict[str, float]:
-        """Return how much each member counts for the classes; nothing with a hidden layer."""
+        """Return how much each member counts for the classes, or attributes alone; nothing if not linear."""
         if not self.is_linear:
             return {}
-        classes = slice(0, len(inputs.classes))
-        weight = self.vote[:, classes] + self.weight[:, classes]
+        outputs = slice(0, len(inputs.classes) or len(inputs.attributes))
+        weight = self.vote[:, outputs] + self.weight[:, outputs]
         return linear_shares(self.features(inputs), weight, inputs)
 
     @classmethod
@@ -113,7 +113,7 @@ def network_features(inputs: StackingInputs, *, sees_logs: bool = False) -> Floa
     """
     low, high = attribute_bounds(inputs)
     scaled = replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low))
-    if not sees_logs:
+    if not sees_logs or not inputs.classes:
         return scaled.features()
     logs = np.log(np.maximum(inputs.class_probabilities, LEAST_PROBABILITY))
     return replace(scaled, class_probabilities=logs - logs.mean(axis=2, keepdims=True)).features()
@@ -127,6 +127,8 @@ def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:
 
 
 def softmax(logits: Floats) -> Floats:
-    """Return the softmax of each row."""
+    """Return the softmax of each row of ``(N, C)``."""
+    if not logits.shape[1]:
+        return logits
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sercache.evaluation.metrics import log_loss, macro_f1
+from sercache.evaluation.metrics import log_loss
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.recipe import NeuralRecipe
 from sercache.stacking.network import LEAST_PROBABILITY, Network, attribute_bounds, softmax
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.targets import class_weights, has_class_target
+from sercache.stacking.targets import class_weights, has_class_target, prediction_loss
 
 CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
 """MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""
@@ -36,24 +37,34 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a network does on the stopping slice; macro-F1 counts first, then log-loss against votes."""
+    """How a network does on the stopping slice: the primary score counts first, then the loss.
 
-    macro_f1: float
-    log_loss: float
+    Attributes:
+        primary: the score.
+        score: of the network.
+        loss: log-loss against votes; of attributes alone the squared error.
+    """
+
+    primary: PrimaryScore
+    score: float
+    loss: float
 
     @property
     def rank(self) -> tuple[float, float]:
         """Larger is better."""
-        return self.macro_f1, -self.log_loss
+        return self.score, -self.loss
+
+    def as_dict(self) -> dict[str, float]:
+        """Return score and loss by name."""
+        loss = "log_loss" if self.primary == MACRO_F1 else "squared_error"
+        return {self.primary.key: self.score, loss: self.loss}
 
 
 def stand(network: Network, rows: StackingRows) -> Standing:
     """Judge ``network`` on ``rows``; a score of no rows is 0."""
-    logits = network.outputs(network.features(rows.inputs))[:, : len(rows.inputs.classes)]
-    judged = rows.labels >= 0
-    score = macro_f1(rows.labels[judged], logits[judged].argmax(axis=1), logits.shape[1])
-    loss = log_loss(rows.soft_targets, softmax(logits))
-    return Standing(float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
+    truth, said = rows.truth, network.predict(rows.inputs)
+    score, loss = truth.score(*said), prediction_loss(rows, *said)
+    return Standing(truth.primary, float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
 
 
 def initial_network(rows: StackingRows, hidden: int, seed: int, *, sees_logs: bool = False) -> Network:

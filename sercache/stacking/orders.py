@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sercache.evaluation.metrics import macro_f1_of_confusion
+from sercache.evaluation.primary import Truth
 from sercache.stacking.costs import MemberCosts
 from sercache.stacking.rows import Floats, StackingRows
 
@@ -13,27 +13,28 @@ _LEAST_SECONDS = 1e-3
 
 
 def by_own_score(rows: StackingRows) -> Order:
-    """Return the members with the highest macro-F1 of their own first."""
-    probabilities = rows.inputs.class_probabilities
-    scores = [_macro_f1(rows, probabilities[:, member]) for member in range(probabilities.shape[1])]
+    """Return the members with the highest primary score of their own first."""
+    values = rows.inputs.decisive_values
+    scores = [vote_score(rows.truth, values[:, member], 1) for member in range(values.shape[1])]
     return tuple(np.argsort(-np.asarray(scores), kind="stable").tolist())
 
 
 def greedy(rows: StackingRows, costs: MemberCosts | None = None) -> Order:
     """Return the members in the order of forward selection, each once.
 
-    Each step adds the member with which the vote has the highest macro-F1. With ``costs`` it adds the one
-    that gains most for each second of encoding that it adds; a member whose encoders are there already adds
-    none.
+    Each step adds the member with which the vote has the highest primary score. With ``costs`` it adds the
+    one that gains most for each second of encoding that it adds; a member whose encoders are there already
+    adds none.
     """
-    probabilities = rows.inputs.class_probabilities
+    values, truth = rows.inputs.decisive_values, rows.truth
     members = rows.inputs.members
-    total = np.zeros_like(probabilities[:, 0])
+    total = np.zeros_like(values[:, 0])
     order: list[int] = []
     before = 0.0
     while len(order) < len(members):
         left = [member for member in range(len(members)) if member not in order]
-        scores = {member: _macro_f1(rows, total + probabilities[:, member]) for member in left}
+        size = len(order) + 1
+        scores = {member: vote_score(truth, total + values[:, member], size) for member in left}
         if costs is None:
             chosen = max(left, key=lambda member: scores[member])
         else:
@@ -41,7 +42,7 @@ def greedy(rows: StackingRows, costs: MemberCosts | None = None) -> Order:
                 left, key=lambda member: _gain_per_second(costs, members, order, member, scores, before)
             )
         order.append(chosen)
-        total += probabilities[:, chosen]
+        total += values[:, chosen]
         before = scores[chosen]
     return tuple(order)
 
@@ -62,9 +63,6 @@ def _gain_per_second(
     return (gain / seconds if gain > 0 else gain), scores[member]
 
 
-def _macro_f1(rows: StackingRows, votes: Floats) -> float:
-    judged = rows.labels >= 0
-    num_classes = votes.shape[1]
-    places = rows.labels[judged] * num_classes + votes[judged].argmax(axis=1)
-    counts = np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return float(np.nan_to_num(macro_f1_of_confusion(counts)))
+def vote_score(truth: Truth, total: Floats, size: int) -> float:
+    """Return the primary score of the mean of ``size`` members, given their sum ``(N, K)``; 0 for no row."""
+    return float(np.nan_to_num(truth.score(total, total / size)))

@@ -106,8 +106,8 @@ def make_plan(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Lis
     """Decide what stackers are fitted on and judged on.
 
     Out-of-fold rows (and in-sample ones, where they were let in) are fitted on. Held-out rows are judged on;
-    if none has a consensus class, the folds take turns. Development rows serve neither purpose: they stopped
-    the members' training.
+    if none counts in the primary score, the folds take turns. Development rows serve neither purpose: they
+    stopped the members' training.
 
     Args:
         rows: of all origins.
@@ -123,16 +123,17 @@ def make_plan(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Lis
         raise StackingError(
             "there are no out-of-fold rows to fit a stacker on: the corpus needs a training split"
         )
-    if not (fitting.labels >= 0).any():
-        raise StackingError(f"none of the {len(fitting)} out-of-fold rows has a consensus class")
+    needs = rows.truth.primary.needs
+    if not fitting.truth.is_scored.any():
+        raise StackingError(f"none of the {len(fitting)} out-of-fold rows has {needs}")
     development = int((rows.origins == "development").sum())
     if development:
         _note(listener, f"{development} development rows are left out: they stopped the members' training")
     held_out = rows.where(rows.origins == "held-out")
-    if (held_out.labels >= 0).any():
+    if held_out.truth.is_scored.any():
         return Plan(fitting, held_out, (fitting.folds,))
     if len(held_out):
-        _note(listener, f"none of the {len(held_out)} held-out rows has a consensus class: folds take turns")
+        _note(listener, f"none of the {len(held_out)} held-out rows has {needs}: folds take turns")
     folds = np.unique(fitting.folds)
     if ALL_FOLDS in folds or len(folds) < 2:
         raise StackingError(

@@ -12,7 +12,7 @@ class Prediction(NamedTuple):
     """What a stacker says of N rows.
 
     Attributes:
-        class_probabilities: ``(N, C)``, rows sum to 1.
+        class_probabilities: ``(N, C)``, rows sum to 1; C is 0 of a corpus with attributes alone.
         attribute_values: ``(N, A)``, on the corpus's scale.
     """
 
@@ -25,15 +25,17 @@ class Stacker(Protocol):
 
     It is fitted on rows that its members did not train on, and early stopping looks at an inner
     speaker-disjoint slice of those rows only. A fitted stacker matches members, classes and attributes by
-    name.
+    name. One that is defined for classes only says so with a class attribute ``needs_classes = True``, and is
+    left out where a corpus has attributes alone.
 
     Args:
         settings: the recipe's ``stacking``.
         seed: of everything random in ``fit``.
 
     Attributes:
-        shares: how much each member counts for the classes, once fitted: shares of its Shapley values
-            (:mod:`sercache.stacking.shares`) or its weight. Empty where that is not defined.
+        shares: how much each member counts for the classes (or for attributes alone), once fitted: shares of
+            its Shapley values (:mod:`sercache.stacking.shares`) or its weight. Empty where that is not
+            defined.
     """
 
     shares: Mapping[str, float]

@@ -21,9 +21,19 @@ STACKERS: Registry[type[Stacker]] = Registry(
         "lightgbm": "sercache.stacking.boosting:Boosting",
         "majority": "sercache.stacking.baselines:MajorityClass",
         "chance": "sercache.stacking.baselines:Chance",
+        "mean-rating": "sercache.stacking.baselines:MeanRating",
     },
     StackingError,
 )
+
+
+def needs_classes(name: str) -> bool:
+    """Return whether a stacker is defined for classes only.
+
+    Raises:
+        StackingError: there is no such stacker.
+    """
+    return bool(getattr(STACKERS[name], "needs_classes", False))
 
 
 def load_stacker(folder: Path) -> Stacker:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sercache.corpus import Attribute, Corpus
 from sercache.errors import StackingError
+from sercache.evaluation.primary import Truth
 
 Floats = NDArray[np.float64]
 RowIndex = NDArray[np.int64]
@@ -22,7 +23,7 @@ class StackingInputs:
     Attributes:
         ids: utterance ids, N of them.
         members: names, M of them.
-        classes: names, C of them.
+        classes: names, C of them; none of a corpus with attributes alone.
         attributes: names and ranges, A of them.
         class_probabilities: ``(N, M, C)``.
         attribute_values: ``(N, M, A)``, on the corpus's scale.
@@ -47,6 +48,11 @@ class StackingInputs:
         both = np.concatenate([self.class_probabilities, self.attribute_values], axis=2)
         flat = both.reshape(len(self), both.shape[1] * both.shape[2])
         return np.concatenate([flat, self.extra_values], axis=1)
+
+    @property
+    def decisive_values(self) -> Floats:
+        """What the primary score sees: class probabilities ``(N, M, C)``, else attributes ``(N, M, A)``."""
+        return self.class_probabilities if self.classes else self.attribute_values
 
     def take(self, rows: RowIndex) -> "StackingInputs":
         """Return these rows, in this order."""
@@ -107,6 +113,11 @@ class StackingRows:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def truth(self) -> Truth:
+        """What predictions of these rows are scored against."""
+        return Truth(self.labels, self.attribute_targets, len(self.inputs.classes))
 
     @property
     def speakers(self) -> tuple[str | None, ...]:

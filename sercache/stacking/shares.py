@@ -42,13 +42,13 @@ def linear_shares(features: Floats, weight: Floats, inputs: StackingInputs) -> d
     """Return the shares in ``features @ weight``.
 
     The Shapley value of a column of a linear function is ``weight * (x - mean)`` (Lundberg and Lee 2017,
-    section 4.2), taken here against the mean of all outputs, which a softmax does not see.
+    section 4.2), of class logits taken here against the mean of all, which a softmax does not see.
 
     Args:
         features: ``(N, F)``, made of ``inputs`` column by column.
-        weight: ``(F, K)``.
+        weight: ``(F, K)``, of the classes or, where there are none, of the attributes.
         inputs: whose columns these are.
     """
     rows = np.asarray(features[:EXPLAINED_ROWS] - features.mean(axis=0))
-    centred = weight - weight.mean(axis=1, keepdims=True)
+    centred = weight - weight.mean(axis=1, keepdims=True) if inputs.classes else weight
     return shares_of(rows[:, :, None] * centred, inputs)

@@ -1,7 +1,6 @@
 """Model soup: the weights of several runs of the neural meta-classifier, averaged (Wortsman et al. 2022)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -81,21 +80,23 @@ def average_runs(runs: Sequence[TrainedRun]) -> Network:
 
 
 def barrier(first: Network, second: Network, rows: StackingRows) -> float:
-    """Return how far the log-loss rises above the straight line on the way from one network to the other.
+    """Return how far the loss rises above the straight line on the way from one network to the other.
+
+    The loss is that of :class:`~sercache.stacking.network_training.Standing`.
 
     Zero or less: the two lie in one basin, and the mean of their weights is as good as they are (Frankle et
     al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis", section 2).
     """
     steps = np.linspace(0.0, 1.0, _BARRIER_STEPS)
-    losses = [stand(Network.between(first, second, step), rows).log_loss for step in steps.tolist()]
+    losses = [stand(Network.between(first, second, step), rows).loss for step in steps.tolist()]
     return float(np.max(np.asarray(losses) - np.interp(steps, [0.0, 1.0], [losses[0], losses[-1]])))
 
 
 def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Network, dict[str, object]]:
     """Choose between the uniform soup, the greedy soup and the best run, by how they do on ``held_out``.
 
-    The greedy soup adds runs, best first, as long as its macro-F1 does not fall; so the choice never has a
-    lower macro-F1 than the best run. Without rows to judge on, the uniform soup it is.
+    The greedy soup adds runs, best first, as long as its primary score does not fall; so the choice never has
+    a lower one than the best run. Without rows to judge on, the uniform soup it is.
 
     Returns:
         The network, and a description: what was kept, of which runs, everybody's standing, and the barrier
@@ -112,10 +113,10 @@ def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Net
     for run in best_first[1:]:
         mixed = average_runs([runs[index] for index in [*chosen, run]])
         mixed_standing = stand(mixed, held_out)
-        if mixed_standing.macro_f1 >= greedy_standing.macro_f1:
+        if mixed_standing.score >= greedy_standing.score:
             chosen, greedy, greedy_standing = [*chosen, run], mixed, mixed_standing
     uniform_standing, best = stand(uniform, held_out), best_first[0]
-    if uniform_standing.macro_f1 >= greedy_standing.macro_f1:
+    if uniform_standing.score >= greedy_standing.score:
         kept, network, members = "uniform", uniform, everyone
     else:
         kept, network, members = ("greedy" if len(chosen) > 1 else "best run"), greedy, sorted(chosen)
@@ -123,9 +124,9 @@ def choose_soup(runs: Sequence[TrainedRun], held_out: StackingRows) -> tuple[Net
         "kept": kept,
         "runs": members,
         "standings": {
-            "uniform": asdict(uniform_standing),
-            "greedy": asdict(greedy_standing),
-            "best run": asdict(standings[best]),
+            "uniform": uniform_standing.as_dict(),
+            "greedy": greedy_standing.as_dict(),
+            "best run": standings[best].as_dict(),
         },
         "epochs": [run.epoch for run in runs],
         "barriers": {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from sercache.evaluation.primary import MACRO_F1, primary_in
 from sercache.stacking.saved import SavedStacker
 
 _NO_BARRIER = 0.001
@@ -18,8 +19,9 @@ class SoupAccount:
     Attributes:
         kept: ``uniform``, ``greedy`` or ``best run``.
         runs: whose weights are averaged, from 0.
-        standings: macro-F1 and log-loss of ``uniform``, ``greedy`` and ``best run``; empty without such rows.
-        barriers: for each pair of runs (``0-1``), how far the log-loss rises above the straight line on the
+        standings: macro-F1 and log-loss of ``uniform``, ``greedy`` and ``best run`` (of attributes alone the
+            mean CCC and the squared error); empty without such rows.
+        barriers: for each pair of runs (``0-1``), how far the loss rises above the straight line on the
             way from one to the other (:func:`sercache.stacking.soup.barrier`).
     """
 
@@ -53,10 +55,14 @@ class SoupAccount:
         what += f", of {count} run{'s' if count > 1 else ''}"
         if not self.standings:
             return f"{what}; there were no rows of other speakers to judge it on."
-        figures = ", ".join(f"{name} {standing['macro_f1']:.3f}" for name, standing in self.standings.items())
-        said = f"{what} (macro-F1 on the rows it stopped on: {figures})"
+        primary = primary_in(next(iter(self.standings.values())))
+        loss = "log-loss" if primary == MACRO_F1 else "squared error"
+        figures = ", ".join(
+            f"{name} {standing[primary.key]:.3f}" for name, standing in self.standings.items()
+        )
+        said = f"{what} ({primary.name} on the rows it stopped on: {figures})"
         if not self.barriers:
             return f"{said}."
         if self.barrier <= _NO_BARRIER:
-            return f"{said}; no barrier lies between any two runs (log-loss +{self.barrier:.4f} at most)."
-        return f"{said}; a barrier lies between its runs: log-loss +{self.barrier:.3f}."
+            return f"{said}; no barrier lies between any two runs ({loss} +{self.barrier:.4f} at most)."
+        return f"{said}; a barrier lies between its runs: {loss} +{self.barrier:.3f}."

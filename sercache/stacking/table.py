@@ -11,6 +11,7 @@ from typing import Any
 from sercache.calibration.judging import CalibrationReport
 from sercache.calibration.judging import as_json as calibration_as_json
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.files import without_nan
 from sercache.stacking.curves import Curves
 from sercache.stacking.curves import as_json as curves_as_json
@@ -30,12 +31,14 @@ class ComparisonRow:
         is_baseline: whether it ignores the members.
         scores: by name (:func:`sercache.stacking.scores.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
-        p_to_soft_vote: of the difference in macro-F1, Holm-corrected over the stackers; NaN for baselines.
+        p_to_soft_vote: of the difference in the primary score, Holm-corrected over the stackers; NaN for
+            baselines.
         fit_seconds: on all fitting rows.
         predict_seconds: of all judged rows.
-        fitting_macro_f1: macro-F1 on the rows it was fitted on.
-        leak_gap: ``fitting_macro_f1`` minus macro-F1 on the judged rows.
-        macro_f1_by_repeat: macro-F1 for each assignment of speakers to folds; ``scores`` has their mean.
+        fitting_score: the primary score on the rows it was fitted on.
+        leak_gap: ``fitting_score`` minus the primary score on the judged rows.
+        score_by_repeat: the primary score for each assignment of speakers to folds; ``scores`` has their
+            mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
     """
@@ -47,9 +50,9 @@ class ComparisonRow:
     p_to_soft_vote: float
     fit_seconds: float
     predict_seconds: float
-    fitting_macro_f1: float
+    fitting_score: float
     leak_gap: float
-    macro_f1_by_repeat: tuple[float, ...]
+    score_by_repeat: tuple[float, ...]
     shares: Mapping[str, float]
     folder: Path
 
@@ -59,7 +62,7 @@ class Comparison:
     """The table and what it says.
 
     Attributes:
-        rows: best macro-F1 first.
+        rows: best primary score first.
         opposed: ``(first, second)`` to their difference in each score.
         choice: the stacker to use, by the verdict's first sentence.
         verdict: sentences: which meta-level to use and how sure that is, then the opposed pairs.
@@ -75,6 +78,7 @@ class Comparison:
         curves: how many members a soft vote takes, and what they cost.
         soup: how the soup came about that is fitted on all fitting rows; None without one.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
+        normalized_members: names of those whose frames are standardised per speaker.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -93,15 +97,22 @@ class Comparison:
     calibration: CalibrationReport | None = None
     curves: Curves | None = None
     soup: SoupAccount | None = None
+    normalized_members: tuple[str, ...] = ()
 
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores of the table, in order."""
-        return score_names(self.attributes)
+        return score_names(self.attributes, has_classes=bool(self.classes))
+
+    @property
+    def primary(self) -> PrimaryScore:
+        """The score that decides."""
+        return primary_score(len(self.classes))
 
 
 def as_csv(comparison: Comparison) -> str:
     """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
+    key = comparison.primary.key
     rivals = sorted({second for _, second in comparison.opposed})
 
     def line(row: ComparisonRow) -> dict[str, Any]:
@@ -109,14 +120,14 @@ def as_csv(comparison: Comparison) -> str:
         for name in (*comparison.score_names, *(f"f1:{one}" for one in comparison.classes)):
             estimate = row.scores[name]
             cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        compared = {REFERENCE: row.to_soft_vote.get("macro_f1")}
+        compared = {REFERENCE: row.to_soft_vote.get(key)}
         for rival in rivals:
-            compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get("macro_f1")
+            compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get(key)
         for rival, difference in compared.items():
-            cells |= _difference_cells(f"macro_f1_minus_{rival}", difference)
+            cells |= _difference_cells(f"{key}_minus_{rival}", difference)
         return cells | {
             "p_to_soft_vote_holm": row.p_to_soft_vote,
-            "fitting_macro_f1": row.fitting_macro_f1,
+            f"fitting_{key}": row.fitting_score,
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,
             "predict_seconds": row.predict_seconds,
@@ -136,8 +147,14 @@ def as_csv(comparison: Comparison) -> str:
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
     content = asdict(comparison)
+    score = comparison.primary.key
+    named = {"fitting_score": f"fitting_{score}", "score_by_repeat": f"{score}_by_repeat"}
     content["rows"] = {
-        row.stacker: {key: value for key, value in asdict(row).items() if key not in ("stacker", "folder")}
+        row.stacker: {
+            named.get(key, key): value
+            for key, value in asdict(row).items()
+            if key not in ("stacker", "folder")
+        }
         for row in comparison.rows
     }
     content["opposed"] = {

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.corpus.folds import inner_slice
-from sercache.stacking.rows import Floats, StackingRows
+from sercache.evaluation.metrics import log_loss
+from sercache.stacking.rows import Floats, StackingInputs, StackingRows
 
 
 def stopping_slice(rows: StackingRows, share: float, seed: int) -> tuple[StackingRows, StackingRows]:
@@ -22,7 +23,31 @@ def stopping_slice(rows: StackingRows, share: float, seed: int) -> tuple[Stackin
 
 def has_class_target(rows: StackingRows) -> NDArray[np.bool_]:
     """Return ``(N,)``: whether the row counts in a class loss."""
-    return np.asarray(~np.isnan(rows.soft_targets).any(axis=1))
+    return np.asarray(~np.isnan(rows.soft_targets).any(axis=1) & bool(rows.inputs.classes))
+
+
+def scaled_ratings(rows: StackingRows) -> Floats:
+    """Return what raters said of the attributes, ``(N, A)`` from 0 to 1; NaN where nobody rated."""
+    return scaled_to_ranges(rows.attribute_targets, rows.inputs)
+
+
+def scaled_to_ranges(values: Floats, inputs: StackingInputs) -> Floats:
+    """Return attribute values ``(..., A)`` with the ends of each scale at 0 and 1."""
+    low = np.asarray([attribute.low for attribute in inputs.attributes], dtype=np.float64)
+    high = np.asarray([attribute.high for attribute in inputs.attributes], dtype=np.float64)
+    return np.asarray((values - low) / (high - low))
+
+
+def prediction_loss(rows: StackingRows, class_probabilities: Floats, attribute_values: Floats) -> float:
+    """Return what ranks predictions of equal primary score, the lower the better; NaN where nothing is known.
+
+    The log-loss against the votes; of attributes alone the mean squared error, scales taken as 0..1.
+    """
+    if rows.inputs.classes:
+        return log_loss(rows.soft_targets, class_probabilities)
+    errors = (scaled_ratings(rows) - scaled_to_ranges(attribute_values, rows.inputs)) ** 2  # (N, A)
+    known = errors[~np.isnan(errors)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def class_weights(soft_targets: Floats, exponent: float) -> Floats:

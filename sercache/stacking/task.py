@@ -3,16 +3,16 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sercache.devices import threads_worth_having
 from sercache.errors import Interrupted, StackingError
-from sercache.evaluation.metrics import confusion, macro_f1_of_confusion
+from sercache.evaluation.metrics import confusion, macro_f1_of_confusion, mean_ccc
+from sercache.evaluation.primary import primary_score
 from sercache.events import Event, Listener
 from sercache.files import read_json, write_json
 from sercache.interrupts import ShouldStop
@@ -22,13 +22,13 @@ from sercache.seeds import derive_seed
 from sercache.stacking.plan import Plan
 from sercache.stacking.protocol import Prediction, Stacker
 from sercache.stacking.registry import STACKERS
-from sercache.stacking.rows import StackingRows
+from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.saved import SavedStacker
 
 _VERSION = 5
 """Part of the input digest: raise it when the same inputs give other results."""
 
-_FIGURES = ("fitting_macro_f1", "fit_seconds", "predict_seconds", "shares")
+_FIGURES = ("fit_seconds", "predict_seconds", "shares")
 _NOT_FITTED_BY = {"stackers", "bootstrap_samples", "repeats", "calibration", "coverage", "thresholds"}
 """Settings that a stacker does not follow from; how often folds were assigned is in the plan."""
 
@@ -41,7 +41,8 @@ class StackerResult:
         name: of the stacker.
         posteriors: of the judged rows, in the order of :attr:`~sercache.stacking.plan.Plan.judged`, for each
             repeat.
-        fitting_macro_f1: on the rows it was fitted on, all rounds together; NaN if none has a consensus.
+        fitting_score: the primary score on the rows it was fitted on, all rounds together; NaN if no row
+            counts in it.
         fit_seconds: to fit on all fitting rows.
         predict_seconds: to predict all judged rows once.
         shares: how much each member counts in the stacker fitted on all fitting rows.
@@ -49,7 +50,7 @@ class StackerResult:
 
     name: str
     posteriors: tuple[Posteriors, ...]
-    fitting_macro_f1: float
+    fitting_score: float
     fit_seconds: float
     predict_seconds: float
     shares: Mapping[str, float]
@@ -75,7 +76,9 @@ def earlier_result(name: str, digest: str, folder: Path, repeats: int) -> Stacke
             return None
         SavedStacker.read(folder, name)
         posteriors = tuple(Posteriors.load(_posteriors_path(folder, repeat)) for repeat in range(repeats))
-        return StackerResult(name, posteriors, **{figure: found["figures"][figure] for figure in _FIGURES})
+        figures = {figure: found["figures"][figure] for figure in _FIGURES}
+        fitting_score = found["figures"][_fitting_key(posteriors[0].classes)]
+        return StackerResult(name, posteriors, fitting_score, **figures)
     except (OSError, KeyError, TypeError, ValueError, StackingError):
         return None
 
@@ -128,8 +131,7 @@ def _run_stacker(
     task, total = f"stack/{name}", plan.num_rounds + (plan.held_out is None)
     listener(Event("start", task, total=total))
     (folder / "result.json").unlink(missing_ok=True)
-    num_classes = len(plan.fitting.inputs.classes)
-    seen = np.zeros((num_classes, num_classes), dtype=np.int64)
+    seen = _FittingScore(len(plan.fitting.inputs.classes))
     predicted = [_empty_prediction(plan.judged) for _ in range(plan.repeats)]
     predict_seconds = 0.0
 
@@ -148,14 +150,14 @@ def _run_stacker(
         predict_seconds += time.perf_counter() - started
         for whole, part in zip(predicted[one.repeat], prediction, strict=True):
             whole[one.places] = part
-        seen += _confusion(one.fit, stacker.predict(one.fit.inputs))
+        seen.add(one.fit, stacker.predict(one.fit.inputs))
         listener(Event("advance", task, done=done, total=total))
     if plan.held_out is None:
         stacker, fit_seconds = fitted(plan.fitting, 0, ALL_FOLDS)
     result = StackerResult(
         name=name,
         posteriors=tuple(_posteriors(name, plan.judged, one) for one in predicted),
-        fitting_macro_f1=float(macro_f1_of_confusion(seen)),
+        fitting_score=seen.value,
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds / plan.repeats,
         shares=dict(stacker.shares),
@@ -163,7 +165,8 @@ def _run_stacker(
     stacker.save(folder)
     for repeat, posteriors in enumerate(result.posteriors):
         posteriors.save(_posteriors_path(folder, repeat))
-    figures = {figure: getattr(result, figure) for figure in _FIGURES}
+    figures = {_fitting_key(plan.fitting.inputs.classes): result.fitting_score}
+    figures |= {figure: getattr(result, figure) for figure in _FIGURES}
     write_json(folder / "result.json", {"input_digest": digest, "figures": figures})
     listener(Event("finish", task))
     return result
@@ -179,10 +182,31 @@ def _empty_prediction(rows: StackingRows) -> Prediction:
     return Prediction(np.empty((len(rows), num_classes)), np.empty((len(rows), num_attributes)))
 
 
-def _confusion(rows: StackingRows, prediction: Prediction) -> NDArray[np.int64]:
-    judged = rows.labels >= 0
-    predicted = prediction.class_probabilities[judged].argmax(axis=1)
-    return confusion(rows.labels[judged], predicted, len(rows.inputs.classes))
+def _fitting_key(classes: Sequence[str]) -> str:
+    return f"fitting_{primary_score(len(classes)).key}"
+
+
+class _FittingScore:
+    """The primary score of predictions that come in parts, one round after the other."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._confusions = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self._parts: list[tuple[Floats, Floats]] = []
+
+    def add(self, rows: StackingRows, prediction: Prediction) -> None:
+        if not rows.inputs.classes:
+            self._parts.append((rows.attribute_targets, prediction.attribute_values))
+            return
+        judged = rows.labels >= 0
+        predicted = prediction.class_probabilities[judged].argmax(axis=1)
+        self._confusions += confusion(rows.labels[judged], predicted, len(rows.inputs.classes))
+
+    @property
+    def value(self) -> float:
+        if self._parts:
+            truth, predicted = (np.concatenate(values) for values in zip(*self._parts, strict=True))
+            return mean_ccc(truth, predicted)
+        return float(macro_f1_of_confusion(self._confusions))
 
 
 def _posteriors(name: str, judged: StackingRows, prediction: Prediction) -> Posteriors:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sercache.evaluation.bootstrap import Difference, Estimate, holm
+from sercache.evaluation.primary import MACRO_F1, MEAN_CCC, PrimaryScore
 
 SIMPLEST_FIRST = (
     "best-single",
@@ -21,6 +22,9 @@ _FEW_SPEAKERS = 20
 """Simulated 95 % intervals of differences hold the truth in 96 % of corpora of 20 speakers and 94 % of 10."""
 
 
+_GUESSING = {MACRO_F1: "guessing (UAR", MEAN_CCC: "always giving the mean rating (mean CCC"}
+
+
 class Recommendation(NamedTuple):
     """Which meta-level to use, and in words how sure that is."""
 
@@ -34,27 +38,30 @@ def recommend(
     over_guessing: Difference,
     *,
     speakers: int,
+    primary: PrimaryScore = MACRO_F1,
 ) -> Recommendation:
     """Say which meta-level to use, and how sure that is.
 
     Args:
-        scores: macro-F1 of the stackers, without baselines.
-        behind: the best one's macro-F1 minus that of each other.
+        scores: the primary score of the stackers, without baselines.
+        behind: the best one's primary score minus that of each other.
         over_guessing: the best one's unweighted average recall minus that of always naming one class, 1/C.
             (Macro-F1 will not do here: plain guessing has a higher one than naming the most frequent class.)
+            With attributes alone, its mean CCC minus that of always giving the mean rating, which is about 0.
         speakers: how many were judged on.
+        primary: what the scores are.
     """
     best = max(scores, key=lambda name: scores[name].value)
     caveat = _caveat(speakers, len(behind))
     if not (over_guessing.is_clear and over_guessing.value > 0):
         return Recommendation(
             best,
-            f"Use none of them yet: {best} has the highest macro-F1 ({_estimate(scores[best])}), but is not "
-            f"clearly better than guessing (UAR {_difference(over_guessing)}).{caveat}",
+            f"Use none of them yet: {best} has the highest {primary.name} ({_estimate(scores[best])}), but "
+            f"is not clearly better than {_GUESSING[primary]} {_difference(over_guessing)}).{caveat}",
         )
     others = list(behind)
     if not others:
-        alone = f"{best} was compared with nothing else: macro-F1 {_estimate(scores[best])}.{caveat}"
+        alone = f"{best} was compared with nothing else: {primary.name} {_estimate(scores[best])}.{caveat}"
         return Recommendation(best, alone)
     corrected = holm([1.0 if math.isnan(behind[name].p_value) else behind[name].p_value for name in others])
     p_values = dict(zip(others, corrected.tolist(), strict=True))
@@ -64,8 +71,8 @@ def recommend(
         margin = _difference(behind[nearest], p_value=max(p_values.values())) + _corrected(len(others))
         return Recommendation(
             best,
-            f"Use {best}: its macro-F1 of {_estimate(scores[best])} is above every other, above {nearest} by "
-            f"{margin}.{caveat}",
+            f"Use {best}: its {primary.name} of {_estimate(scores[best])} is above every other, above "
+            f"{nearest} by {margin}.{caveat}",
         )
     level_with.sort(key=_simplicity)
     simplest = min([best, *level_with], key=_simplicity)
@@ -75,21 +82,28 @@ def recommend(
     smallest = f"{_p(least)}{' or more' if least < 1 else ''}{_corrected(len(others))}"
     return Recommendation(
         simplest,
-        f"{best} has the highest macro-F1 ({_estimate(scores[best])}) but cannot be told apart from "
+        f"{best} has the highest {primary.name} ({_estimate(scores[best])}) but cannot be told apart from "
         f"{_listed(level_with)} ({smallest}): use the simplest of them, {simplest}.{beaten}{caveat}",
     )
 
 
-def oppose(first: str, second: str, difference: Difference, comparisons: int = 1) -> str:
-    """Say whether ``first`` and ``second`` differ in macro-F1.
+def oppose(
+    first: str,
+    second: str,
+    difference: Difference,
+    comparisons: int = 1,
+    primary: PrimaryScore = MACRO_F1,
+) -> str:
+    """Say whether ``first`` and ``second`` differ in the primary score.
 
     Args:
         first: the one.
         second: the other.
         difference: its p-value corrected for ``comparisons``.
         comparisons: how many such pairs were looked at.
+        primary: the score.
     """
-    figures = f"macro-F1 {_difference(difference)}{_corrected(comparisons)}."
+    figures = f"{primary.name} {_difference(difference)}{_corrected(comparisons)}."
     if difference.is_clear:
         word = "is better than" if difference.value > 0 else "is worse than"
         return f"{first} {word} {second}: {figures}"

@@ -33,7 +33,8 @@ class WeightedVote(Mixture):
             for rated in [~np.isnan(targets)]
         ]
         shape = (len(rows.inputs.attributes), len(rows.inputs.members))
-        return of_classes, np.asarray(of_attributes, dtype=np.float64).reshape(shape)
+        weights = np.asarray(of_attributes, dtype=np.float64).reshape(shape)
+        return (of_classes if rows.inputs.classes else weights.mean(axis=0)), weights
 
 
 def likeliest_weights(probabilities: Floats, mass: Floats) -> Floats:

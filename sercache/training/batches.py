@@ -17,6 +17,7 @@ from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
 from sercache.seeds import derive_seed
 from sercache.training.residency import ResidentFrames, frames_budget, resident_parts, size_on_device
+from sercache.training.speakers import SpeakerStatistics
 from sercache.training.streaming import StreamedFrames
 
 
@@ -59,6 +60,7 @@ class FrameSource:
         self._whole = _Whole(feature_sets, self.ids, device, resident)
         self._rows = np.arange(len(self.ids))
         self._parts = np.arange(len(feature_sets))
+        self._speakers: dict[int, tuple[SpeakerStatistics, NDArray[np.int64]]] = {}
 
     def select(self, ids: Sequence[str], feature_sets: Sequence[FeatureSet] | None = None) -> "FrameSource":
         """Return the source of some of the utterances, in some of the feature sets; None is all of them."""
@@ -69,6 +71,19 @@ class FrameSource:
             parts = [self._whole.feature_sets.index(one) for one in feature_sets]
             selected._parts = np.asarray(parts, dtype=np.int64)
         return selected
+
+    def normalized(self, statistics: Sequence[SpeakerStatistics]) -> "FrameSource":
+        """Return the same source with every speaker's frames standardised.
+
+        Args:
+            statistics: of each feature set, in the order of a batch.
+        """
+        normalized = copy(self)
+        normalized._speakers = {
+            part: (table, table.rows_of(self._whole.ids))
+            for part, table in zip(self._parts.tolist(), statistics, strict=True)
+        }
+        return normalized
 
     @property
     def feature_sets(self) -> tuple[FeatureSet, ...]:
@@ -118,18 +133,22 @@ class FrameSource:
             max_frames: longest stretch per clip; a longer clip is cut to a random stretch of it.
             seed: where the stretches begin.
         """
-        readers = [
-            (self._whole.feature_sets[part], self._whole.reader(part)) for part in self._parts.tolist()
-        ]
+        parts = self._parts.tolist()
+        readers = [(self._whole.feature_sets[part], self._whole.reader(part)) for part in parts]
         for number, (rows, coming) in enumerate(look_ahead(batches)):
             for announced in coming:
                 for _, reader in readers:
                     reader.announce(self._rows[announced])
-            counts = self._whole.frame_counts[np.ix_(self._rows[rows], self._parts)]
+            chosen = self._rows[rows]
+            counts = self._whole.frame_counts[np.ix_(chosen, self._parts)]
             inputs = []
-            for (feature_set, reader), its in zip(readers, counts.T, strict=True):
+            for part, (feature_set, reader), lengths in zip(parts, readers, counts.T, strict=True):
                 where = derive_seed(seed, "stretch", number, feature_set.folder.name)
-                inputs.append(reader.padded(self._rows[rows], *_stretches(its, max_frames, where)))
+                given = reader.padded(chosen, *_stretches(lengths, max_frames, where))
+                if part in self._speakers:
+                    table, speaker_rows = self._speakers[part]
+                    given = table.normalize(given, speaker_rows[chosen])
+                inputs.append(given)
             yield inputs
 
 

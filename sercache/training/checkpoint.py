@@ -34,6 +34,8 @@ class HeadDescription:
         attributes: ``(name, low, high)`` of each attribute output.
         best: what the kept epoch scored on the rows that stopped training.
         versions: of the libraries.
+        normalize: ``speaker`` where its frames are standardised per speaker before the head reads them
+            (:mod:`sercache.training.speakers`), else ``none``.
     """
 
     member: str
@@ -47,6 +49,7 @@ class HeadDescription:
     attributes: list[tuple[str, float, float]]
     best: dict[str, float]
     versions: dict[str, str]
+    normalize: str = "none"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -89,6 +92,8 @@ def load_head(path: Path) -> tuple[Head, HeadDescription]:
     try:
         attributes = [(name, low, high) for name, low, high in stated.pop("attributes")]
         description = HeadDescription(attributes=attributes, **stated)
+        if description.normalize not in ("none", "speaker"):
+            raise ValueError(f"unknown normalisation '{description.normalize}'; a newer sercache reads it")
         ranges = [(low, high) for _, low, high in attributes]
         head = build_head(
             description.head,

@@ -17,13 +17,13 @@ from threadpoolctl import threadpool_limits
 from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds
 from sercache.errors import TrainingError
-from sercache.evaluation.metrics import macro_f1
 from sercache.heads.pooled_linear import PooledLinear
+from sercache.heads.protocol import Head, HeadOutput
 from sercache.interrupts import ShouldStop, never
 from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.linear_solver import Floats, LinearModel, logistic, ridge
-from sercache.training.penalty_search import MOST_ROWS_OF_ALL_FOLDS, Fit, PenaltySearch
+from sercache.training.penalty_search import DUAL_ROWS, MOST_ROWS_OF_ALL_FOLDS, PENALTIES, Fit, PenaltySearch
 from sercache.training.pooled_features import PooledRows, PooledTable, refuse_to_go_on
 from sercache.training.rows import LabelledRows
 
@@ -32,6 +32,9 @@ _USUAL_SCALE = {"ridge": 4.0, "logistic": 1.0}
 """Where there is only one speaker, so that nobody can be left out."""
 
 _INNER_FOLDS = 4
+_MOST_FEATURES = 8192
+"""Of many rows: more would take gigabytes and many minutes."""
+
 _BLOCK_ROWS = 600
 """Rows that weights of blocks are learned from; more would cost more than they tell."""
 
@@ -41,22 +44,26 @@ class Solution:
     """What was fitted, beside the head's weights.
 
     Attributes:
-        macro_f1: of left-out speakers; NaN where nobody could be left out.
+        score: the primary score of left-out speakers; NaN where nobody could be left out.
         penalty: of the class weights.
+        left_out: ``(N, C + A)`` the outputs for each row by a model that did not learn from its speaker; NaN
+            where there is none.
     """
 
-    macro_f1: float
+    score: float
     penalty: float
+    left_out: Floats
 
 
 def fit_head(
-    head: PooledLinear,
+    head: Head,
     tables: Sequence[PooledTable],
     positions: NDArray[np.int64],
     corpus: Corpus,
     targets: LabelledRows,
     *,
     seed: int,
+    every_row: bool = False,
     should_stop: ShouldStop = never,
 ) -> Solution:
     """Fit a head on some rows; its weights are the solution afterwards.
@@ -68,17 +75,21 @@ def fit_head(
         corpus: the N utterances: who speaks.
         targets: of the N utterances.
         seed: of the assignment of speakers to inner folds.
+        every_row: whether every row has to be left out once; of many rows only some are otherwise.
         should_stop: looked at between steps.
 
     Raises:
         TrainingError: there is nothing to learn from, or the solution needs more memory than there is.
         Interrupted: ``should_stop`` said so.
     """
+    assert isinstance(head, PooledLinear)
     if not targets.has_target.any():
         raise TrainingError(f"none of the {len(targets)} training rows has a target")
     # Threads on small matrices wait for each other longer than they compute.
     with threadpool_limits(limits=1 if len(positions) <= MOST_ROWS_OF_ALL_FOLDS else None):
-        return _fit(head, tables, positions, _inner_folds(corpus, seed), targets, seed, should_stop)
+        return _fit(
+            head, tables, positions, _inner_folds(corpus, seed), targets, seed, every_row, should_stop
+        )
 
 
 def _fit(
@@ -88,80 +99,123 @@ def _fit(
     groups: NDArray[np.int64] | None,
     targets: LabelledRows,
     seed: int,
+    every_row: bool,
     should_stop: ShouldStop,
 ) -> Solution:
     statistics = [_standardization(table, positions) for table in tables]
     rows = PooledRows(tables, positions, statistics, [np.ones(table.values.shape[1:3]) for table in tables])
     shares = _block_shares(head, rows, targets, groups, seed, should_stop)
+    if len(positions) > DUAL_ROWS and head.learn_blocks:
+        shares = _largest(shares, [table.values.shape[3] for table in tables])
     scales = [np.sqrt(share / table.values.shape[3]) for share, table in zip(shares, tables, strict=True)]
-    solver = PenaltySearch(
-        PooledRows(tables, positions, statistics, scales), groups, head.penalty or None, should_stop
-    )
-    columns = np.concatenate(
-        [np.repeat(scale.ravel(), table.values.shape[3]) for scale, table in zip(scales, tables, strict=True)]
-    )
-    classes, solution = _fit_classes(head, solver, targets)
-    attributes = _fit_attributes(solver, targets)
+    scaled = PooledRows(tables, positions, statistics, scales)
+    search = PenaltySearch(scaled, groups, should_stop)
+    penalties = (head.penalty,) if head.penalty else PENALTIES
+    classes = _fit_classes(head, search, targets, penalties, every_row=every_row)
+    attributes = _fit_attributes(search, targets, penalties, every_row=every_row)
     head.set_solution(
         [(_flat(mean), _flat(scale)) for mean, scale in statistics],
         shares=[torch.from_numpy(share) for share in shares],
-        classes=_as_tensors(classes, columns),
-        attributes=None if attributes is None else _as_tensors(attributes, columns),
+        classes=_as_tensors(classes.model, scaled),
+        attributes=_as_tensors(attributes.model, scaled),
     )
-    return solution
+    left_out = np.concatenate([classes.left_out, attributes.left_out], axis=1)  # (N, C + A)
+    scored = np.flatnonzero(np.isfinite(left_out).all(axis=1) & targets.truth.is_scored)
+    score = math.nan
+    if len(scored):
+        score = targets.truth.take(scored).score(classes.left_out[scored], attributes.left_out[scored])
+    return Solution(score, classes.penalty, left_out)
+
+
+@torch.no_grad()
+def apply_to_tables(head: Head, tables: Sequence[PooledTable], positions: NDArray[np.int64]) -> HeadOutput:
+    """Return a fitted head's outputs for utterances whose statistics are pooled already.
+
+    Args:
+        head: fitted.
+        tables: of its statistics, one per feature set.
+        positions: ``(N,)`` of the utterances in the tables.
+    """
+    assert isinstance(head, PooledLinear)
+    statistics = []
+    for index, table in enumerate(tables):
+        values = torch.from_numpy(table.values[positions]).flatten(1)  # (N, S * L * D)
+        present = torch.from_numpy(table.present[positions])
+        statistics.append(head.standardized(index, values, present))
+    return head.classify(torch.cat(statistics, dim=1))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model, its outputs for left-out rows ``(N, Q)``, and the chosen penalty."""
+
+    model: LinearModel
+    left_out: Floats
+    penalty: float = math.nan
 
 
 def _fit_classes(
-    head: PooledLinear, solver: PenaltySearch, targets: LabelledRows
-) -> tuple[LinearModel, Solution]:
+    head: PooledLinear,
+    search: PenaltySearch,
+    targets: LabelledRows,
+    penalties: Sequence[float],
+    *,
+    every_row: bool,
+) -> _Fitted:
     """Return the model of the class logits; zeros where no row has a class target."""
     known = np.asarray(np.isfinite(targets.soft).all(axis=1))
-    if not known.any():
-        features, classes = solver.rows.shape[1], targets.soft.shape[1]
-        return LinearModel(np.zeros((features, classes)), np.zeros(classes)), Solution(math.nan, math.nan)
+    if not known.any() or not targets.soft.shape[1]:
+        return _Fitted(_zero_model(search, targets.soft), np.zeros_like(targets.soft))
     soft = np.where(known[:, None], targets.soft, 0.0)
     weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)
     weights *= known.sum() / weights.sum()  # a mean of 1, so that penalties mean the same
-    method = head.method
-    fit: Fit = ridge if method == "ridge" else logistic
-    goals = 2 * soft - 1 if method == "ridge" else soft
-    penalties, scores = solver.left_out(fit, goals, weights)
+    fit: Fit = ridge if head.method == "ridge" else logistic
+    goals = 2 * soft - 1 if head.method == "ridge" else soft
+    scores = search.left_out(fit, goals, weights, penalties)
     held = known & ~np.isnan(scores).any(axis=(0, 2))
-    penalty, scale, score = penalties[0], _USUAL_SCALE[method], math.nan
-    if held.any():
+    if not held.any():
+        penalty = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY[head.method]
+        scale, left_out = _USUAL_SCALE[head.method], scores[0]
+    else:
         scaled = [_best_scale(candidate[held], soft[held]) for candidate in scores]
         chosen = int(np.argmin([loss for _, loss in scaled]))
-        penalty, scale = penalties[chosen], scaled[chosen][0]
-        labelled = held & (targets.consensus >= 0)
-        predicted = scores[chosen][labelled].argmax(axis=1)
-        score = macro_f1(targets.consensus[labelled], predicted, soft.shape[1])
-    elif len(penalties) > 1:
-        penalty = _USUAL_PENALTY[method]
-    model = solver.fit(fit, goals, weights, penalty)
-    return LinearModel(model.weights * scale, model.intercept * scale), Solution(score, penalty)
+        penalty, scale, left_out = penalties[chosen], scaled[chosen][0], scores[chosen]
+        if every_row and np.isnan(left_out).any():
+            left_out = search.left_out(fit, goals, weights, [penalty], every_row=True)[0]
+    model = search.fit(fit, goals, weights, penalty)
+    scaled_model = LinearModel(model.weights * scale, model.intercept * scale)
+    return _Fitted(scaled_model, left_out * scale, penalty)
 
 
-def _fit_attributes(solver: PenaltySearch, targets: LabelledRows) -> LinearModel | None:
-    """Return a ridge regression on each attribute, from the rows that are rated; None without attributes."""
-    count = targets.attributes.shape[1]
-    if not count:
-        return None
-    weights, intercept = np.zeros((solver.rows.shape[1], count)), np.zeros(count)
+def _fit_attributes(
+    search: PenaltySearch, targets: LabelledRows, penalties: Sequence[float], *, every_row: bool
+) -> _Fitted:
+    """Return a ridge regression on each attribute, from the rows that are rated."""
+    model, left_out = _zero_model(search, targets.attributes), np.full_like(targets.attributes, np.nan)
     for index, values in enumerate(targets.attributes.T):
-        rated = ~np.isnan(values)
+        rated = np.isfinite(values)
         if not rated.any():
+            left_out[:, index] = 0.0
             continue
-        goals, own = np.where(rated, values, 0.0)[:, None], rated.astype(np.float64)
-        penalties, scores = solver.left_out(ridge, goals, own)
-        held = rated & ~np.isnan(scores).any(axis=(0, 2))
-        errors = (
-            [float(np.square(one[held, 0] - values[held]).mean()) for one in scores] if held.any() else []
-        )
-        usual = penalties[0] if len(penalties) == 1 else _USUAL_PENALTY["ridge"]
-        penalty = penalties[int(np.argmin(errors))] if errors else usual
-        model = solver.fit(ridge, goals, own, penalty)
-        weights[:, index], intercept[index] = model.weights[:, 0], model.intercept[0]
-    return LinearModel(weights, intercept)
+        goals, weights = np.where(rated, values, 0.0)[:, None], rated.astype(np.float64)
+        scores = search.left_out(ridge, goals, weights, penalties)[:, :, 0]  # (penalties, N)
+        held = rated & ~np.isnan(scores).any(axis=0)
+        chosen = 0
+        if held.any():
+            chosen = int(np.argmin(np.square(scores[:, held] - values[held]).mean(axis=1)))
+        elif len(penalties) > 1:
+            chosen = int(np.argmin(np.abs(np.asarray(penalties) - _USUAL_PENALTY["ridge"])))
+        left_out[:, index] = scores[chosen]
+        if every_row and held.any() and np.isnan(scores).any():
+            chosen_only = [penalties[chosen]]
+            left_out[:, index] = search.left_out(ridge, goals, weights, chosen_only, every_row=True)[0, :, 0]
+        solved = search.fit(ridge, goals, weights, penalties[chosen])
+        model.weights[:, index], model.intercept[index] = solved.weights[:, 0], solved.intercept[0]
+    return _Fitted(model, left_out)
+
+
+def _zero_model(search: PenaltySearch, targets: Floats) -> LinearModel:
+    return LinearModel(np.zeros((search.rows.shape[1], targets.shape[1])), np.zeros(targets.shape[1]))
 
 
 def _standardization(table: PooledTable, positions: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -190,7 +244,8 @@ def _block_shares(
     """Return of each feature set how much its statistics and layers count, ``(S, L)``; in all 1."""
     shapes = [table.values.shape[1:3] for table in rows.tables]
     equal = [np.full(shape, 1 / (len(shapes) * np.prod(shape))) for shape in shapes]
-    known = np.flatnonzero(~np.isnan(targets.soft).any(axis=1))
+    goals = targets.soft if targets.soft.shape[1] else _thirds(targets.attributes)
+    known = np.flatnonzero(~np.isnan(goals).any(axis=1))
     if groups is None or not head.learn_blocks or not len(known) or sum(map(np.prod, shapes)) < 2:
         return equal
     sample = np.sort(np.random.default_rng(seed).permutation(known)[:_BLOCK_ROWS])
@@ -199,17 +254,48 @@ def _block_shares(
     grams, sets = [], []
     for index, table in enumerate(rows.tables):
         refuse_to_go_on(should_stop)
-        values = table.values[rows.rows[sample]]
-        scaled = rows.take(sample).scaled(index, slice(0, len(sample)), values).astype(np.float32)
-        blocks = scaled.reshape(len(sample), -1, values.shape[3]).transpose(1, 0, 2)  # (S * L, n, D)
+        values, everything = table.values[rows.rows[sample]], np.ones(shapes[index], np.bool_)
+        scaled = rows.scaled(index, rows.rows[sample], values, everything).astype(np.float32)
+        blocks = scaled.transpose(1, 0, 2)  # (S * L, n, D)
         grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])
         sets += [index] * len(blocks)
     shares = learn_block_weights(
-        np.concatenate(grams), targets.soft[sample], groups[sample], np.asarray(sets), should_stop=should_stop
+        np.concatenate(grams), goals[sample], groups[sample], np.asarray(sets), should_stop=should_stop
     )
     refuse_to_go_on(should_stop)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     return [part.reshape(shape) for part, shape in zip(np.split(shares, ends), shapes, strict=True)]
+
+
+def _largest(shares: Sequence[Floats], dims: Sequence[int]) -> list[Floats]:
+    """Return the shares ``(S, L)`` of the blocks that count most, of :data:`_MOST_FEATURES`; 0 elsewhere.
+
+    Where rows are many the features' Gram matrix is what costs.
+    """
+    flat = np.concatenate([share.ravel() for share in shares])
+    sizes = np.repeat(dims, [share.size for share in shares])
+    order = np.argsort(-flat, kind="stable")
+    kept = order[np.cumsum(sizes[order]) <= max(_MOST_FEATURES, sizes[order[0]])]
+    limited = np.zeros_like(flat)
+    limited[kept] = flat[kept] / flat[kept].sum()
+    ends = np.cumsum([share.size for share in shares])[:-1]
+    return [part.reshape(share.shape) for part, share in zip(np.split(limited, ends), shares, strict=True)]
+
+
+def _thirds(attributes: Floats) -> Floats:
+    """Return whether a row's attributes are low, middle or high on average, ``(N, 3)``; NaN where unrated."""
+    rated = np.isfinite(attributes)
+    counts = rated.sum(axis=0).clip(1)
+    mean = np.where(rated, attributes, 0.0).sum(axis=0) / counts
+    centred = np.where(rated, attributes - mean, 0.0)
+    deviation = np.sqrt(np.square(centred).sum(axis=0) / counts)
+    scores = (centred / np.where(deviation > 0, deviation, 1.0)).sum(axis=1)
+    known = rated.any(axis=1)
+    thirds = np.full((len(attributes), 3), np.nan)
+    if known.any():
+        bounds = np.quantile(scores[known], [1 / 3, 2 / 3])
+        thirds[known] = np.eye(3)[np.searchsorted(bounds, scores[known])]
+    return thirds
 
 
 def _inner_folds(corpus: Corpus, seed: int) -> NDArray[np.int64] | None:
@@ -239,6 +325,6 @@ def _flat(values: Floats) -> torch.Tensor:
     return torch.from_numpy(values.ravel())
 
 
-def _as_tensors(model: LinearModel, columns: Floats) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights ``(Q, P)`` over standardised features, and the intercept ``(Q,)``."""
-    return torch.from_numpy((model.weights * columns[:, None]).T), torch.from_numpy(model.intercept)
+def _as_tensors(model: LinearModel, rows: PooledRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights ``(Q, P)`` over standardised statistics, and the intercept ``(Q,)``."""
+    return torch.from_numpy(rows.unscaled(model.weights).T.copy()), torch.from_numpy(model.intercept)

@@ -1,6 +1,7 @@
 """A run folder, opened: what every member x fold of it reads."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from sercache.training.batches import FrameSource
 from sercache.training.guide import Guide
 from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.rows import LabelledRows
+from sercache.training.speakers import MIN_CLIPS, SpeakerStatistics, speaker_statistics
 from sercache.training.standardize import InputStatistics, input_statistics
 
 
@@ -48,8 +50,11 @@ class RunContext:
     _rows: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
     _guided: dict[str, LabelledRows] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[str, tuple[str, ...]], FrameSource] = field(default_factory=dict, repr=False)
-    _statistics: dict[tuple[str, tuple[str, ...]], InputStatistics] = field(default_factory=dict, repr=False)
-    _pooled: dict[tuple[str, tuple[str, ...]], PooledTable] = field(default_factory=dict, repr=False)
+    _statistics: dict[tuple[str, tuple[str, ...], bool], InputStatistics] = field(
+        default_factory=dict, repr=False
+    )
+    _pooled: dict[tuple[str, tuple[str, ...], bool], PooledTable] = field(default_factory=dict, repr=False)
+    _speakers: dict[str, SpeakerStatistics] = field(default_factory=dict, repr=False)
 
     def member(self, name: str) -> MemberRecipe:
         """Return a member by name: one of the recipe's, or a derived one."""
@@ -97,12 +102,62 @@ class RunContext:
             self._frames[key] = FrameSource(sets, sorted(self.corpus.ids), torch.device(device))
         return self._frames[key]
 
-    def statistics(self, name: str, fit: tuple[str, ...]) -> InputStatistics:
-        """Return mean and deviation of a feature set over the training rows of a fold, measured once."""
-        if (name, fit) not in self._statistics:
+    def frames_of(self, member: MemberRecipe, ids: Sequence[str], device: str) -> FrameSource:
+        """Return the frames that a member reads of some utterances, normalised as its settings say."""
+        source = self.frames(device, [member]).select(ids, self.sets_of(member))
+        if self.recipe.normalizes_speakers(member):
+            return source.normalized([self.speakers(name) for name in member.features])
+        return source
+
+    def speakers(
+        self, name: str, listener: Listener = ignore, should_stop: ShouldStop = never
+    ) -> SpeakerStatistics:
+        """Return mean and scale of every speaker in a feature set; measured once per run.
+
+        Raises:
+            CacheError: frames are damaged, or not finite.
+            Interrupted: ``should_stop`` said so.
+        """
+        if name not in self._speakers:
+            self._speakers[name] = speaker_statistics(
+                self.feature_sets[name],
+                self.corpus,
+                self.run.root / "speakers",
+                listener=listener,
+                should_stop=should_stop,
+            )
+        return self._speakers[name]
+
+    def measure_speakers(
+        self, members: Sequence[MemberRecipe], listener: Listener, should_stop: ShouldStop
+    ) -> None:
+        """Measure the speakers that members are normalised by, before processes train them side by side."""
+        normalized = [member for member in members if self.recipe.normalizes_speakers(member)]
+        for name in sorted({name for member in normalized for name in member.features}):
+            with suppress(CacheError):  # the members' own trainings say what is wrong
+                averaged = self.speakers(name, listener, should_stop).averaged
+                if averaged:
+                    message = (
+                        f"feature set '{name}': {averaged} utterances name no speaker, or one with fewer "
+                        f"than {MIN_CLIPS} clips; they are normalised as the average speaker of the training "
+                        "split"
+                    )
+                    listener(Event("warning", name, message=message))
+
+    def statistics(self, name: str, fit: tuple[str, ...], *, per_speaker: bool = False) -> InputStatistics:
+        """Return mean and deviation of a feature set over the training rows of a fold, measured once.
+
+        Args:
+            name: of the feature set.
+            fit: the training rows.
+            per_speaker: whether the frames are normalised per speaker first.
+        """
+        key = (name, fit, per_speaker)
+        if key not in self._statistics:
             seed = derive_seed(self.recipe.seed, "standardisation")
-            self._statistics[name, fit] = input_statistics(self.feature_sets[name], fit, seed)
-        return self._statistics[name, fit]
+            speakers = self.speakers(name) if per_speaker else None
+            self._statistics[key] = input_statistics(self.feature_sets[name], fit, seed, speakers)
+        return self._statistics[key]
 
     def pooled(
         self,
@@ -111,24 +166,30 @@ class RunContext:
         device: str,
         listener: Listener = ignore,
         should_stop: ShouldStop = never,
+        *,
+        per_speaker: bool = False,
     ) -> PooledTable:
         """Return a feature set's pooled statistics of all utterances, ids sorted; read once.
+
+        With ``per_speaker``, of frames that were normalised per speaker.
 
         Raises:
             CacheError: frames are damaged, or not finite.
             Interrupted: ``should_stop`` said so.
         """
-        if (name, statistics) not in self._pooled:
-            self._pooled[name, statistics] = pooled_table(
+        key = (name, statistics, per_speaker)
+        if key not in self._pooled:
+            self._pooled[key] = pooled_table(
                 self.feature_sets[name],
                 sorted(self.corpus.ids),
                 statistics,
                 torch.device(device),
                 self.run.root / "pooled",
+                speakers=self.speakers(name, listener, should_stop) if per_speaker else None,
                 listener=listener,
                 should_stop=should_stop,
             )
-        return self._pooled[name, statistics]
+        return self._pooled[key]
 
     def is_closed_form(self, member: MemberRecipe) -> bool:
         """Return whether a member's head is fitted without epochs."""

@@ -9,6 +9,7 @@ from sercache.corpus.manifest import corpus_digest
 from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.evaluation.metrics import macro_f1
+from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import Recipe
@@ -32,7 +33,9 @@ class EnsembleReport:
     """What became of a recipe's members.
 
     ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
-    ``num_classes``. ``plan`` says in words how it was trained.
+    ``num_classes``. With attributes alone ``num_classes`` is 0 and ``majority_macro_f1`` NaN: always saying
+    the mean has a CCC of 0. ``plan`` says in words how it was trained. ``normalized_members`` names the
+    members whose frames are standardised per speaker.
     """
 
     run: Run
@@ -40,6 +43,12 @@ class EnsembleReport:
     num_classes: int
     majority_macro_f1: float
     plan: str
+    normalized_members: tuple[str, ...] = ()
+
+    @property
+    def primary(self) -> PrimaryScore:
+        """The score that decides on this corpus."""
+        return primary_score(self.num_classes)
 
 
 def train_ensemble(
@@ -83,12 +92,20 @@ def train_ensemble(
         listener=listener,
         should_stop=should_stop,
     )
+    num_classes = len(context.corpus.classes)
+    majority_macro_f1 = _majority_macro_f1(context) if num_classes else float("nan")
+    normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
+    return EnsembleReport(
+        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized
+    )
+
+
+def _majority_macro_f1(context: RunContext) -> float:
     train = context.rows.select(split_ids(context.corpus, "train"))
     labels = train.consensus[train.consensus >= 0]
     num_classes = len(context.corpus.classes)
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
-    majority_macro_f1 = macro_f1(labels, majority, num_classes)
-    return EnsembleReport(context.run, trained.members, num_classes, majority_macro_f1, trained.plan)
+    return macro_f1(labels, majority, num_classes)
 
 
 def train_ensemble_part(

@@ -1,5 +1,6 @@
 """One epoch of either stage: which rows it takes, what it minimises, and how it is scored."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercache.evaluation.metrics import macro_f1, uar
+from sercache.evaluation.metrics import macro_f1, mean_ccc, uar
+from sercache.evaluation.primary import MEAN_CCC, primary_in
 from sercache.heads.protocol import HeadOutput
 from sercache.recipe import TrainingRecipe
 from sercache.training.balance import class_weights
@@ -71,18 +73,24 @@ def targets_of_epoch(
 
 
 def scores_of_epoch(output: HeadOutput, rows: LabelledRows, settings: TrainingRecipe) -> dict[str, float]:
-    """Return ``stop_loss``, ``macro_f1`` and ``uar`` of an output, on the CPU, on the stop rows."""
-    labelled = rows.consensus >= 0
-    labels = rows.consensus[labelled]
-    predicted = output.logits.argmax(dim=1).numpy()[labelled]
-    num_classes = output.logits.shape[1]
+    """Return ``stop_loss``, the primary score and, with classes, ``uar`` of an output on the stop rows.
+
+    The output is on the CPU.
+    """
+    loss = objective_of(settings)(output, rows.targets(torch.device("cpu"))).item()
+    truth = rows.truth
+    if not truth.num_classes:
+        return {"stop_loss": loss, MEAN_CCC.key: mean_ccc(truth.attributes, output.attributes.numpy())}
+    labels = truth.labels[truth.is_scored]
+    predicted = output.logits.argmax(dim=1).numpy()[truth.is_scored]
     return {
-        "stop_loss": objective_of(settings)(output, rows.targets(torch.device("cpu"))).item(),
-        "macro_f1": macro_f1(labels, predicted, num_classes),
-        "uar": uar(labels, predicted, num_classes),
+        "stop_loss": loss,
+        "macro_f1": macro_f1(labels, predicted, truth.num_classes),
+        "uar": uar(labels, predicted, truth.num_classes),
     }
 
 
 def rank_of_epoch(row: dict[str, float]) -> tuple[float, float]:
-    """Return what is highest of the best epoch: macro-F1, then the loss on the stop rows, turned round."""
-    return (row["macro_f1"], -row["stop_loss"])
+    """Return what is highest of the best epoch: its primary score, then the loss on the stop rows negated."""
+    score = row[primary_in(row).key]
+    return (-math.inf if math.isnan(score) else score, -row["stop_loss"])

@@ -9,7 +9,10 @@ from typing import Any
 from sercache.files import write_atomically
 
 History = list[dict[str, float]]
-"""One row per finished epoch: epoch, stage, learning_rate, train_loss, stop_loss, macro_f1, uar, seconds."""
+"""One row per finished epoch: epoch, stage, learning_rate, train_loss, stop_loss, macro_f1, uar, seconds.
+
+With attributes alone ``mean_ccc`` stands where macro_f1 and uar do.
+"""
 
 _NOT_DRAWN = ("epoch", "stage")
 

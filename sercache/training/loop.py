@@ -67,10 +67,10 @@ class HeadTraining:
 
     Stage 1 takes all rows, with class weights; stage 2 starts from stage 1's best epoch and takes a fresh
     class-balanced draw every epoch, without class weights, at a lower learning rate (MEDUSA, section 3). Each
-    stage has one optimiser, and ends after its epochs or when macro-F1 on the stop rows has not risen for
-    ``patience`` of them. Everything random follows from the seeds and the epoch's number, so a training that
-    is resumed after a finished epoch ends where an uninterrupted one ends, bit for bit; and so does one that
-    takes turns with others.
+    stage has one optimiser, and ends after its epochs or when the primary score on the stop rows (macro-F1,
+    or the mean CCC of attributes alone) has not risen for ``patience`` of them. Everything random follows
+    from the seeds and the epoch's number, so a training that is resumed after a finished epoch ends where an
+    uninterrupted one ends, bit for bit; and so does one that takes turns with others.
 
     Args:
         head: freshly initialised; holds the best epoch's weights afterwards.
@@ -81,6 +81,8 @@ class HeadTraining:
         stream_seed: of the rows' order and of stage 2's draws; heads that share it and their rows share their
             batches.
         state_path: where resume state is kept; removed by whoever publishes the result.
+        start: ``(N, C + A)`` what a head with a base adds to on the rows to learn from: outputs of models
+            that did not learn from the row's speaker. The base itself knows these rows too well.
         task: the name that events carry.
         log: given the history after every epoch.
         listener: told of every epoch.
@@ -100,6 +102,7 @@ class HeadTraining:
         seed: int,
         stream_seed: int,
         state_path: Path,
+        start: Tensor | None = None,
         task: str = "training",
         log: Callable[[History], None] = lambda history: None,
         listener: Listener = ignore,
@@ -112,6 +115,7 @@ class HeadTraining:
         self.seed = seed
         self.stream_seed = stream_seed
         self.state_path = state_path
+        self.start_outputs = start
         self.task = task
         self.log = log
         self.listener = listener
@@ -119,9 +123,12 @@ class HeadTraining:
         self.device = self.fit_source.device
         if not self.fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
-        if not (self.stop_rows.consensus >= 0).any():
-            raise TrainingError(f"{task}: none of its {len(self.stop_rows)} stop rows has a consensus class")
-        self.precision = precision_of(settings, self.device, head)
+        self.primary = self.stop_rows.truth.primary
+        if not self.stop_rows.truth.is_scored.any():
+            raise TrainingError(
+                f"{task}: none of its {len(self.stop_rows)} stop rows has {self.primary.needs}"
+            )
+        self.precision = precision_of(settings, self.device)
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
 
@@ -134,7 +141,11 @@ class HeadTraining:
     def steps(self) -> Iterator[None]:
         """Do what :meth:`run` does, and pause after every batch: several heads can take turns."""
         self.head.to(self.device)
+        if self.start_outputs is not None:
+            self.start_outputs = self.start_outputs.to(self.device)
         optimizer = self._resume() if self.state_path.exists() else self._begin_stage()
+        if self.head.base is not None and not self.progress.best:
+            self._keep_if_best({"epoch": 0.0, "stage": 1.0, **self._scores()})
         while not (self.progress.stage == 2 and self._stage_is_over()):
             if self._stage_is_over():
                 self.progress.stage, self.progress.stage_epochs, self.progress.stale_epochs = 2, 0, 0
@@ -199,10 +210,12 @@ class HeadTraining:
                 mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
                 with forward_pass(derive_seed(epoch_seed, "batch", number), device, self.precision):
                     embedding = self.head.embed(inputs)
+                    start = None if self.start_outputs is None else self.start_outputs[places]
                     if mix is not None:
                         mix, targets = mix_targets(mix.to(device), targets)
                         embedding = mix.apply(embedding)
-                    output = self.head.classify(embedding)
+                        start = None if start is None else mix.apply(start)
+                    output = self.head.classify(embedding, start)
                 loss = objective(output, targets)
                 (loss * (len(rows) / group_size)).backward()  # type: ignore[no-untyped-call]
                 total_loss += loss.detach() * len(rows)
@@ -226,9 +239,7 @@ class HeadTraining:
     def _judge_epoch(self, train_loss: float, seconds: float) -> None:
         """Score the stop rows all at once, note the epoch, and keep its weights if it is the best so far."""
         progress = self.progress
-        output = predict(self.head, self.stop_source, self.settings.batch_size)
-        scores = scores_of_epoch(output, self.stop_rows, self.settings)
-        self._finite(scores["stop_loss"], "loss on the stop rows")
+        scores = self._scores()
         stage = self.settings.stage1 if progress.stage == 1 else self.settings.stage2
         row = {
             "epoch": len(progress.history) + 1,
@@ -239,17 +250,27 @@ class HeadTraining:
         }
         progress.history.append({**row, "seconds": seconds})
         progress.stage_epochs += 1
-        if not progress.best or rank_of_epoch(row) > rank_of_epoch(progress.best):
-            progress.best, progress.stale_epochs = dict(row), 0
-            self.best_weights = {
-                name: value.detach().clone() for name, value in self.head.state_dict().items()
-            }
-        else:
-            progress.stale_epochs += 1
+        self._keep_if_best(row)
         total = self.settings.stage1.epochs + self.settings.stage2.epochs
-        values = {name: row[name] for name in ("epoch", "stage", "train_loss", "macro_f1")}
-        values["best"] = progress.best["macro_f1"]
+        values = {name: row[name] for name in ("epoch", "stage", "train_loss", self.primary.key)}
+        values["best"] = progress.best[self.primary.key]
         self.listener(Event("advance", self.task, done=row["epoch"], total=total, values=values))
+
+    def _scores(self) -> dict[str, float]:
+        """Score the head on the stop rows, all at once."""
+        output = predict(self.head, self.stop_source, self.settings.batch_size)
+        scores = scores_of_epoch(output, self.stop_rows, self.settings)
+        self._finite(scores["stop_loss"], "loss on the stop rows")
+        return scores
+
+    def _keep_if_best(self, row: dict[str, float]) -> None:
+        """Keep the head's weights if it scores best so far."""
+        progress = self.progress
+        if progress.best and rank_of_epoch(row) <= rank_of_epoch(progress.best):
+            progress.stale_epochs += 1
+            return
+        progress.best, progress.stale_epochs = dict(row), 0
+        self.best_weights = {name: value.detach().clone() for name, value in self.head.state_dict().items()}
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}

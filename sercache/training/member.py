@@ -10,6 +10,7 @@ import torch
 from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
+from sercache.evaluation.primary import primary_in, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
 from sercache.heads.pooled_linear import PooledLinear
@@ -20,7 +21,7 @@ from sercache.recipe import MemberRecipe
 from sercache.run import Run, fold_name
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
-from sercache.training.closed_form import fit_head
+from sercache.training.closed_form import Solution, fit_head
 from sercache.training.context import RunContext, open_run, split_ids
 from sercache.training.diagnosis import frames_not_finite
 from sercache.training.epoch_log import EpochLog
@@ -97,20 +98,25 @@ def train_fold(
     seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
     rows = fold_rows(context, member, job.fold)
     feature_sets = context.sets_of(member)
-    frames = context.frames(job.device, [member])
     if context.is_closed_form(member):
-        head, best = _fit_head(context, job, member, rows.fit, seed, listener, should_stop)
+        listener(Event("start", job.name, total=1))
+        head = context.build_head(member, seed)
+        solution = _fit_head(context, job, member, head, rows.fit, listener, should_stop)
+        primary = primary_score(len(context.corpus.classes))
+        best = {primary.key: solution.score, "penalty": solution.penalty}
     else:
+        head, start = _fresh_head(context, job, member, rows.fit, seed, listener, should_stop)
         learned, judged = context.rows_of(member), context.judged_rows_of(member)
         log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
         training = HeadTraining(
-            _fresh_head(context, member, rows.fit, settings.standardize, derive_seed(seed, "initialisation")),
-            (frames.select(rows.fit, feature_sets), learned.select(rows.fit)),
-            (frames.select(rows.stop, feature_sets), judged.select(rows.stop)),
+            head,
+            (context.frames_of(member, rows.fit, job.device), learned.select(rows.fit)),
+            (context.frames_of(member, rows.stop, job.device), judged.select(rows.stop)),
             settings,
             seed=seed,
             stream_seed=derive_seed(context.recipe.seed, "stream"),
             state_path=folder / STATE_NAME,
+            start=start,
             task=job.name,
             log=log,
             listener=listener,
@@ -121,9 +127,13 @@ def train_fold(
             yield from training.steps()
         finally:
             log.close()
-        head, best = training.head, training.progress.best
+        best = training.progress.best
+        if head.base is not None:  # nothing has to stop any more: it may learn from all training rows
+            all_rows = tuple(sorted({*rows.fit, *rows.stop} & set(split_ids(context.corpus, "train"))))
+            _fit_head(context, job, member, head.base.cpu(), all_rows, listener, should_stop)
+    head.to(job.device)
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-    source = frames.select(predicted, feature_sets)
+    source = context.frames_of(member, predicted, job.device)
     output = predict(head, source, settings.batch_size)
     if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
         reason = frames_not_finite(source) or "the head's weights have grown too large"
@@ -151,13 +161,45 @@ def train_fold(
         attributes=[(one.name, one.low, one.high) for one in context.corpus.attributes],
         best=best,
         versions=library_versions(),
+        normalize=settings.normalize,
     )
     save_head(folder / WEIGHTS_NAME, head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
-    listener(Event("finish", job.name, values={"best": best.get("macro_f1", float("nan"))}))
+    listener(Event("finish", job.name, values={"best": best.get(primary_in(best).key, float("nan"))}))
 
 
 def _fit_head(
+    context: RunContext,
+    job: FoldJob,
+    member: MemberRecipe,
+    head: Head,
+    fit: tuple[str, ...],
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> Solution:
+    """Fit a closed-form head that reads what ``member`` reads."""
+    assert isinstance(head, PooledLinear)
+    per_speaker = context.recipe.normalizes_speakers(member)
+    tables = [
+        context.pooled(name, head.statistics, job.device, listener, should_stop, per_speaker=per_speaker)
+        for name in member.features
+    ]
+    try:
+        return fit_head(
+            head,
+            tables,
+            np.searchsorted(np.asarray(sorted(context.corpus.ids)), np.asarray(fit)).astype(np.int64),
+            context.corpus.select(fit),
+            context.rows_of(member).select(fit),
+            seed=derive_seed(context.recipe.seed, "inner folds", job.fold),
+            every_row=not context.is_closed_form(member),
+            should_stop=should_stop,
+        )
+    except TrainingError as error:
+        raise TrainingError(f"{job.name}: {error}") from None
+
+
+def _fresh_head(
     context: RunContext,
     job: FoldJob,
     member: MemberRecipe,
@@ -165,38 +207,26 @@ def _fit_head(
     seed: int,
     listener: Listener,
     should_stop: ShouldStop,
-) -> tuple[Head, dict[str, float]]:
-    """Return a head fitted without epochs, on the job's device, and its score on left-out speakers."""
-    listener(Event("start", job.name, total=1))
-    head = context.build_head(member, seed)
-    assert isinstance(head, PooledLinear)
-    tables = [
-        context.pooled(name, head.statistics, job.device, listener, should_stop) for name in member.features
-    ]
-    try:
-        solution = fit_head(
-            head,
-            tables,
-            np.searchsorted(np.asarray(sorted(context.corpus.ids)), np.asarray(fit)).astype(np.int64),
-            context.corpus.select(fit),
-            context.rows_of(member).select(fit),
-            seed=derive_seed(seed, "inner folds"),
-            should_stop=should_stop,
-        )
-    except TrainingError as error:
-        raise TrainingError(f"{job.name}: {error}") from None
-    return head.to(job.device), {"macro_f1": solution.macro_f1, "penalty": solution.penalty}
-
-
-def _fresh_head(
-    context: RunContext, member: MemberRecipe, fit: tuple[str, ...], standardize: bool, seed: int
-) -> Head:
-    head = context.build_head(member, seed)
-    if standardize:
+) -> tuple[Head, torch.Tensor | None]:
+    """Return a head to train, and what it starts from on the rows ``fit``, ``(N, C + A)``; None: nothing."""
+    head = context.build_head(member, derive_seed(seed, "initialisation"))
+    if context.recipe.training_of(member).standardize:
+        per_speaker = context.recipe.normalizes_speakers(member)
         for index, name in enumerate(member.features):
-            mean, deviation = context.statistics(name, fit)
+            mean, deviation = context.statistics(name, fit, per_speaker=per_speaker)
             head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
-    return head
+    if head.base is None:
+        return head, None
+    solution = _fit_head(context, job, member, head.base, fit, listener, should_stop)
+    head.take_layer_weights(head.base)
+    start = torch.from_numpy(solution.left_out).float()
+    if not torch.isfinite(start).all():
+        missing = int((~torch.isfinite(start)).any(dim=1).sum())
+        raise TrainingError(
+            f"{job.name}: {missing} of {len(start)} rows have no other speakers to fit a base on; "
+            "train this member without the option 'base'"
+        )
+    return head, start
 
 
 def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:

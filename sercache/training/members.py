@@ -14,7 +14,8 @@ from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
 from sercache.engines.task_range import TaskRange
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
-from sercache.evaluation.metrics import macro_f1, uar
+from sercache.evaluation.metrics import mean_ccc, uar
+from sercache.evaluation.primary import MEAN_CCC, PrimaryScore
 from sercache.events import Event, Listener, ignore
 from sercache.heads.registry import build_head, parameter_count
 from sercache.interrupts import ShouldStop, never
@@ -31,9 +32,10 @@ from sercache.training.turns import FoldsFailed, train_folds
 
 @dataclass(frozen=True, slots=True)
 class MemberReport:
-    """How one member did, on the out-of-fold rows that have a consensus class.
+    """How one member did, on the out-of-fold rows that count in the primary score.
 
-    ``error`` says why the member is not part of the ensemble, and is empty otherwise.
+    ``macro_f1`` and ``uar`` are NaN with attributes alone, ``mean_ccc`` without attributes. ``error`` says
+    why the member is not part of the ensemble, and is empty otherwise.
     """
 
     name: str
@@ -44,14 +46,20 @@ class MemberReport:
     macro_f1: float
     uar: float
     error: str = ""
+    mean_ccc: float = np.nan
+
+    def score(self, primary: PrimaryScore) -> float:
+        """Return the primary score."""
+        return self.mean_ccc if primary == MEAN_CCC else self.macro_f1
 
 
 class OutOfFoldScore(NamedTuple):
-    """How a member did on so many out-of-fold rows that have a consensus class."""
+    """How a member did on so many out-of-fold rows that count in the primary score; NaN where undefined."""
 
     rows: int
     macro_f1: float
     uar: float
+    mean_ccc: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +183,10 @@ def refit_members(
 def check_member(
     recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
 ) -> None:
-    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given."""
+    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given.
+
+    A member that would learn attributes alone must give them a weight.
+    """
     dims = [feature_sets[name].dim for name in member.features]
     layers = [len(feature_sets[name].layers) for name in member.features]
     build_head(member.head, dims, num_classes, [], member.options, 0, layers)
@@ -191,6 +202,10 @@ def check_member(
         CLASS_LOSSES[settings.class_loss](
             torch.zeros(1, 2), torch.eye(2)[:1], None, **settings.class_loss_options
         )
+        if not num_classes and not settings.attribute_weight:
+            raise RecipeError(
+                "the corpus has no classes, and attribute_weight is 0: nothing is to be learned"
+            )
     except RecipeError as error:
         raise RecipeError(f"member '{member.name}': {error}") from None
 
@@ -218,6 +233,7 @@ def _train(
         else:
             left.append(job)
     by_name = {member.name: member for member in members}
+    context.measure_speakers([by_name[job.member] for job in left], listener, should_stop)
     quick = [job for job in left if context.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
     quick.sort(key=lambda job: _width(context, by_name[job.member]))
@@ -288,7 +304,10 @@ class _Gathering:
             score = score_out_of_fold(
                 self.context, gather_posteriors(self.context, self.context.member(name))
             )
-            values = {"macro_f1": score.macro_f1, "uar": score.uar}
+            if self.context.corpus.classes:
+                values = {"macro_f1": score.macro_f1, "uar": score.uar}
+            else:
+                values = {"mean_ccc": score.mean_ccc}
             self.listener(Event("score", name, values=values))
 
 
@@ -306,7 +325,7 @@ def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, Serc
     if failed:
         return MemberReport(*described, rows=0, macro_f1=np.nan, uar=np.nan, error=failed[0])
     score = score_out_of_fold(context, gather_posteriors(context, member))
-    return MemberReport(*described, rows=score.rows, macro_f1=score.macro_f1, uar=score.uar)
+    return MemberReport(*described, **score._asdict())
 
 
 def gather_posteriors(context: RunContext, member: MemberRecipe) -> Posteriors:
@@ -327,15 +346,15 @@ def gather_posteriors(context: RunContext, member: MemberRecipe) -> Posteriors:
 
 
 def score_out_of_fold(context: RunContext, posteriors: Posteriors) -> OutOfFoldScore:
-    """Score the out-of-fold rows that have a consensus class."""
+    """Score the out-of-fold rows."""
     own = posteriors.origins == "out-of-fold"
-    labels = context.rows.select(posteriors.ids).consensus[own]
-    predicted = posteriors.class_probabilities[own].argmax(axis=1)[labels >= 0]
-    labels = labels[labels >= 0]
-    num_classes = len(context.corpus.classes)
-    return OutOfFoldScore(
-        len(labels), macro_f1(labels, predicted, num_classes), uar(labels, predicted, num_classes)
-    )
+    truth = context.rows.select(posteriors.ids).truth.take(own)
+    probabilities, values = posteriors.class_probabilities[own], posteriors.attribute_values[own]
+    scored, attributes = truth.is_scored, mean_ccc(truth.attributes, values)
+    if not truth.num_classes:
+        return OutOfFoldScore(int(scored.sum()), np.nan, np.nan, attributes)
+    recall = uar(truth.labels[scored], probabilities[scored].argmax(axis=1), truth.num_classes)
+    return OutOfFoldScore(int(scored.sum()), truth.score(probabilities, values), recall, attributes)
 
 
 def _refuse_foreign_rows(context: RunContext, member: MemberRecipe, parts: list[Posteriors]) -> None:

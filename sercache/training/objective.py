@@ -56,12 +56,16 @@ class Objective:
             RecipeError: no part that has a weight has anything to learn from.
         """
         logits, predicted = _at_least_float32(output.logits), _at_least_float32(output.attributes)
+        has_classes = bool(self.class_weight) and logits.shape[1] > 0
         has_attributes = bool(self.attribute_weight) and predicted.shape[1] > 0
-        if not self.class_weight and not has_attributes:
-            cause = "the corpus has no attributes" if self.attribute_weight else "attribute_weight is 0"
-            raise RecipeError(f"there is nothing to learn: class_weight is 0, and {cause}")
+        if not has_classes and not has_attributes:
+            no_classes = "the corpus has no classes" if self.class_weight else "class_weight is 0"
+            no_attributes = (
+                "the corpus has no attributes" if self.attribute_weight else "attribute_weight is 0"
+            )
+            raise RecipeError(f"there is nothing to learn: {no_classes}, and {no_attributes}")
         loss = logits.new_zeros(())
-        if self.class_weight:
+        if has_classes:
             has_target = ~targets.soft.isnan().any(dim=1)
             soft = torch.where(has_target.unsqueeze(1), targets.soft, 1.0 / logits.shape[1])
             weights = None if self.class_weights is None else self.class_weights.to(logits)

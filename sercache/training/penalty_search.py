@@ -29,7 +29,9 @@ PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 7))
 MOST_ROWS_OF_ALL_FOLDS = 1500
 """Of more rows only one inner fold is left out: it is large enough, and each costs as much as a solution."""
 
-_DUAL_ROWS = 4000
+DUAL_ROWS = 4000
+"""Of more rows the Gram matrix of the features is decomposed, not that of the rows."""
+
 _LOGISTIC_ROWS = 10_000
 """Rows that a logistic regression of many rows chooses its penalty on."""
 
@@ -40,7 +42,6 @@ class PenaltySearch:
     Args:
         rows: N rows of P features.
         groups: ``(N,)`` which rows are left out together; None if none can be.
-        penalty: the only one to look at; None: all of :data:`PENALTIES`.
         should_stop: looked at between steps.
 
     Raises:
@@ -52,13 +53,11 @@ class PenaltySearch:
         self,
         rows: PooledRows,
         groups: NDArray[np.int64] | None,
-        penalty: float | None,
         should_stop: ShouldStop,
     ) -> None:
         self.rows, self.groups, self.should_stop = rows, groups, should_stop
-        self.penalties = PENALTIES if penalty is None else (penalty,)
         count, features = rows.shape
-        self.is_dual = count <= min(features, _DUAL_ROWS)
+        self.is_dual = count <= min(features, DUAL_ROWS)
         _refuse_too_large(count if self.is_dual else features, features, count)
         self.gram = rows.gram(should_stop) if self.is_dual else None
         self._moments: dict[bytes, tuple[Moments, Moments]] = {}
@@ -77,15 +76,24 @@ class PenaltySearch:
         refuse_to_go_on(self.should_stop)
         return model
 
-    def left_out(self, fit: Fit, targets: Floats, weights: Floats) -> tuple[tuple[float, ...], Floats]:
-        """Return the penalties and, for each, scores ``(penalties, N, Q)`` of rows that were left out.
+    def left_out(
+        self,
+        fit: Fit,
+        targets: Floats,
+        weights: Floats,
+        penalties: Sequence[float],
+        *,
+        every_row: bool = False,
+    ) -> Floats:
+        """Return, for each penalty, scores of rows that were left out, ``(penalties, N, Q)``.
 
-        NaN for rows that never were: all of them where there is one speaker.
+        NaN for rows that never were: all of them where there is one speaker; and, where there are many rows,
+        those of other groups than the first, unless ``every_row`` is wanted.
         """
-        scores = np.full((len(self.penalties), *targets.shape), np.nan)
-        if self.groups is None:
-            return self.penalties, scores
-        for group in self._left_out_groups():
+        scores = np.full((len(penalties), *targets.shape), np.nan)
+        groups = [] if self.groups is None else np.unique(self.groups).tolist()
+        is_first_only = len(targets) > MOST_ROWS_OF_ALL_FOLDS and not every_row
+        for group in groups[:1] if is_first_only else groups:
             held = np.flatnonzero(self.groups == group)
             others = np.flatnonzero((self.groups != group) & (weights > 0))
             if not len(others):
@@ -94,31 +102,30 @@ class PenaltySearch:
             if self.gram is not None:
                 dual = DualSystem(self.gram[np.ix_(others, others)], weights[others])
                 products = self.gram[np.ix_(held, others)]
-                path = self._path(dual, fit, targets[others])
+                path = self._path(dual, fit, targets[others], penalties)
                 scores[:, held] = [dual.predict(products, *solution) for solution in path]
             else:
-                scores[:, held] = self._left_out_of_many(fit, targets, weights, held, others)
-        return self.penalties, scores
-
-    def _left_out_groups(self) -> Sequence[int]:
-        assert self.groups is not None
-        found: list[int] = np.unique(self.groups).tolist()
-        return found if len(self.groups) <= MOST_ROWS_OF_ALL_FOLDS else found[:1]
+                moments = self._moments_of(weights)[1] if fit is ridge and group == groups[0] else None
+                scores[:, held] = self._left_out_of_many(
+                    fit, targets, weights, penalties, held, others, moments
+                )
+        return scores
 
     def _left_out_of_many(
         self,
         fit: Fit,
         targets: Floats,
         weights: Floats,
+        penalties: Sequence[float],
         held: NDArray[np.int64],
         others: NDArray[np.int64],
+        moments: Moments | None,
     ) -> Floats:
-        if fit is ridge:
-            moments = self._moments_of(weights)[1]
-        else:  # every step of its search reads the rows again
-            others, moments = others[:: math.ceil(len(others) / _LOGISTIC_ROWS)], None
+        """Return scores ``(penalties, H, Q)`` of the rows ``held`` by models of ``others``."""
+        if fit is not ridge:  # every step of its search reads the rows again
+            others = others[:: math.ceil(len(others) / _LOGISTIC_ROWS)]
         system = PrimalSystem(self.rows.take(others), weights[others], moments)
-        models = [system.model(*solution) for solution in self._path(system, fit, targets[others])]
+        models = [system.model(*solution) for solution in self._path(system, fit, targets[others], penalties)]
         together = LinearModel(
             np.concatenate([model.weights for model in models], axis=1),
             np.concatenate([model.intercept for model in models]),
@@ -126,15 +133,17 @@ class PenaltySearch:
         predicted = together.predict(self.rows.take(held))  # (H, penalties * Q)
         return np.asarray(predicted.reshape(len(held), len(models), -1).transpose(1, 0, 2))
 
-    def _path(self, system: System, fit: Fit, targets: Floats) -> list[tuple[Floats, Floats]]:
+    def _path(
+        self, system: System, fit: Fit, targets: Floats, penalties: Sequence[float]
+    ) -> list[tuple[Floats, Floats]]:
         """Return the solution for each penalty; each search starts from that of the next stronger one."""
         found: dict[float, tuple[Floats, Floats]] = {}
         solution: tuple[Floats, Floats] | None = None
-        for penalty in sorted(self.penalties, reverse=True):
+        for penalty in sorted(penalties, reverse=True):
             refuse_to_go_on(self.should_stop)
             options = {} if fit is ridge else {"start": solution, "tolerance": 1e-6}
             solution = found[penalty] = fit(system, targets, penalty, **options)
-        return [found[penalty] for penalty in self.penalties]
+        return [found[penalty] for penalty in penalties]
 
     def _moments_of(self, weights: Floats) -> tuple[Moments, Moments]:
         """Return the moments of the group that is left out and of all others, read once."""

@@ -185,6 +185,8 @@ def _row_visits(context: RunContext, member: MemberRecipe) -> float:
     counts = np.bincount(rows.consensus[rows.consensus >= 0], minlength=1)
     classes = np.count_nonzero(counts) + settings.no_agreement_share
     balanced = min(len(rows), float(counts[counts > 0].min(initial=len(rows)) * classes))
+    if not context.corpus.classes:
+        balanced = float(len(rows))  # there is nothing to balance: stage 2 takes all rows
     return share * (len(rows) * settings.stage1.epochs + balanced * settings.stage2.epochs)
 
 
@@ -232,7 +234,7 @@ def _step_seconds(context: RunContext, member: MemberRecipe, source: FrameSource
     inputs = source.batch(np.arange(len(source.ids)))
     rows = context.rows_of(member).select(source.ids).targets(source.device)
     targets = Targets(rows.soft.nan_to_num(nan=0.0), rows.attributes)
-    precision = precision_of(settings, source.device, head)
+    precision = precision_of(settings, source.device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -18,6 +18,7 @@ from sercache.files import new_file
 from sercache.heads.pooled_linear import pool_statistics
 from sercache.interrupts import ShouldStop, never
 from sercache.training.batches import FrameSource
+from sercache.training.speakers import SpeakerStatistics
 
 _IN_MEMORY_BYTES = 512 << 20
 """A larger table is kept in a file, and read from it in blocks."""
@@ -58,6 +59,8 @@ class PooledTable:
 class PooledRows:
     """Pooled statistics of some utterances, standardised, their blocks scaled: N rows of P features.
 
+    A block is one statistic of one layer, D features; those whose scale is 0 are left out of the features.
+
     Attributes:
         tables: of each feature set, of all utterances.
         rows: ``(N,)`` positions in the tables.
@@ -73,7 +76,11 @@ class PooledRows:
     @property
     def shape(self) -> tuple[int, int]:
         """N and P."""
-        return len(self.rows), sum(table.features for table in self.tables)
+        features = sum(
+            int(np.count_nonzero(scale)) * table.values.shape[3]
+            for scale, table in zip(self.scales, self.tables, strict=True)
+        )
+        return len(self.rows), features
 
     def take(self, rows: NDArray[np.int64]) -> "PooledRows":
         """Return some of the rows, by their positions among these."""
@@ -81,42 +88,64 @@ class PooledRows:
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """Yield the rows in order, ``(B, P)`` at a time."""
+        kept = [scale > 0 for scale in self.scales]
         for parts in zip(*(table.blocks(self.rows) for table in self.tables), strict=True):
             where = parts[0][0]
-            scaled = [self.scaled(index, where, values) for index, (_, values) in enumerate(parts)]
+            scaled = [
+                self.scaled(index, self.rows[where], values, kept[index])
+                for index, (_, values) in enumerate(parts)
+            ]
             yield where, np.concatenate([values.reshape(len(values), -1) for values in scaled], axis=1)
 
     def gram(self, should_stop: ShouldStop) -> Floats:
         """Return the rows' inner products, ``(N, N)``."""
         gram = np.zeros((len(self.rows), len(self.rows)))
-        everything = slice(0, len(self.rows))
-        for index, table in enumerate(self.tables):
-            for statistic in range(table.values.shape[1]):
+        for index, (table, scale) in enumerate(zip(self.tables, self.scales, strict=True)):
+            for statistic in range(table.values.shape[1]):  # some at a time: all are a large copy
                 refuse_to_go_on(should_stop)
-                values = table.values[self.rows, statistic][:, None]  # (N, 1, L, D)
-                part = self.scaled(index, everything, values, slice(statistic, statistic + 1))
-                flat = part.reshape(len(part), -1)
+                kept = np.zeros(scale.shape, np.bool_)
+                kept[statistic] = scale[statistic] > 0
+                scaled = self.scaled(index, self.rows, table.values[self.rows], kept)
+                flat = scaled.reshape(len(scaled), -1)
                 gram += flat @ flat.T
         return gram
 
     def scaled(
-        self, index: int, where: slice, values: NDArray[np.float32], part: slice = slice(None)
+        self,
+        index: int,
+        positions: NDArray[np.int64],
+        values: NDArray[np.float32],
+        kept: NDArray[np.bool_],
     ) -> Floats:
-        """Return feature set ``index``, standardised and scaled, zero for absent rows.
+        """Return some blocks of feature set ``index``, standardised and scaled, zero for absent rows.
 
         Args:
             index: of the feature set.
-            where: positions of the rows among these.
-            values: ``(B, S, L, D)`` of the rows; of the statistics ``part`` only.
-            part: of the statistics.
+            positions: ``(B,)`` of the rows in the table.
+            values: ``(B, S, L, D)`` of the rows.
+            kept: ``(S, L)`` which blocks, K of them.
 
         Returns:
-            ``(B, S, L, D)`` float64.
+            ``(B, K, D)`` float64.
         """
         mean, scale = self.statistics[index]
-        scaled = (values - mean[part]) * (scale[part] * self.scales[index][part, :, None])
-        scaled[~self.tables[index].present[self.rows[where]]] = 0.0
+        factor = scale[kept] * self.scales[index][kept][:, None]  # (K, D)
+        scaled = (values[:, kept] - mean[kept]) * factor
+        scaled[~self.tables[index].present[positions]] = 0.0
         return scaled
+
+    def unscaled(self, weights: Floats) -> Floats:
+        """Return weights ``(P, Q)`` as those of all standardised statistics, ``(sum S * L * D, Q)``."""
+        parts, first = [], 0
+        for table, scale in zip(self.tables, self.scales, strict=True):
+            blocks = np.zeros((scale.size, table.values.shape[3], weights.shape[1]))
+            kept = np.flatnonzero(scale.ravel())
+            size = len(kept) * table.values.shape[3]
+            own = weights[first : first + size].reshape(len(kept), *blocks.shape[1:])
+            blocks[kept] = own * scale.ravel()[kept][:, None, None]
+            parts.append(blocks.reshape(table.features, weights.shape[1]))
+            first += size
+        return np.concatenate(parts)
 
 
 def pooled_table(
@@ -126,6 +155,7 @@ def pooled_table(
     device: torch.device,
     folder: Path,
     *,
+    speakers: SpeakerStatistics | None = None,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> PooledTable:
@@ -137,6 +167,7 @@ def pooled_table(
         statistics: S names in :data:`~sercache.heads.pooled_linear.STATISTICS`.
         device: where pooling is computed.
         folder: where a table is kept that is too large for memory; found there again by a later call.
+        speakers: what normalises the frames first; None leaves them as they are.
         listener: told of the progress.
         should_stop: looked at after every batch.
 
@@ -145,6 +176,8 @@ def pooled_table(
         Interrupted: ``should_stop`` said so.
     """
     source = FrameSource([feature_set], ids, device, resident=False)
+    if speakers is not None:
+        source = source.normalized([speakers])
     counts = source.frame_counts[:, 0]
     shape = (len(ids), len(statistics), len(feature_set.layers), feature_set.dim)
     size = int(np.prod(shape)) * 4
@@ -152,7 +185,8 @@ def pooled_table(
         values = np.zeros(shape, np.float32)
         _fill(values, source, counts, statistics, listener, should_stop)
         return PooledTable(values, counts > 0)
-    named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids])
+    normalized = [] if speakers is None else [f"speakers {speakers.digest}"]
+    named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids, *normalized])
     path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:24]}.float32"
     if not path.is_file() or path.stat().st_size != size:
         with new_file(path) as temporary:

@@ -4,16 +4,16 @@ from typing import Literal
 
 import torch
 
-from sercache.devices import trains_in_bfloat16
-from sercache.heads.protocol import Head
-from sercache.heads.registry import parameter_count
+from sercache.devices import computes_in_bfloat16
 from sercache.recipe import TrainingRecipe
 
 
-def precision_of(
-    settings: TrainingRecipe, device: torch.device, head: Head
-) -> Literal["float32", "bfloat16"]:
-    """Return what products are computed in; weights, sums and losses stay in float32 (autocast)."""
+def precision_of(settings: TrainingRecipe, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """Return what products are computed in; weights, sums and losses stay in float32 (autocast).
+
+    ``auto`` is bfloat16 on a GPU that has units for it. On a CPU it is float32: what bfloat16 is worth there
+    depends on machine and head (0.4 to 1.8 times as long, docs/measured.md), so a recipe has to ask for it.
+    """
     if settings.precision != "auto":
         return settings.precision
-    return "bfloat16" if trains_in_bfloat16(str(device), parameter_count(head)) else "float32"
+    return "bfloat16" if computes_in_bfloat16(str(device)) else "float32"

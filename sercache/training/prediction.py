@@ -13,7 +13,7 @@ def predict(head: Head, source: FrameSource, batch_size: int) -> HeadOutput:
     head.eval()
     if not source.ids:
         num_attributes = len(head.get_buffer("attribute_low"))
-        return HeadOutput(torch.empty(0, head.class_output.out_features), torch.empty(0, num_attributes))
+        return HeadOutput(torch.empty(0, head.num_classes), torch.empty(0, num_attributes))
     order = np.argsort(source.lengths, kind="stable")
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     outputs = [head(inputs) for inputs in source.batches(batches)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sercache.corpus import Corpus
 from sercache.corpus.targets import TargetPolicy, Votes, plurality, soft_targets, targets_of
+from sercache.evaluation.primary import Truth
 from sercache.recipe import TargetsRecipe
 from sercache.training.guide import Guide
 from sercache.training.objective import Targets
@@ -20,7 +21,7 @@ class LabelledRows:
 
     Attributes:
         ids: the utterances.
-        soft: ``(N, C)`` float64, a row of NaN where there is no class target.
+        soft: ``(N, C)`` float64, a row of NaN where there is no class target; C is 0 with attributes alone.
         consensus: ``(N,)`` int64, negative where there is no consensus class.
         attributes: ``(N, A)`` float64, NaN where nobody rated.
         votes: that ``soft`` comes from.
@@ -79,7 +80,13 @@ class LabelledRows:
     @property
     def has_target(self) -> NDArray[np.bool_]:
         """Whether there is anything to learn from a row, ``(N,)``."""
-        return np.asarray(np.isfinite(self.soft).all(axis=1) | np.isfinite(self.attributes).any(axis=1))
+        has_class = np.isfinite(self.soft).all(axis=1) & (self.soft.shape[1] > 0)
+        return np.asarray(has_class | np.isfinite(self.attributes).any(axis=1))
+
+    @property
+    def truth(self) -> Truth:
+        """What predictions of these rows are scored against."""
+        return Truth(self.consensus, self.attributes, self.soft.shape[1])
 
     def targets(self, device: torch.device) -> Targets:
         """Return all targets as float32 tensors on ``device``."""

@@ -55,7 +55,8 @@ def balanced_draw(
     """Draw a class-balanced epoch (MEDUSA, section 3, stage 2), another one for every random order.
 
     Every class is undersampled to the rarest one that has any row, and rows without a consensus class (X, O)
-    join with ``no_agreement_share`` times as many. Where no row has a class, all rows are drawn.
+    join with ``no_agreement_share`` times as many. Where no row has a class, as in corpora with attributes
+    alone, all rows are drawn.
 
     Args:
         consensus: ``(N,)`` of each training row, as :func:`sercache.corpus.targets.consensus` gives it.

@@ -16,9 +16,10 @@ from scipy.spatial.distance import jensenshannon
 from sercache import Bundle
 from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Segment, Windows, read_recording
 from sercache.bundle.features import FeatureMaker
-from sercache.bundle.models import disagreement
+from sercache.bundle.models import attribute_disagreement, disagreement
 from sercache.bundle.recordings import recordings_of
 from sercache.cache.store import Cache
+from sercache.corpus import Attribute
 from sercache.corpus.readers.registry import READERS
 from sercache.errors import BundleError, CacheError
 from sercache.posteriors import Posteriors
@@ -278,3 +279,18 @@ def test_an_encoder_that_is_another_one_is_refused(finished, checkpoint, tmp_pat
     assert Bundle.load(folder, device="cpu", encoders=named).classes == CLASSES
     with pytest.raises(BundleError, match=r"'deep'.*is not the encoder.*encoder is hubert, not wavlm"):
         Bundle.load(folder, device="cpu", encoders=named | {"deep": str(checkpoint("hubert"))})
+
+
+@given(st.integers(2, 6), st.integers(0, 100))
+def test_disagreement_in_attributes_is_a_share_of_the_largest_on_any_scale(members, seed):
+    rng = np.random.default_rng(seed)
+    shares = rng.uniform(size=(5, members, 2))
+    ranges = [Attribute("arousal", 1, 7), Attribute("valence", -1, 1)]
+    values = shares * [6, 2] + [1, -1]
+    differ = attribute_disagreement(values, ranges)
+    assert ((differ >= 0) & (differ <= 1)).all()
+    np.testing.assert_allclose(differ, 2 * shares.std(axis=1).mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(attribute_disagreement(values[:, ::-1], ranges), differ)
+    assert attribute_disagreement(np.repeat(values[:, :1], members, axis=1), ranges) == pytest.approx(0)
+    apart = np.asarray([[[1.0, -1.0], [7.0, 1.0]]])
+    assert attribute_disagreement(apart, ranges) == pytest.approx(1)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -79,3 +81,12 @@ def test_sizes_that_do_not_fit_are_one_clear_line(wrong):
     result = CliRunner().invoke(app, ["bench", "train", *wrong])
     assert isinstance(result.exception, SercacheError)
     assert "--mean-frames and --dims" in str(result.exception)
+
+
+def test_closed_form_heads_are_timed_against_scikit_learn():
+    arguments = ["bench", "fit", "--rows", "200", "--features", "140", "--json"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    timings = json.loads(result.stdout)
+    assert [timing["name"] for timing in timings] == ["ridge", "logistic", "scikit-learn's grid search"]
+    assert all(timing["seconds"] > 0 and timing["peak_bytes"] > 0 for timing in timings)

@@ -80,6 +80,11 @@ def test_bad_input_is_one_line(run):
         ({"features": ["speech,words"], "onnx_encoder": Path("e.onnx")}, ExportError, "exports one encoder"),
         ({"onnx": Path("e.onnx"), "onnx_encoder": Path("e.onnx")}, ExportError, "want a file each"),
         ({"onnx": Path()}, ExportError, "is a folder"),
+        (
+            {"onnx_encoder": Path("e.onnx"), "training": ["normalize=speaker"]},
+            ExportError,
+            "this student's are normalised per speaker first; add --training normalize=none",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(run, changes, error, message):

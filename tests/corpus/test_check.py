@@ -189,3 +189,33 @@ def test_progress_is_told_and_stopping_obeyed(folder: Path) -> None:
     with pytest.raises(Interrupted):
         check_corpus(folder / "corpus.csv", should_stop=lambda: True)
     assert threading.active_count() <= before + 1
+
+
+ATTRIBUTES_ALONE = "id,audio,speaker,split,attribute:arousal[1..7],attribute:valence[1..7]"
+
+
+def test_attributes_alone_are_a_sound_corpus(folder: Path) -> None:
+    problems = problems_of(folder, "u1,a.wav,s1,,4,2", "u2,b.wav,s2,,5,", header=ATTRIBUTES_ALONE)
+    assert problems == []
+
+
+def test_of_attributes_alone_unrated_rows_and_columns_are_told(folder: Path) -> None:
+    lines = ("u1,a.wav,s1,,,", "u2,b.wav,s2,,8,", "u3,b.wav,s3,test,,")
+    assert told(problems_of(folder, *lines, header=ATTRIBUTES_ALONE)) == [
+        "1 : attribute 'valence' has no value anywhere",
+        "2 u1: no attribute is rated: the row is left out of training",
+        "3 u2: arousal 8 is out of range [1..7]",
+        "4 u3: the same recording as line 3: b.wav",
+    ]
+
+
+def test_a_row_with_attributes_and_no_votes_is_not_left_out(folder: Path) -> None:
+    lines = ("u1,a.wav,hello,s1,train,,,,,,4", "u2,b.wav,,s2,test,,,0,2,1,")
+    said = told(problems_of(folder, *lines))
+    assert "2 u1: no votes: the row is learned from for its attributes only" in said
+    assert not [line for line in said if "left out" in line]
+
+
+def test_nothing_to_learn_is_told(folder: Path) -> None:
+    said = told(problems_of(folder, "u1,a.wav,s1", header="id,audio,speaker"))
+    assert [line for line in said if "features can be extracted, but nothing can be trained" in line]

@@ -9,7 +9,7 @@ from corpus_strategies import make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sercache.corpus import Corpus
+from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import FoldMap, assign_folds, inner_slice
 from sercache.corpus.targets import consensus
 from sercache.errors import CorpusError
@@ -155,3 +155,52 @@ def test_changed_or_damaged_fold_maps_are_refused(tmp_path: Path) -> None:
             FoldMap.load(path)
     with pytest.raises(CorpusError, match="does not exist"):
         FoldMap.load(tmp_path / "nothing.json")
+
+
+def rated_corpus(speakers: int = 20, rows: int = 6, unrated: bool = False) -> Corpus:
+    """Each speaker's ratings lie around a level of their own, from low to high."""
+    generator = np.random.default_rng(0)
+    utterances = tuple(
+        Utterance(
+            f"s{speaker}-{row}",
+            speaker=f"s{speaker}",
+            attributes=(
+                np.nan if unrated else 1 + 6 * speaker / speakers + generator.uniform(0, 0.3),
+                np.nan if row % 2 or unrated else float(generator.uniform(-1, 1)),
+            ),
+        )
+        for speaker in range(speakers)
+        for row in range(rows)
+    )
+    return Corpus((), (Attribute("arousal", 1, 8), Attribute("valence", -1, 1)), utterances, Path())
+
+
+def test_folds_of_attributes_alone_have_alike_ratings() -> None:
+    corpus = rated_corpus()
+    fold_map = assign_folds(corpus, 4, 0)
+    folds = fold_map.of(corpus.ids)
+    assert np.bincount(folds).tolist() == [30] * 4
+    for speaker in {row.speaker for row in corpus.utterances}:
+        assert len({fold_map.folds[row.id] for row in corpus.utterances if row.speaker == speaker}) == 1
+    arousal = corpus.attribute_values[:, 0]
+    means = [arousal[folds == fold].mean() for fold in range(4)]
+    assert np.ptp(means) < 1.0
+    shuffled = replace(corpus, utterances=corpus.utterances[::-1])
+    assert assign_folds(shuffled, 4, 0) == fold_map
+
+
+def test_attributes_beside_classes_have_no_part_in_the_folds() -> None:
+    corpus = make_corpus([[1, 0], [0, 1]] * 20, speakers=[f"s{row // 4}" for row in range(40)])
+    values = tuple(
+        replace(row, attributes=(float(place % 7),)) for place, row in enumerate(corpus.utterances)
+    )
+    rated = replace(corpus, attributes=(Attribute("arousal", 0, 7),), utterances=values)
+    bare = replace(
+        corpus, attributes=(), utterances=tuple(replace(row, attributes=()) for row in corpus.utterances)
+    )
+    assert assign_folds(rated, 3, 0) == assign_folds(bare, 3, 0)
+
+
+def test_where_nobody_rated_folds_part_the_speakers_all_the_same() -> None:
+    corpus = rated_corpus(unrated=True)
+    assert set(assign_folds(corpus, 4, 0).of(corpus.ids)) == {0, 1, 2, 3}

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sercache.corpus import Corpus, Utterance
+from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.report import as_json, report_corpus
 from sercache.errors import Interrupted
 
@@ -81,3 +81,34 @@ def test_the_json_is_whole_and_plain() -> None:
 def test_it_can_be_stopped() -> None:
     with pytest.raises(Interrupted, match="after 0 of 20 recordings"):
         report_corpus(Path("c.csv"), corpus_of(20), should_stop=lambda: True)
+
+
+def rated_corpus(values: list[tuple[float, float]]) -> Corpus:
+    attributes = (Attribute("arousal", 1, 7), Attribute("valence", -1, 1))
+    rows = tuple(
+        Utterance(f"u{place}", speaker=f"s{place % 10}", attributes=own, extras={"seconds": "2.5"})
+        for place, own in enumerate(values)
+    )
+    return Corpus((), attributes, rows, Path())
+
+
+def test_attributes_alone_are_described_by_their_ratings() -> None:
+    values = [(1.0 + place % 7, np.nan if place % 4 else -0.5 + place / 100) for place in range(100)]
+    report = report_corpus(Path("c.csv"), rated_corpus(values))
+    arousal, valence = report.attributes
+    assert arousal.values is not None
+    assert arousal.values.count == 100
+    assert arousal.values.mean == pytest.approx(np.mean([own[0] for own in values]))
+    assert arousal.deviation == pytest.approx(np.std([own[0] for own in values]))
+    assert valence.values is not None
+    assert valence.values.quantiles["least"] == -0.5
+    assert [one.message for one in report.findings] == ["75 utterances without a rating of 'valence'"]
+    assert as_json(report)["attributes"][1]["name"] == "valence"
+
+
+def test_what_cannot_be_learned_of_attributes_alone_is_said() -> None:
+    said = findings(rated_corpus([(3.0, np.nan)] * 40))
+    assert "warning: all ratings of 'arousal' are equal: there is nothing to learn" in said
+    assert "warning: nobody rated 'valence': it cannot be learned" in said
+    few = findings(rated_corpus([(1.0 + place, 0.1) if place < 5 else (np.nan, -0.2) for place in range(40)]))
+    assert "warning: fewer than 20 utterances rate 'arousal': its CCC will be luck" in few

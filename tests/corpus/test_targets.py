@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from corpus_strategies import make_corpus, vote_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.corpus import Corpus
+from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.targets import (
     NO_AGREEMENT_INDEX,
     OTHER_INDEX,
@@ -186,6 +187,15 @@ def test_every_vote_is_left_out_as_often_as_asked() -> None:
     assert abs(kept - 0.7) < 0.01
 
 
-def test_targets_need_classes() -> None:
-    with pytest.raises(CorpusError, match="no classes"):
-        soft_targets(replace(CASES, classes=()), TargetPolicy())
+def test_targets_need_classes_or_attributes() -> None:
+    with pytest.raises(CorpusError, match="nothing to learn"):
+        soft_targets(replace(CASES, classes=(), attributes=()), TargetPolicy())
+
+
+@pytest.mark.parametrize("policy", [TargetPolicy(), TargetPolicy(other="spread"), TargetPolicy(hard=True)])
+def test_attributes_alone_have_targets_without_columns(policy: TargetPolicy) -> None:
+    corpus = Corpus(
+        (), (Attribute("arousal", 1, 7),), (Utterance("a", attributes=(3.0,), other_votes=2.0),), Path()
+    )
+    assert soft_targets(corpus, policy).shape == (1, 0)
+    assert consensus(corpus).max() < 0

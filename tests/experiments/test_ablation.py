@@ -55,6 +55,7 @@ def test_each_variant_changes_only_what_it_says(tmp_path):
         "no-stage-2": {"training.stage1.epochs": 7, "training.stage2.epochs": 0},
         "no-agreement-dropped": {"targets.no_agreement": "drop", "training.no_agreement_share": 0.0},
         "no-class-weights": {"training.balance_exponent": 0.0},
+        "speaker-normalization": {"training.normalize": "speaker"},
     }
     assert set(changed) == set(VARIANTS)
     for seed in (0, 1):
@@ -100,7 +101,7 @@ def test_variants_that_would_change_nothing_are_skipped_with_a_reason(tmp_path):
     make_recipe = {"members": [{**FUSION, "features": ["speech"]}], "training": plain}
     recipe = load_recipe(write_recipe(tmp_path, **make_recipe))
     plan = plan_ablation(recipe)
-    assert plan.trained == ("no-class-weights",)
+    assert plan.trained == ("no-class-weights", "speaker-normalization")
     reasons = {
         "hard-targets": "same soft and hard target",
         "late-fusion": "one feature set",
@@ -123,7 +124,7 @@ def test_settings_that_are_off_already_are_skipped(tmp_path):
     targets = {"hard": True, "no_agreement": "drop"}
     recipe = make_run(tmp_path, members=[LINEAR], training=off, targets=targets)
     plan = plan_ablation(recipe, member="linear")
-    assert plan.trained == ("no-mixup", "no-stage-2")
+    assert plan.trained == ("no-mixup", "no-stage-2", "speaker-normalization")
     assert plan.skipped["late-fusion"] == "the head 'mean-linear' has no deep fusion"
     assert "already" in plan.skipped["hard-targets"]
     assert "already" in plan.skipped["no-multitask"]
@@ -133,6 +134,18 @@ def test_settings_that_are_off_already_are_skipped(tmp_path):
         update={"training": recipe.training.model_copy(update={"class_weight": 0.0, "attribute_weight": 1.0})}
     )
     assert "nothing would be left" in plan_ablation(without_classes, member="linear").skipped["no-multitask"]
+
+
+def test_speaker_normalisation_is_switched_to_what_the_recipe_does_not_do(tmp_path):
+    recipe = make_run(tmp_path, members=[{**FUSION, "training": {"normalize": "speaker"}}])
+    plan = plan_ablation(recipe, seeds=1, variants=["speaker-normalization"])
+    switched = {one.name: plan.recipe.training_of(one).normalize for one in plan.recipe.members}
+    assert switched == {"full-seed0": "speaker", "speaker-normalization-seed0": "none"}
+    corpus = make_corpus(tmp_path)
+    nobody = tuple(replace(one, speaker=None) for one in corpus.utterances)
+    write_corpus(replace(corpus, utterances=nobody), tmp_path / "corpus.csv")
+    skipped = plan_ablation(load_recipe(write_recipe(tmp_path))).skipped
+    assert skipped == {"speaker-normalization": "no speaker is known by 3 clips"}
 
 
 def test_unrated_attributes_leave_no_multitask_out(tmp_path):
@@ -192,7 +205,7 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
     for result in report.variants:
         value = mean_f1(result.name)(everything) - full
         draws = bootstrap.replicates_of(mean_f1(result.name)) - full_draws
-        assert result.macro_f1 == pytest.approx(full + value)
+        assert result.score == pytest.approx(full + value)
         assert result.difference.value == pytest.approx(value)
         assert (result.difference.low, result.difference.high) == pytest.approx(bootstrap.interval(draws))
         assert result.difference.p_value == pytest.approx(bootstrap.p_value(draws))
@@ -267,7 +280,7 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     for described, result in zip(content["variants"], (report.full, *report.variants), strict=True):
         assert described["macro_f1"] == pytest.approx(np.mean(described["macro_f1_by_seed"]))
         assert described["macro_f1_sd"] == pytest.approx(np.std(described["macro_f1_by_seed"], ddof=1))
-        assert described["macro_f1"] == result.macro_f1
+        assert described["macro_f1"] == result.score
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
     assert len(weights) == 4 * 2 * 2
     told = []
@@ -340,11 +353,11 @@ def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
 
 
 def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
-    full = VariantResult("full", "", "", None, macro_f1s=(0.5, 0.5))
+    full = VariantResult("full", "", "", None, scores=(0.5, 0.5))
 
     def variant(name, value, p_speakers, p_seeds):
         difference = Difference(value, value - 0.01, value + 0.01, p_speakers)
-        return VariantResult(name, "", name, None, macro_f1s=(0.5 + value,) * 2, difference=difference,
+        return VariantResult(name, "", name, None, scores=(0.5 + value,) * 2, difference=difference,
                              p_speakers=p_speakers, p_seeds=p_seeds)  # fmt: skip
 
     variants = (

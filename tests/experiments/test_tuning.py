@@ -58,8 +58,7 @@ def tune(recipe, *, space=SPACE, trials=4, listener=ignore, should_stop=lambda: 
 def without_seconds(report):
     """The trials with what the clock says left out; NaN becomes None, which is equal to itself."""
     return [
-        replace(one, seconds=0.0, macro_f1=None if math.isnan(one.macro_f1) else one.macro_f1)
-        for one in report.trials
+        replace(one, seconds=0.0, score=None if math.isnan(one.score) else one.score) for one in report.trials
     ]
 
 
@@ -136,7 +135,7 @@ def test_the_labels_of_the_test_split_change_the_judgement_and_nothing_else(tmp_
     write_corpus(replace(corpus, utterances=tuple(rows)), recipe.corpus)
     second = tune(recipe, trials=2, output=tmp_path / "other")
     assert without_seconds(first) == without_seconds(second)
-    assert first.own_macro_f1 == second.own_macro_f1
+    assert first.own_score == second.own_score
     for name in ("own", f"trial-{first.best.number}"):
         one, other = (
             Posteriors.load(Run(report.output / "judged" / name).posteriors_path("linear"))
@@ -274,7 +273,7 @@ def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path):
     for trial in failed:
         assert trial.settings["training.stage1.learning_rate"] == 1e38
         assert trial.note.startswith("linear/fold-0: the loss")
-        assert math.isnan(trial.macro_f1)
+        assert math.isnan(trial.score)
     assert report.best.state == "trained"
     rows = list(csv.DictReader((report.output / "tuning.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["state"] for row in rows] == [one.state for one in report.trials]
@@ -338,7 +337,7 @@ def test_progress_is_told_in_events(tmp_path):
     report = tune(small_run(tmp_path), trials=2, listener=told.append)
     lines = [event.message for event in told if event.task == "trials" and event.kind == "note"]
     assert [line.split(":")[0] for line in lines] == ["trial 0", "trial 1"]
-    assert f"(best {report.best.macro_f1:.3f}, trial {report.best.number})" in lines[-1]
+    assert f"(best {report.best.score:.3f}, trial {report.best.number})" in lines[-1]
     assert [event.done for event in told if event.task == "trials" and event.kind == "advance"] == [1, 2]
 
 

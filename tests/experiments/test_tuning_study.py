@@ -24,7 +24,7 @@ def test_half_a_line_of_a_killed_writer_costs_that_trial_only(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     path.with_name("study.log.lock").symlink_to(path)  # as a killed process leaves it
     reopened = Study(path, SPACE, seed=0)
-    assert [one.macro_f1 for one in reopened.trials] == [0.0, 0.1]
+    assert [one.score for one in reopened.trials] == [0.0, 0.1]
     assert reopened.suggest() == following
     reopened.add(Trial(2, following, 0.3, 1.0))
     assert Study(path, SPACE, seed=0).trials == reopened.trials

@@ -254,6 +254,18 @@ def test_what_cannot_be_is_one_line(run, alone, arguments, error, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_member_that_is_normalised_per_speaker_is_refused(run, alone):
+    content = run.recipe().model_dump(mode="json")
+    for member in content["members"]:
+        member["training"] = {"normalize": "speaker"} if member["name"] == "fusion" else {}
+    run.recipe_path.write_text(yaml.safe_dump(content))
+    with pytest.raises(
+        TrainingError, match=r"'fusion' is normalised per speaker.*cannot be fine-tuned"
+    ) as raised:
+        finetune_member(run, "fusion", alone)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_member_that_is_not_trained_yet_is_refused(run, alone):
     (run.fold_folder("fusion", 1) / "weights.safetensors").unlink()
     with pytest.raises(TrainingError, match=r"not trained yet.*sercache train-ensemble finishes it"):

@@ -85,6 +85,7 @@ def test_names_and_fingerprints_travel_with_the_model(exported):
     assert said["attributes"] == [list(one) for one in DESCRIPTION.attributes]
     assert said["features"] == DESCRIPTION.features
     assert said["folds"] == 2
+    assert said["normalize"] == "none"
     session = onnxruntime.InferenceSession(exported)
     assert [one.shape for one in session.get_inputs()][:2] == [
         ["batch", "time_speech", DIMS[0]],
@@ -124,6 +125,18 @@ def test_a_student_without_attributes_has_one_output(tmp_path):
     export_heads([head], description, tmp_path / "student.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
     assert [one.name for one in session.get_outputs()] == ["probabilities"]
+
+
+def test_a_student_of_attributes_alone_has_one_output(tmp_path):
+    from sercache.heads.registry import build_head
+
+    head = build_head("mean-linear", [4], 0, [(1.0, 7.0)], {}, 0).eval()
+    description = replace(
+        DESCRIPTION, classes=[], attributes=DESCRIPTION.attributes[:1], features={"speech": "f" * 64}
+    )
+    assert export_heads([head], description, tmp_path / "student.onnx") <= 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
+    assert [one.name for one in session.get_outputs()] == ["attributes"]
 
 
 def test_missing_libraries_are_named_with_how_to_get_them(monkeypatch):

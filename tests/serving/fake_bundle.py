@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -127,3 +128,36 @@ def heard(samples):
 def softmax(logits):
     weights = np.exp(np.asarray(logits) - np.max(logits))
     return (weights / weights.sum()).tolist()
+
+
+class AttributesAlone(FakeBundle):
+    """A bundle that hears attributes and no classes."""
+
+    classes = ()
+    description = FakeBundle.description.model_copy(
+        update={
+            "classes": (),
+            "coverage": None,
+            "evaluation": Evaluation(
+                judged_on="test",
+                rows=400,
+                speakers=12,
+                scores={"mean_ccc": BundledScore(value=0.512, low=0.47, high=0.555)},
+            ),
+        }
+    )
+
+    def predict(self, recordings, **options):
+        for answer in super().predict(recordings, **options):
+            if isinstance(answer, FailedClip):
+                yield answer
+                continue
+            nothing = {"label": None, "probabilities": {}}
+            yield replace(
+                answer,
+                **nothing,
+                posteriors={},
+                conformal_set=(),
+                members={f"member-{number}": answer.attributes for number in range(2)},
+                windows=tuple(replace(window, **nothing) for window in answer.windows),
+            )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bundle import CLASSES, FakeBundle
+from fake_bundle import CLASSES, AttributesAlone, FakeBundle
 from tones import wav_bytes
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
@@ -68,6 +68,22 @@ def test_a_form_is_answered_with_a_prediction_and_nothing_is_left(temporary):
         assert [window["start_seconds"] for window in answer["windows"]] == [0, 2]
         assert uploads(temporary) == []
     assert list(temporary.iterdir()) == []
+
+
+def test_attributes_alone_are_answered_without_a_class(temporary):
+    with serving(AttributesAlone()) as client:
+        facts = client.get("/api/bundle").json()
+        assert facts["classes"] == []
+        assert set(facts["card"]["evaluation"]["scores"]) == {"mean_ccc"}
+        files = {"file": ("clip.wav", wav_bytes(8))}
+        response = client.post("/api/predict", files=files, data={"windows": "true"})
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        Prediction.model_validate(answer, extra="forbid")
+        assert not answer.get("label")
+        assert not answer.get("probabilities")
+        assert set(answer["attributes"]) == set(answer["windows"][0]["attributes"])
+        assert set(answer["members"]["member-0"]) == {"arousal", "valence", "dominance"}
 
 
 def test_the_body_itself_may_be_the_recording(temporary):

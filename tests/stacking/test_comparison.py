@@ -124,10 +124,10 @@ def test_scores_are_means_over_the_repeats(simulate, tmp_path):
             posteriors = Posteriors.load(folder / f"{name}.parquet").take(rows.inputs.ids)
             predicted = posteriors.class_probabilities[judged].argmax(axis=1)
             scores.append(metrics.macro_f1(rows.labels[judged], predicted, 4))
-        assert row.macro_f1_by_repeat == pytest.approx(scores)
+        assert row.score_by_repeat == pytest.approx(scores)
         assert row.scores["macro_f1"].value == pytest.approx(np.mean(scores))
     learned = next(row for row in comparison.rows if row.stacker == "neural")
-    assert len(set(learned.macro_f1_by_repeat)) > 1
+    assert len(set(learned.score_by_repeat)) > 1
 
 
 def test_a_test_split_is_judged_on_and_never_fitted_on(simulate, tmp_path):
@@ -205,7 +205,7 @@ def test_in_sample_posteriors_are_refused_and_the_leak_gap_exposes_them(memorise
     comparison = compare(run, allow_in_sample=True)
     rows = by_name(comparison)
     for name in ("neural", "soup", "lightgbm", "best-single"):
-        assert rows[name].fitting_macro_f1 > 0.95
+        assert rows[name].fitting_score > 0.95
         assert rows[name].scores["macro_f1"].value < 0.4
         assert rows[name].leak_gap > 0.6
     assert abs(rows["chance"].leak_gap) < 0.15

@@ -54,7 +54,7 @@ def test_curves_are_those_of_a_plain_loop(simulate, name, order_of):
     rows = simulate(members=5, bias=1.0, noise=2.0).rows()
     points = curves_of(rows).of(name)
     assert [point.size for point in points] == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose([one.macro_f1.value for one in points], plain_curve(rows, order_of))
+    np.testing.assert_allclose([one.score.value for one in points], plain_curve(rows, order_of))
     assert points[-1].to_all.value == 0
     assert points[-1].kept_gain == pytest.approx(1)
 
@@ -85,7 +85,7 @@ def test_an_order_is_decided_without_the_rows_that_it_is_judged_on(simulate):
         for judged in (plan.held_out, turned)
     )
     assert [one.members for one in first.points] == [one.members for one in second.points]
-    assert first.points[0].macro_f1 != second.points[0].macro_f1
+    assert first.points[0].score != second.points[0].score
 
 
 def test_a_member_that_harms_the_vote_is_named(simulate):
@@ -125,11 +125,11 @@ def test_where_all_gain_nothing_there_is_no_share(simulate):
 
 def test_random_orders_lie_between_one_and_all(simulate):
     curves = curves_of(simulate(members=5, noise=2.5, speakers=30).rows())
-    values = [point.macro_f1.value for point in curves.of("random")]
+    values = [point.score.value for point in curves.of("random")]
     assert values == sorted(values)
-    assert values[-1] == pytest.approx(curves.of("best")[-1].macro_f1.value)
+    assert values[-1] == pytest.approx(curves.of("best")[-1].score.value)
     for point in curves.of("random"):
-        assert point.macro_f1.low - 1e-9 <= point.macro_f1.value <= point.macro_f1.high + 1e-9
+        assert point.score.low - 1e-9 <= point.score.value <= point.score.high + 1e-9
 
 
 def test_one_member_has_a_curve_of_one_point_and_nothing_to_say(simulate):

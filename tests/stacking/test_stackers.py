@@ -20,7 +20,7 @@ LEARNING = (
     "lightgbm",
 )
 UNBIASING = ("logistic", "neural", "soup", "lightgbm")
-EVERY = ("best-single", "hard-vote", "soft-vote", *LEARNING, "majority", "chance")
+EVERY = ("best-single", "hard-vote", "soft-vote", *LEARNING, "majority", "chance", "mean-rating")
 QUICK = StackingRecipe(
     neural=NeuralRecipe(runs=3, epochs=15, patience=5), lightgbm=LightGBMRecipe(rounds=30, patience=5)
 )

@@ -37,10 +37,11 @@ async function begin() {
 function showCard(card) {
   const { corpus, utterances, speakers } = card.training_data;
   const sentences = [`Learnt from ${utterances.toLocaleString("en")} recordings of ${speakers} speakers (${corpus}).`];
-  const score = card.evaluation?.scores.macro_f1;
+  const scores = card.evaluation?.scores ?? {};
+  const score = scores.macro_f1 ?? scores.mean_ccc;
   if (score) {
     const range = score.low === null ? "" : ` (95 %: ${score.low.toFixed(3)} to ${score.high.toFixed(3)})`;
-    sentences.push(`On ${card.evaluation.speakers} speakers that it had never heard, macro-F1 ${score.value.toFixed(3)}${range}.`);
+    sentences.push(`On ${card.evaluation.speakers} speakers that it had never heard, ${scores.macro_f1 ? "macro-F1" : "mean CCC"} ${score.value.toFixed(3)}${range}.`);
   }
   byId("card").textContent = sentences.join(" ");
 }

@@ -6,7 +6,9 @@ import { Timeline } from "./timeline.js";
 const byId = (id) => document.getElementById(id);
 
 export function showResult(bundle, answer, player) {
-  byId("result-heading").textContent = `${answer.label}, ${percent(answer.probabilities[answer.label])}`;
+  byId("result-heading").textContent = answer.label
+    ? `${answer.label}, ${percent(answer.probabilities[answer.label])}`
+    : bundle.attributes.map(({ name }) => `${name} ${answer.attributes[name].toFixed(2)}`).join(", ");
   byId("result-facts").textContent = `${answer.id}, ${answer.seconds.toFixed(1)} s`;
   byId("spoken").hidden = !answer.text;
   byId("spoken").textContent = answer.text ? `“${answer.text}”` : "";
@@ -22,6 +24,8 @@ export function showResult(bundle, answer, player) {
 }
 
 function showClasses(bundle, answer) {
+  byId("classes-box").hidden = bundle.classes.length === 0;
+  if (bundle.classes.length === 0) return;
   const members = Object.entries(answer.members);
   const inSet = new Set(answer.conformal_set);
   const sorted = [...bundle.classes].sort((a, b) => answer.probabilities[b] - answer.probabilities[a]);
@@ -70,6 +74,10 @@ function showMembers(bundle, answer) {
   byId("members-box").hidden = members.length === 0;
   byId("disagreement").textContent = `(${members.length}, disagreement ${percent(answer.disagreement)})`;
   const table = byId("members");
+  if (bundle.classes.length === 0) {
+    showMemberAttributes(bundle, members, table);
+    return;
+  }
   const heading = ["Member", ...bundle.classes].map((name) => element("th", { scope: "col" }, name));
   table.tHead.replaceChildren(element("tr", {}, ...heading));
   table.tBodies[0].replaceChildren(...members.map(([member, probabilities]) => {
@@ -82,4 +90,14 @@ function showMembers(bundle, answer) {
     });
     return element("tr", {}, element("th", { scope: "row" }, member), ...cells);
   }));
+}
+
+/** Attributes alone: a row per member, a column per attribute. */
+function showMemberAttributes(bundle, members, table) {
+  const names = bundle.attributes.map(({ name }) => name);
+  const heading = ["Member", ...names].map((name) => element("th", { scope: "col" }, name));
+  table.tHead.replaceChildren(element("tr", {}, ...heading));
+  table.tBodies[0].replaceChildren(...members.map(([member, values]) => element("tr", {},
+    element("th", { scope: "row" }, member),
+    ...names.map((name) => element("td", {}, values[name] === undefined ? "" : values[name].toFixed(2))))));
 }

@@ -23,15 +23,17 @@ export class Timeline {
     const edges = centres.slice(1).map((centre, index) => (centre + centres[index]) / 2);
     this.edges = [0, ...edges, this.total];
     this.buttons = this.windows.map((window, index) => {
-      const share = percent(window.probabilities[window.label]);
-      const label = `${span(window)}: ${window.label}, ${share}`;
-      const button = element("button", { type: "button", title: label, "aria-label": label }, window.label);
+      const said = heard(this.bundle, window);
+      const label = window.label
+        ? `${span(window)}: ${said}, ${percent(window.probabilities[window.label])}`
+        : `${span(window)}: ${said}`;
+      const button = element("button", { type: "button", title: label, "aria-label": label }, said);
       button.style.width = `${(100 * (this.edges[index + 1] - this.edges[index])) / this.total}%`;
       button.onclick = () => {
         this.select(index);
         this.player.currentTime = window.start_seconds;
       };
-      return paint(button, this.bundle, window.label);
+      return window.label ? paint(button, this.bundle, window.label) : shade(button, this.bundle, window);
     });
     this.playhead = element("div", { class: "playhead", "aria-hidden": "true" });
     this.strip.replaceChildren(...this.buttons, this.playhead);
@@ -52,10 +54,10 @@ export class Timeline {
       button.tabIndex = place === index ? 0 : -1;
       button.setAttribute("aria-current", String(place === index));
     });
-    const classes = Object.entries(window.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    const classes = Object.entries(window.probabilities ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 3);
     const parts = classes.map(([label, share]) => `${label} ${percent(share)}`);
     const values = Object.entries(window.attributes).map(([name, value]) => `${name} ${value.toFixed(2)}`);
-    this.words.textContent = `${span(window)}: ${parts.join(", ")}${values.length ? `; ${values.join(", ")}` : ""}`;
+    this.words.textContent = `${span(window)}: ${[parts, values].filter((words) => words.length).map((words) => words.join(", ")).join("; ")}`;
   }
 
   move(event) {
@@ -79,6 +81,18 @@ export class Timeline {
   place(seconds) {
     this.playhead.style.left = `${Math.min(100, (100 * seconds) / this.total)}%`;
   }
+}
+
+/** What a window's button says: its class, or the first attribute where there are no classes. */
+const heard = (bundle, window) => window.label ?? `${bundle.attributes[0].name} ${window.attributes[bundle.attributes[0].name].toFixed(1)}`;
+
+/** Attributes alone: a bar as high as the first attribute on its scale. */
+function shade(button, bundle, window) {
+  const { name, low, high } = bundle.attributes[0];
+  const share = Math.min(1, Math.max(0, (window.attributes[name] - low) / (high - low)));
+  button.classList.add("scaled");
+  button.style.setProperty("--share", `${100 * share}%`);
+  return button;
 }
 
 const span = (window) => `${window.start_seconds.toFixed(1)} to ${window.end_seconds.toFixed(1)} s`;

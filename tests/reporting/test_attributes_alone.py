@@ -1,0 +1,103 @@
+"""The report of a run that learned attributes and no classes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_builder import with_extras
+from simulated_attributes import lins_mean, simulate_attributes
+
+from sercache.errors import ReportError
+from sercache.reporting.clips_section import AudioLinks, attribute_errors
+from sercache.reporting.facts import read_facts
+from sercache.reporting.members_section import disagreement
+from sercache.reporting.report import make_page
+from sercache.reporting.run_comparison import compare_runs
+from sercache.reporting.subgroups_section import groupings
+from sercache.stacking.comparison import compare
+
+FAST = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    run = with_extras(simulate_attributes(speakers=12, rows=24), folder).run(folder, **FAST)
+    compare(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def facts(run):
+    return read_facts(run)
+
+
+def test_the_page_has_what_attributes_allow_and_nothing_of_classes(run):
+    page = make_page(run, AudioLinks(run.root))
+    keys = [section.key for section in page.sections]
+    assert keys == [
+        "run",
+        "comparison",
+        "attributes",
+        "sizes",
+        "members",
+        "groups",
+        "map",
+        "clips",
+        "troubles",
+    ]
+    assert "2 attributes" in page.subtitle
+    assert page.headlines[1].detail.startswith("mean CCC on 288 rows")
+    assert "CCC" in page.headlines[2].answer
+    for section in page.sections:
+        assert section.blocks or section.key == "troubles"
+        assert "macro-F1" not in section.lead
+
+
+def test_groups_have_the_mean_ccc_of_an_oracle(facts):
+    judged = facts.judged
+    found = {one.name: one for one in groupings(facts)}
+    assert list(found) == ["gender", "duration", "speaker"]
+    said = judged.predictions[facts.choice].attribute_values
+    for group in found["speaker"].groups:
+        rows = [row for row in judged.known if judged.rows.speakers[row] == group.name]
+        assert group.score.value == pytest.approx(lins_mean(judged.rows.attribute_targets[rows], said[rows]))
+
+
+def test_members_are_apart_by_the_mean_distance_on_the_scale(facts):
+    values = facts.judged.rows.inputs.attribute_values
+    shares = (values - [1, -1]) / [6, 2]
+    apart = disagreement(facts.judged)
+    assert apart.shape == (3, 3)
+    assert apart[0, 2] == pytest.approx(np.abs(shares[:, 0] - shares[:, 2]).mean())
+    assert np.diag(apart).tolist() == [0, 0, 0]
+
+
+def test_clips_are_those_that_are_furthest_off(run, facts):
+    judged = facts.judged
+    errors = attribute_errors(judged, facts.choice)
+    unrated = np.isnan(judged.rows.attribute_targets).all(axis=1)
+    assert np.isnan(errors).tolist() == unrated.tolist()
+    clips = next(
+        section for section in make_page(run, AudioLinks(run.root)).sections if section.key == "clips"
+    )
+    first = clips.blocks[0].clips[0]
+    assert first.label == judged.rows.inputs.ids[int(np.nanargmax(errors))]
+    assert all(bar.words for bar in first.bars)
+
+
+def test_a_run_with_classes_is_not_compared_with_one_without(run, tmp_path):
+    simulation = simulate_attributes(speakers=12, rows=24)
+    classes = ("Angry", "Sad")
+    rows = tuple(
+        replace(row, votes=(1.0, 0.0) if place % 2 else (0.0, 1.0))
+        for place, row in enumerate(simulation.corpus.utterances)
+    )
+    even = np.tile([0.6, 0.4], (len(rows), 1))
+    even[::3] = [0.4, 0.6]
+    tables = [replace(table, classes=classes, class_probabilities=even) for table in simulation.tables]
+    corpus = replace(simulation.corpus, classes=classes, utterances=rows)
+    other = replace(simulation, corpus=corpus, tables=tables).run(tmp_path, **FAST)
+    compare(other)
+    with pytest.raises(ReportError, match=r"has the classes \(none\) and .* has Angry, Sad"):
+        compare_runs([run, other])
