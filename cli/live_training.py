@@ -20,7 +20,7 @@ _MOST_ROWS = 24
 _OTHER_LINES = 7
 """Headings, the summary, and what the shell needs."""
 
-_SCORES = {"macro_f1": "macro-F1", "uar": "UAR"}
+_SCORES = {"macro_f1": "macro-F1", "uar": "UAR", "mean_ccc": "mean CCC"}
 
 
 @contextmanager
@@ -193,7 +193,9 @@ class _Board:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("in training", no_wrap=True, overflow="ellipsis", max_width=36)
-        table.add_column("[dim]epochs, or macro-F1 on stop rows", no_wrap=True, overflow="ellipsis")
+        table.add_column(
+            f"[dim]epochs, or {self._score_name()} on stop rows", no_wrap=True, overflow="ellipsis"
+        )
         begun = sorted(
             members, key=lambda member: not any(name in self.latest for name in self.members[member])
         )
