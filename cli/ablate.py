@@ -45,7 +45,7 @@ def ablate(
 
     Trains each variant over all seeds and folds, from the cache, and compares out-of-fold macro-F1 (the mean
     CCC, if the corpus has attributes alone).
-    Intervals are over speakers; the paper's figures stand beside them.
+    Intervals are over speakers; the paper's figures and a linear baseline stand beside them.
     Writes ablation.csv and ablation.json.
 
     The paper's variants: hard-targets, late-fusion, no-mixup, no-multitask, no-stage-2.
@@ -128,6 +128,11 @@ def _table(report: "AblationReport") -> "Table":
         table.add_column(heading, justify="right")
     for result in (report.full, *report.variants):
         table.add_row(*_cells(result), style="" if result.state == "trained" else "dim")
+    if report.baseline is not None:
+        minus_full = report.baseline.minus_full
+        score = _decimals(report.baseline.score.value, 3)
+        table.add_section()
+        table.add_row("baseline", score, _with_interval(minus_full, 3), "", _p(minus_full.p_value), "", "")
     return table
 
 

@@ -26,8 +26,8 @@ def compare(
 ) -> None:
     """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
 
-    Shows the recommended meta-level, the soft vote and the best single member of each run, with paired
-    95 % intervals over speakers and Holm-corrected p-values.
+    Shows the recommended meta-level, the soft vote, the best single member and the linear baseline of each
+    run, with paired 95 % intervals over speakers and Holm-corrected p-values.
 
     Example: sercache compare runs/a runs/b -o comparison.html
     """
@@ -98,7 +98,9 @@ def _scores(comparison: "RunComparison") -> "Table":
         scores = comparison.entries[0].scores
         beside = {name: f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in scores if ":" in name}
     primary = comparison.primary
-    for heading in (f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"):
+    has_baseline = any(entry.to_baseline for entry in comparison.entries)
+    headings = [f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"]
+    for heading in (*headings, *(["minus its baseline"] if has_baseline else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         difference = entry.differences.get(primary.key)
@@ -110,5 +112,10 @@ def _scores(comparison: "RunComparison") -> "Table":
             *(f"{entry.scores[name].value:.3f}" for name in beside),
             "" if difference is None else escape(interval(difference, "+")),
             p_value(entry.p_value).text,
+            *(
+                ("" if entry.to_baseline is None else escape(interval(entry.to_baseline, "+")),)
+                if has_baseline
+                else ()
+            ),
         )
     return table

@@ -128,8 +128,9 @@ def progress_listener() -> Iterator[Listener]:
 
         def show(event: Event) -> None:
             timings.take(event)
-            if event.kind in ("note", "warning"):
-                print_message(event)
+            if event.kind in ("note", "warning", "score"):
+                if event.message:
+                    print_message(event)
                 return
             if event.kind == "score":
                 return
@@ -151,8 +152,8 @@ def progress_listener() -> Iterator[Listener]:
 
 
 def print_message(event: Event) -> None:
-    """Print a note or a warning on stderr; quiet, warnings only."""
-    if event.kind == "note" and is_quiet():
+    """Print a note, a score or a warning on stderr; quiet, warnings only."""
+    if event.kind != "warning" and is_quiet():
         return
     style = "yellow" if event.kind == "warning" else None
     progress_console.print(event.message, style=style, markup=False, highlight=False, soft_wrap=True)

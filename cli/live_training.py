@@ -70,6 +70,8 @@ def _drawn(board: "_Board") -> Iterator[Listener]:
             if event.kind in ("note", "warning"):
                 style = "yellow" if event.kind == "warning" else "dim"
                 live.console.print(event.message, style=style, markup=False, highlight=False)
+            if event.kind == "score" and event.message:
+                live.console.print(event.message, style="bold", markup=False, highlight=False)
             board.take(event)
 
         yield listen
@@ -130,7 +132,9 @@ class _Board:
             epochs = self.latest[event.task].values["epoch"]
             score = f"{self._score_name()} {self.best[event.task]:.3f} on its stop rows"
             progress_console.print(f"{event.task}: {epochs} epochs, {score}", highlight=False, soft_wrap=True)
-        if event.kind == "score":
+        if event.kind == "score" and event.message:
+            progress_console.print(event.message, markup=False, highlight=False, soft_wrap=True)
+        elif event.kind == "score":
             scores = ", ".join(f"{_heading(key)} {_score(value)}" for key, value in event.values.items())
             folds = self.members.get(event.task, [])
             count = f"{len(folds)} folds" if any(name in self.latest for name in folds) else "trained before"
@@ -145,8 +149,9 @@ class _Board:
         if not self.scores:
             return
         progress_console.print(self._ranking(len(self.scores)))
-        if run is not None:
-            count = "this member" if len(self.scores) == 1 else f"these {len(self.scores)} members"
+        finished = sum(name in self.members for name in self.scores)  # a derived baseline is not stacked
+        if run is not None and finished:
+            count = "this member" if finished == 1 else f"these {finished} members"
             progress_console.print(
                 f"sercache stack {run} works on {count} already; the same command goes on with the others.",
                 highlight=False,
@@ -182,7 +187,8 @@ class _Board:
         for key in keys:
             table.add_column(_heading(key), justify="right", no_wrap=True)
         for member, values in ranked[:most]:
-            table.add_row(f"[green]{member}", *(_score(values.get(key)) for key in keys))
+            style = "green" if member in self.members else "bold"  # a derived baseline is no member
+            table.add_row(f"[{style}]{member}", *(_score(values.get(key)) for key in keys))
         if (hidden := len(ranked) - most) > 0:
             table.add_row(f"[dim]and {hidden} more")
         return table
@@ -193,9 +199,8 @@ class _Board:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("in training", no_wrap=True, overflow="ellipsis", max_width=36)
-        table.add_column(
-            f"[dim]epochs, or {self._score_name()} on stop rows", no_wrap=True, overflow="ellipsis"
-        )
+        epochs = f"[dim]epochs, or {self._score_name()} on stop rows"
+        table.add_column(epochs, no_wrap=True, overflow="ellipsis")
         begun = sorted(
             members, key=lambda member: not any(name in self.latest for name in self.members[member])
         )
@@ -227,8 +232,8 @@ class _Board:
     def _score_name(self) -> str:
         from sercache.evaluation.primary import primary_in
 
-        told: set[str] = {name for event in self.latest.values() for name in event.values}
-        return primary_in(told).name
+        known = (*self.scores.values(), *(event.values for event in self.latest.values()))
+        return primary_in({name for values in known for name in values}).name
 
     def _seconds_left(self) -> float:
         """All epochs that are left at the rate so far; early stopping can only make them fewer."""

@@ -62,8 +62,10 @@ def stack(
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first (best mean CCC, if the corpus has attributes alone), with 95 %
-    intervals over speakers, and what it allows one to say. Writes comparison.csv, metrics.json, stack/ and
-    report.html into the run. What is already there is not done again.
+    intervals over speakers, and what it allows one to say. The linear baseline of the run is a row of it, and
+    the first thing that every meta-level has to beat.
+    Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
+    done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
     class or one called Prediction. Rows of the test split are judged on, those of the development split are
@@ -141,12 +143,15 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
     """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
     from rich.table import Table
 
+    from sercache.stacking.linear_baseline import BASELINE
+
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("meta-level")
     headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"] if comparison.classes else ["mean CCC\n[95 %]"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
     headings += ["log\nloss", "JSD", "ECE"] if comparison.classes else []
-    headings += ["minus soft vote\n[95 %]", "p", "leak\ngap"]
+    against = "minus soft vote" if comparison.above_baseline is None else "minus baseline"
+    headings += [f"{against}\n[95 %]", "p", "leak\ngap"]
     if is_wide:
         headings += ["Brier"] if comparison.classes else []
         headings += ["fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
@@ -154,7 +159,8 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
         table.add_column(heading, justify="right")
     for row in comparison.rows:
         cells = _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else [])
-        table.add_row(*cells, style="dim" if row.is_baseline else "")
+        style = "bold" if row.stacker == BASELINE else "dim" if row.is_baseline else ""
+        table.add_row(*cells, style=style)
     return table
 
 
@@ -176,13 +182,15 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     decimals |= {f"ccc:{name}": 2 if comparison.classes else 3 for name in comparison.attributes}
     decimals |= {"log_loss": 2, "jsd": 3, "ece": 3}
     decimals = {name: places for name, places in decimals.items() if name in row.scores}
-    difference = row.to_soft_vote.get(primary)
+    difference, p_value = row.to_soft_vote.get(primary), row.p_to_soft_vote
+    if comparison.above_baseline is not None:
+        difference, p_value = row.to_baseline.get(primary), row.p_to_baseline
     return [
         row.stacker,
         _with_interval(row.scores[primary]),
         *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
         "" if difference is None else _with_interval(difference, sign="+"),
-        _p(row.p_to_soft_vote),
+        _p(p_value),
         _short(row.leak_gap, sign="+", decimals=2),
     ]
 
@@ -190,8 +198,8 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
 def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     return [
         *([_short(row.scores["brier"].value)] if comparison.classes else []),
-        f"{row.fit_seconds:.1f}",
-        f"{row.predict_seconds:.1f}",
+        _short(row.fit_seconds, decimals=1),
+        _short(row.predict_seconds, decimals=1),
         *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
     ]
 
@@ -231,15 +239,18 @@ def _legend(comparison: "Comparison") -> str:
         )
     if comparison.repeats > 1:
         where += f"; scores are means over {comparison.repeats} assignments of speakers to folds"
+    linear = ""
+    if comparison.above_baseline is not None:
+        linear = " Baseline: a linear model on pooled statistics of all features; no stacker sees it."
     counted = f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where})"
     if not comparison.classes:
         return (
             f"{counted}; {len(comparison.members)} members, attributes alone. Mean CCC: the concordance "
             "correlation coefficient, averaged over attributes. p is Holm-corrected. Leak gap: mean CCC on "
-            f"the rows fitted on, minus mean CCC here.{nesting}"
+            f"the rows fitted on, minus mean CCC here.{linear}{nesting}"
         )
     return (
         f"{counted}; {len(comparison.members)} members, {len(comparison.classes)} classes. Log-loss (nats) "
         "and JSD (bits) are against the votes, ECE against the consensus. p is Holm-corrected. Leak gap: "
-        f"macro-F1 on the rows fitted on, minus macro-F1 here.{nesting}"
+        f"macro-F1 on the rows fitted on, minus macro-F1 here.{linear}{nesting}"
     )

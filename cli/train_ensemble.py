@@ -12,6 +12,10 @@ from .engine_options import Address, EngineName, engine_choice
 if TYPE_CHECKING:
     from sercache.engines.task_range import TaskRange
     from sercache.training.ensemble import EnsembleReport
+    from sercache.training.members import MemberReport
+
+_NAME_WIDTH = 20
+_DIFFERENCE_WIDTH = len("+.000 [+.000, +.000]")
 
 
 def train_ensemble(
@@ -36,7 +40,10 @@ def train_ensemble(
 ) -> None:
     """Train every member of a recipe on every fold, from the cache, and write out-of-fold posteriors.
 
-    Members in closed form come first and take seconds; the live table ranks what is finished. Interrupt it as
+    First comes the baseline, in seconds: a linear model on pooled statistics of all features. The table says
+    how far each member is above it.
+
+    Members in closed form come next and take seconds; the live table ranks what is finished. Interrupt it as
     you like: sercache stack works on the finished members, and the same command goes on after the last
     finished epoch.
 
@@ -98,27 +105,49 @@ def _show_part(part: "TaskRange", finished: int, total: int, recipe_path: Path) 
 
 
 def _show(report: "EnsembleReport", output: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from sercache.recipe import speaker_note
+    from sercache.reporting.wording import interval
 
-    from .console import console, say_next
+    from .console import console, say, say_next
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("member", overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    baseline, primary = report.baseline, report.primary
+    shown = [*report.members, *([baseline.member] if baseline is not None else [])]
+    longest = max(len(member.name) for member in shown)
+    table.add_column("member", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     table.add_column("head")
     table.add_column("features", overflow="fold")
     has_classes = report.num_classes > 0
-    for heading in ("parameters", "rows", *(("macro-F1", "UAR") if has_classes else ("mean CCC",))):
+    for heading in ("parameters", "rows", primary.name, *(("UAR",) if has_classes else ())):
         table.add_column(heading, justify="right")
+    if baseline is not None:
+        table.add_column("minus baseline", justify="right", min_width=_DIFFERENCE_WIDTH)
+
+    def add(member: "MemberReport", name: str, difference: str, style: str | None = None) -> None:
+        described = (escape(name), member.head, " + ".join(member.features), f"{member.parameters:,}")
+        scores = (member.score(primary), *((member.uar,) if has_classes else ()))
+        compared = (difference,) if baseline is not None else ()
+        table.add_row(
+            *described, f"{member.rows:,}", *(f"{score:.3f}" for score in scores), *compared, style=style
+        )
+
     for member in report.members:
-        described = (member.name, member.head, " + ".join(member.features), f"{member.parameters:,}")
         if member.error:
-            table.add_row(*described, "-", "-", *(("-",) if has_classes else ()), style="red")
-        else:
-            scores = (member.macro_f1, member.uar) if has_classes else (member.mean_ccc,)
-            table.add_row(*described, f"{member.rows:,}", *(f"{score:.3f}" for score in scores))
+            described = (escape(member.name), member.head, " + ".join(member.features))
+            blank = ("-",) * (1 + has_classes + (baseline is not None))
+            table.add_row(*described, f"{member.parameters:,}", "-", *blank, style="red")
+            continue
+        difference = None if baseline is None else baseline.differences.get(member.name)
+        # Without zeros before points, so that a row fits a terminal of 100 columns.
+        minus = "" if difference is None else interval(difference, "+").replace("0.", ".")
+        add(member, member.name, escape(minus))
     table.add_section()
+    if baseline is not None:
+        name = f"baseline: {baseline.member.name}" if baseline.is_in_recipe else baseline.member.name
+        add(baseline.member, name, "", "bold")
     if has_classes:
         guessed = ["majority class", f"{report.majority_macro_f1:.3f}", f"{1 / report.num_classes:.3f}"]
     else:
@@ -126,11 +155,20 @@ def _show(report: "EnsembleReport", output: Path) -> None:
     table.add_row(guessed[0], *("",) * 4, *guessed[1:], style="dim")
     console.print(table)
     console.print("Out-of-fold: each row was predicted by a model that never heard its speaker.", style="dim")
+    if baseline is not None:
+        console.print(
+            f"Minus baseline: {primary.name} on the same rows, with a 95 % interval over speakers. A member "
+            "is above it where the interval is above zero and p < 0.05, Holm-corrected over the members.",
+            style="dim",
+            highlight=False,
+        )
     if note := speaker_note(report.normalized_members):
         console.print(note, markup=False, highlight=False)
     for member in report.members:
         if member.error:
             console.print(f"left out: {member.error}", style="red", markup=False, highlight=False)
+    if baseline is not None:
+        say(baseline.verdict)
     console.print(
         f"  {output / 'members'}  [dim]fold models and posteriors[/]", highlight=False, soft_wrap=True
     )

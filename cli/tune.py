@@ -54,6 +54,8 @@ def tune(
 ) -> None:
     """Search for a member's best settings on inner folds, and judge them on rows that no trial saw.
 
+    A linear baseline on the same features is judged on them too.
+
     These rows are the test split; without one, speakers that are set aside before the search. Writes
     tuning.csv, tuning.json and best.yaml, the recipe with what was found. Interrupt it as you like: the same
     command goes on. Another recipe, space or seed wants another --output.
@@ -140,7 +142,11 @@ def _table(report: "TuningReport") -> "Table":
     table.add_column("", overflow="fold")
     for trial in shown:
         table.add_column(f"trial {trial.number}", justify="right")
-    table.add_row(report.primary.name, *(f"{trial.score:.3f}" for trial in shown), style="bold")
+    scores = [f"{trial.score:.3f}" for trial in shown]
+    if report.judgement.baseline is not None:
+        table.add_column("baseline", justify="right")
+        scores.append(f"{report.baseline_score:.3f}")
+    table.add_row(report.primary.name, *scores, style="bold")
     table.add_row("seconds", *(f"{trial.seconds:.1f}" for trial in shown))
     for key in report.best.settings:
         table.add_row(key, *(_value(trial.settings[key]) for trial in shown))

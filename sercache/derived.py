@@ -1,4 +1,4 @@
-"""Members that were not in the recipe but come of what a run holds: fine-tuned and distilled ones."""
+"""Members that were not in the recipe but come of what a run holds: fine-tuned, distilled, the baseline."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -10,7 +10,7 @@ from sercache.files import read_json, write_json
 from sercache.recipe import MemberRecipe
 from sercache.run import Run
 
-Kind = Literal["finetuned", "distilled", "control"]
+Kind = Literal["finetuned", "distilled", "control", "baseline"]
 
 _FORMAT = 1
 
@@ -23,7 +23,8 @@ class DerivedMember:
         kind: ``finetuned``: a member whose encoders were trained further; it is stacked with the others.
             ``distilled``: a small head that learnt what a stacker says; it stands in for the ensemble.
             ``control``: the head of a distilled one, trained on the votes alone to compare.
-        of: the member, or the stacker, that it comes from.
+            ``baseline``: a linear model on all that the recipe's members read, to compare; not stacked.
+        of: the member, the stacker or the recipe that it comes from.
         member: its head, feature sets and seed, under its own name.
         settings: what it was made with, as JSON knows it.
     """

@@ -11,7 +11,8 @@ class Event:
 
     ``kind``: ``start`` and ``finish`` come once per task; ``advance`` carries ``done`` of ``total``; ``note``
     and ``warning`` carry a ``message`` for people; ``score`` carries the scores of a member whose folds are
-    all finished. ``values`` are what a live table may show (``{"epoch": 3, "macro_f1": 0.41}``).
+    all finished, and for the baseline a ``message``. ``values`` are what a live table may show
+    (``{"epoch": 3, "macro_f1": 0.41}``).
     """
 
     kind: Literal["start", "advance", "finish", "note", "warning", "score"]

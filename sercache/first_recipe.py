@@ -50,7 +50,7 @@ SIZINGS = (
     Sizing(
         2_000,
         2,
-        {"width": 48, "feedforward": 96, "dropout": 0.2, "base": "logistic"},
+        {"width": 48, "feedforward": 96, "dropout": 0.2, "base": "best"},
         {
             "batch_size": 16,
             "accumulate": 1,
@@ -62,7 +62,7 @@ SIZINGS = (
     Sizing(
         20_000,
         4,
-        {"width": 128, "feedforward": 256, "dropout": 0.2, "base": "logistic"},
+        {"width": 128, "feedforward": 256, "dropout": 0.2, "base": "best"},
         {
             "batch_size": 32,
             "accumulate": 1,

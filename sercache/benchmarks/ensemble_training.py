@@ -107,7 +107,13 @@ def benchmark_ensemble(
             listener(Event("note", way, message=f"{members} members x {folds} folds, {way}"))
             started = time.perf_counter()
             if way == "planned":
-                report = train_ensemble(recipe, device=device, listener=listener, should_stop=should_stop)
+                report = train_ensemble(
+                    recipe,
+                    device=device,
+                    with_baseline=False,
+                    listener=listener,
+                    should_stop=should_stop,
+                )
                 plans.append(report.plan)
             else:
                 context = lay_out(recipe)

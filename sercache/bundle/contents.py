@@ -20,11 +20,13 @@ from sercache.run import Run
 from sercache.stacking.best_single import BestSingle
 from sercache.stacking.calibrating import CALIBRATION_NAME
 from sercache.stacking.joining import load_rows
+from sercache.stacking.linear_baseline import BASELINE
 from sercache.stacking.mixture import Mixture
 from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.task import earlier_result, input_digest
+from sercache.training.baseline import baseline_posteriors, find_baseline
 from sercache.training.context import read_run_corpus
 from sercache.training.rows import LabelledRows
 
@@ -62,6 +64,8 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
     recipe = run.recipe()
     metrics = _metrics(run)
     chosen = str(metrics["choice"]) if stacker is None else stacker
+    if chosen == BASELINE and BASELINE in metrics["rows"]:
+        return _contents_of_baseline(run, recipe, metrics)
     evaluation = _evaluation(metrics, chosen)
     _refuse_stale(run, recipe, metrics, chosen)
     folder = run.stacker_folder(chosen)
@@ -81,6 +85,34 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
         unread=tuple(name for name in saved.signature.members if name not in read),
         calibration=Calibration.load(calibration) if is_calibrated else None,
         evaluation=evaluation,
+    )
+
+
+def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) -> Contents:
+    """Return what predicts as the linear baseline does; classes are calibrated on its out-of-fold rows."""
+    member = find_baseline(recipe, derived_members(run))
+    posteriors = baseline_posteriors(run, recipe)
+    if member is None or posteriors is None:
+        raise BundleError(f"{run.root} has no baseline any more; run sercache train-ensemble again")
+    corpus, settings, calibration = read_run_corpus(recipe), recipe.stacking, None
+    if corpus.classes:
+        fitting = posteriors.origins == "out-of-fold"
+        ids = [utterance_id for utterance_id, is_in in zip(posteriors.ids, fitting, strict=True) if is_in]
+        calibration = Calibration.fit(
+            posteriors.class_probabilities[fitting],
+            LabelledRows.of(corpus, recipe.targets).select(ids).consensus,
+            posteriors.classes,
+            kind=settings.calibration,
+            coverage=settings.coverage,
+            tunes_thresholds=settings.thresholds,
+        )
+    return Contents(
+        members=(member,),
+        overlaid={},
+        stacker=SavedStacker("soft-vote", Signature((member.name,), corpus.classes, corpus.attributes)),
+        unread=(),
+        calibration=calibration,
+        evaluation=_evaluation(metrics, BASELINE),
     )
 
 

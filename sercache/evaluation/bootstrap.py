@@ -79,6 +79,11 @@ class Difference:
         """Whether the interval excludes zero and the p-value agrees (with very few speakers it may not)."""
         return (self.low > 0 or self.high < 0) and self.p_value < 0.05
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether the first score is clearly above the second."""
+        return self.is_clear and self.value > 0
+
 
 class SpeakerBootstrap:
     """Draws of speakers with replacement, made once and shared by everything that is judged on these rows.

@@ -11,7 +11,7 @@ from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, holm
 from sercache.evaluation.primary import Truth, primary_score
 from sercache.experiments.ablation_plan import FULL, AblationPlan
-from sercache.experiments.ablation_report import AblationReport, VariantResult
+from sercache.experiments.ablation_report import AblationReport, BaselineResult, VariantResult
 from sercache.experiments.variants import VARIANTS
 from sercache.posteriors import Posteriors
 from sercache.run import Run
@@ -59,6 +59,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         return np.asarray(np.mean([replicates[name] for name in plan.members_of(variant)], axis=0))
 
     full = _result(FULL, plan, scores, errors)
+    baseline = _baseline(plan, trained, rows, bootstrap, full.score, mean_replicates(FULL))
     results = [_result(variant, plan, scores, errors) for variant in plan.chosen]
     compared = {
         result.name: _compared(result, full, mean_replicates(result.name), mean_replicates(FULL), bootstrap)
@@ -76,6 +77,7 @@ def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationRepor
         primary=primary_score(len(rows.classes)),
         full=full,
         variants=tuple(corrected.get(result.name, result) for result in results),
+        baseline=baseline,
     )
 
 
@@ -169,6 +171,30 @@ def _compared(
         result,
         difference=Difference(value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
         relative=Estimate(value / full.score if full.score > 0 else np.nan, *bootstrap.interval(relative)),
+    )
+
+
+def _baseline(
+    plan: AblationPlan,
+    trained: EnsembleReport,
+    rows: Corpus,
+    bootstrap: SpeakerBootstrap,
+    full: float,
+    full_replicates: Floats,
+) -> BaselineResult | None:
+    """Return the linear baseline's result on the compared rows; None where it does not predict them all."""
+    if trained.baseline is None or trained.baseline.member.name in plan.members_of(FULL):
+        return None
+    name = trained.baseline.member.name
+    posteriors = _out_of_fold(trained.run, name)
+    if not set(rows.ids) <= set(posteriors.ids):
+        return None
+    metric = primary_metric(rows, posteriors)
+    difference = full_replicates - bootstrap.replicates(metric)
+    return BaselineResult(
+        name,
+        bootstrap.estimate(metric),
+        Difference(full - metric.value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
+from sercache.files import without_nan
 from sercache.run import Run
 
 _FEW_SPEAKERS = 10
@@ -71,6 +72,27 @@ class VariantResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineResult:
+    """The linear baseline on the rows that the variants are compared on.
+
+    Attributes:
+        name: of the member that it is.
+        score: the primary score, with an interval over speakers.
+        full_minus: the full member's mean score minus the baseline's.
+    """
+
+    name: str
+    score: Estimate
+    full_minus: Difference
+
+    @property
+    def minus_full(self) -> Difference:
+        """The baseline's score minus the full member's, as the variants' differences are."""
+        forward = self.full_minus
+        return Difference(-forward.value, -forward.high, -forward.low, forward.p_value)
+
+
+@dataclass(frozen=True, slots=True)
 class AblationReport:
     """The ablation of one member.
 
@@ -85,6 +107,8 @@ class AblationReport:
         full: the member as the recipe has it.
         variants: in the order of the paper's table.
         primary: the score that was compared.
+        baseline: a linear model on the same features; None where there is none, or where it is the full
+            member itself.
     """
 
     run: Run
@@ -96,6 +120,7 @@ class AblationReport:
     full: VariantResult
     variants: tuple[VariantResult, ...]
     primary: PrimaryScore = MACRO_F1
+    baseline: BaselineResult | None = None
 
     @property
     def csv_path(self) -> Path:
@@ -126,9 +151,21 @@ class AblationReport:
             sentences.append(f"{_ingredients(unclear)} cannot be told from nothing.")
         first, *others = sentences or ["no variant could be compared."]
         lines = [" ".join([where + first, *(one[0].upper() + one[1:] for one in others)])]
+        if self.baseline is not None and not self.baseline.full_minus.is_gain:
+            lines.insert(0, self._not_above())
         if compared:
             lines.append(" ".join(self._caveats()))
         return tuple(line for line in lines if line)
+
+    def _not_above(self) -> str:
+        assert self.baseline is not None
+        difference, estimate = self.baseline.full_minus, self.baseline.score
+        interval = "" if math.isnan(difference.low) else f" [{difference.low:+.3f}, {difference.high:+.3f}]"
+        return (
+            f"The full member is not above the linear baseline ({self.primary.name} {estimate.value:.3f}): "
+            f"it differs from it by {difference.value:+.3f}{interval}. What pays within it need not pay "
+            "at all."
+        )
 
     def _caveats(self) -> list[str]:
         caveats = []
@@ -148,9 +185,11 @@ class AblationReport:
 
 
 def as_csv(report: AblationReport) -> str:
-    """Return one line per variant, the full member first."""
+    """Return one line per variant, the full member first and the baseline, if there is one, last."""
     shared = {"rows": report.rows, "speakers": report.speakers, "seeds": report.seeds}
     lines = [_cells(one, report.primary.key) | shared for one in (report.full, *report.variants)]
+    if report.baseline is not None:
+        lines.append(_baseline_cells(report.baseline, report.primary.key) | shared)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -160,9 +199,11 @@ def as_csv(report: AblationReport) -> str:
 
 def as_json(report: AblationReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
+    baseline = report.baseline
     return {
         "member": report.member,
         "seeds": report.seeds,
+        "baseline": None if baseline is None else _baseline_json(baseline, report.primary.key),
         "rows": report.rows,
         "speakers": report.speakers,
         "rows_without_speaker": report.rows_without_speaker,
@@ -199,6 +240,23 @@ def _cells(result: VariantResult, score: str) -> dict[str, Any]:
         "paper_relative": result.paper_change,
         "note": result.note,
     }
+
+
+def _baseline_json(baseline: BaselineResult, score: str) -> dict[str, Any]:
+    content: dict[str, Any] = without_nan(asdict(baseline))
+    return {score if key == "score" else key: value for key, value in content.items()}
+
+
+def _baseline_cells(baseline: BaselineResult, score: str) -> dict[str, Any]:
+    result = VariantResult(
+        name="baseline",
+        description="a linear model on pooled statistics of the same features",
+        ingredient="",
+        paper_change=None,
+        scores=(baseline.score.value,),
+        difference=baseline.minus_full,
+    )
+    return _cells(result, score)
 
 
 def _known(value: float) -> float | None:

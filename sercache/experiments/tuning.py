@@ -30,7 +30,7 @@ from sercache.recipe import MemberRecipe, Recipe, dump_recipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.training.context import open_feature_sets
-from sercache.training.ensemble import train_ensemble
+from sercache.training.ensemble import EnsembleReport, train_ensemble
 from sercache.versions import library_versions
 
 _OWN = "own"
@@ -38,6 +38,9 @@ _SETTINGS_NAME = "settings.json"
 
 Train = Callable[[Recipe, Listener], float]
 """Trains a recipe of one member; returns its primary score, out of fold."""
+
+TrainAll = Callable[[Recipe, Listener], EnsembleReport]
+"""The same with the linear baseline beside the member."""
 
 
 def run_tuning(
@@ -78,17 +81,26 @@ def run_tuning(
     load_optuna()
     begun = time.monotonic()
 
-    def train(recipe: Recipe, told: Listener) -> float:
-        report = train_ensemble(
-            recipe, device=device, workers=workers, engine=engine, listener=told, should_stop=should_stop
+    def train_all(recipe: Recipe, told: Listener, *, with_baseline: bool = True) -> EnsembleReport:
+        return train_ensemble(
+            recipe,
+            device=device,
+            workers=workers,
+            engine=engine,
+            with_baseline=with_baseline,
+            listener=told,
+            should_stop=should_stop,
         )
+
+    def train(recipe: Recipe, told: Listener) -> float:
+        report = train_all(recipe, told, with_baseline=False)
         return report.members[0].score(report.primary)
 
     plan.output.mkdir(parents=True, exist_ok=True)
     with locked(plan.output):
         _lay_out(plan)
         study = Study(plan.study_path, plan.space, plan.seed)
-        own_score = _train_own(plan, train, listener)
+        own = _train_own(plan, train_all, listener)
         _publish(plan, study.trials)
         listener(Event("start", "trials", total=trials))
         while len(study.trials) < trials:
@@ -106,7 +118,7 @@ def run_tuning(
             _publish(plan, study.trials)
             _tell(plan, study.trials, trials, listener)
         try:
-            return _conclude(plan, study, own_score, train, listener)
+            return _conclude(plan, study, own, train, listener)
         except Interrupted:
             raise Interrupted("stopped before the verdict; the same command goes on from there") from None
 
@@ -130,9 +142,9 @@ def _lay_out(plan: TuningPlan) -> None:
     write_corpus(corpus, plan.judged_path)
 
 
-def _train_own(plan: TuningPlan, train: Train, listener: Listener) -> float:
+def _train_own(plan: TuningPlan, train: TrainAll, listener: Listener) -> EnsembleReport:
     try:
-        return _train_final(plan, _OWN, plan.member, train, listener)
+        return train(plan.recipe_of(plan.member, plan.judged_path, plan.finals_folder / _OWN), listener)
     except TrainingError as error:
         raise TrainingError(f"the recipe as it is cannot be trained: {_reason(error, plan)}") from None
     except Interrupted:
@@ -223,7 +235,7 @@ def _with_best(plan: TuningPlan, best: Trial) -> Recipe:
 
 
 def _conclude(
-    plan: TuningPlan, study: Study, own_score: float, train: Train, listener: Listener
+    plan: TuningPlan, study: Study, trained_own: EnsembleReport, train: Train, listener: Listener
 ) -> TuningReport:
     """Train the best trial once more, now with the reserved rows to predict, and judge it on them.
 
@@ -245,12 +257,13 @@ def _conclude(
         Posteriors.load(Run(plan.finals_folder / one).posteriors_path(plan.member.name))
         for one in (name, _OWN)
     )
+    linear = trained_own.baseline
     report = TuningReport(
         output=plan.output,
         member=plan.member.name,
         trials=trials,
         best=best,
-        own_score=own_score,
+        own_score=trained_own.members[0].score(trained_own.primary),
         importances=study.importances(),
         judged_on=plan.judged_on,
         judgement=judge(
@@ -259,9 +272,13 @@ def _conclude(
             own,
             samples=plan.recipe.stacking.bootstrap_samples,
             seed=derive_seed(plan.recipe.seed, "bootstrap"),
+            baseline=None
+            if linear is None
+            else Posteriors.load(trained_own.run.posteriors_path(linear.member.name)),
         ),
         primary=plan.primary,
         judged_before=len(earlier),
+        baseline_score=float("nan") if linear is None else linear.score.value,
     )
     write_json(report.json_path, as_json(report))
     return report

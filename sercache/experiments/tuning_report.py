@@ -30,6 +30,8 @@ class Judgement:
         found: of the settings that the search found.
         own: of the recipe's own settings.
         difference: ``found - own``, the same speakers in every draw.
+        baseline: of a linear model on the member's features; None without one.
+        to_baseline: ``found - baseline``.
     """
 
     rows: int
@@ -38,6 +40,8 @@ class Judgement:
     found: Estimate
     own: Estimate
     difference: Difference
+    baseline: Estimate | None = None
+    to_baseline: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class TuningReport:
         judgement: of the best trial, on these rows.
         judged_before: how many other trials the same rows have judged in earlier sittings.
         primary: the score that decides.
+        baseline_score: the primary score of the linear baseline, out of fold, on the rows and folds of the
+            trials; NaN without one.
     """
 
     output: Path
@@ -67,6 +73,7 @@ class TuningReport:
     judgement: Judgement
     judged_before: int
     primary: PrimaryScore = MACRO_F1
+    baseline_score: float = math.nan
 
     @property
     def csv_path(self) -> Path:
@@ -109,6 +116,16 @@ class TuningReport:
             f"{self.primary.name} optimistic: {self.best.score:.3f} there, {judged.found.value:.3f} on those "
             f"rows (the recipe as it is: {self.own_score:.3f} and {judged.own.value:.3f}).",
         ]
+        if judged.baseline is not None and judged.to_baseline is not None:
+            lines.append(
+                f"The linear baseline on the same features has {self.primary.name} "
+                f"{judged.baseline.value:.3f} there: "
+                + oppose(
+                    f"trial {self.best.number}", "the baseline", judged.to_baseline, primary=self.primary
+                )
+            )
+            if not judged.to_baseline.is_gain:
+                lines.append(f"{number} is not above the baseline, which takes seconds to fit.")
         if not self.beats_recipe:
             behind = (
                 "" if self.best.score > self.own_score else "No trial beat the recipe on the inner folds. "
@@ -149,7 +166,15 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return min(trained(trials), key=_rank, default=None)
 
 
-def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int, seed: int) -> Judgement:
+def judge(
+    reserved: Corpus,
+    found: Posteriors,
+    own: Posteriors,
+    *,
+    samples: int,
+    seed: int,
+    baseline: Posteriors | None = None,
+) -> Judgement:
     """Compare two members on the rows that were set aside.
 
     Args:
@@ -158,6 +183,7 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
         own: the same of the member as the recipe has it.
         samples: draws of speakers.
         seed: of the draws.
+        baseline: the same of the linear baseline; left out where it lacks a row.
 
     Raises:
         TrainingError: there is no row to judge on, or a model has learned from it.
@@ -181,6 +207,7 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
 
     bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
     first, second = metric(found), metric(own)
+    linear = metric(baseline) if baseline is not None and set(ids) <= set(baseline.ids) else None
     return Judgement(
         rows=len(ids),
         speakers=bootstrap.cluster_count,
@@ -188,6 +215,8 @@ def judge(reserved: Corpus, found: Posteriors, own: Posteriors, *, samples: int,
         found=bootstrap.estimate(first),
         own=bootstrap.estimate(second),
         difference=bootstrap.difference(first, second),
+        baseline=None if linear is None else bootstrap.estimate(linear),
+        to_baseline=None if linear is None else bootstrap.difference(first, linear),
     )
 
 
@@ -223,6 +252,16 @@ def as_json(report: TuningReport) -> dict[str, Any]:
         },
         "own": {f"inner_{key}": _known(report.own_score), key: _interval(judged.own)},
         "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
+        "baseline": None
+        if judged.baseline is None or judged.to_baseline is None
+        else {
+            f"inner_{key}": _known(report.baseline_score),
+            key: _interval(judged.baseline),
+            "difference": {
+                **_interval(judged.to_baseline),
+                "p_value": _known(judged.to_baseline.p_value),
+            },
+        },
         "judged_on": report.judged_on,
         "judged_before": report.judged_before,
         "rows": judged.rows,

@@ -126,7 +126,7 @@ class PooledLinear(Head):
             left-out speakers; else all count alike.
     """
 
-    method: ClassVar[Literal["ridge", "logistic"]]
+    method: Literal["ridge", "logistic"]
     keeps_layers: ClassVar[bool] = True
     is_closed_form: ClassVar[bool] = True
 

@@ -27,7 +27,12 @@ LAYER_SUM = "layer_sum"
 """The option of every head that reads several layers of an encoder: the name of a layer sum."""
 
 BASE = "base"
-"""The option of every trained head: the closed-form head whose outputs it starts from and adds to."""
+"""The option of every trained head: the closed-form head whose outputs it starts from and adds to.
+
+``best`` stands for ridge or logistic, whichever predicts left-out speakers better.
+"""
+
+BEST_BASE = "best"
 
 
 def build_head(
@@ -72,10 +77,10 @@ def build_head(
     kind = str(options.get(LAYER_SUM, "weighted"))
     own_options = {option: value for option, value in options.items() if option not in (LAYER_SUM, BASE)}
     base_name = str(options.get(BASE, "none"))
-    if base_name != "none" and not HEADS[base_name].is_closed_form:
+    if base_name not in ("none", BEST_BASE) and not HEADS[base_name].is_closed_form:
         raise RecipeError(
-            f"head '{name}': option 'base' must be a head that is fitted without epochs (ridge, logistic) or "
-            f"none, not '{base_name}'"
+            f"head '{name}': option 'base' must be best, none, or a head that is fitted without epochs "
+            f"(ridge, logistic), not '{base_name}'"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
@@ -87,7 +92,10 @@ def build_head(
             if num_layers > 1:
                 head.set_layers(index, num_layers, kind)
     if base_name != "none":
-        head.attach_base(build_head(base_name, input_dims, num_classes, attribute_ranges, {}, seed, layers))
+        kind_of_base = "ridge" if base_name == BEST_BASE else base_name
+        head.attach_base(
+            build_head(kind_of_base, input_dims, num_classes, attribute_ranges, {}, seed, layers)
+        )
     return head
 
 

@@ -100,12 +100,15 @@ def _scores(comparison: RunComparison) -> Section:
             "All scores; in brackets the difference to the first run. "
             + ("Of log-loss, JSD, ECE and Brier score less is better. " if primary == MACRO_F1 else "")
             + "* recommended.",
-            ("run", "meta-level", primary.name, *map(score_words, names)),
+            ("run", "meta-level", primary.name, "minus its baseline", *map(score_words, names)),
             tuple(
                 (
                     Cell(shown(entry.run, 60)),
                     Cell(f"{entry.stacker} *" if entry.kind == RECOMMENDED else entry.stacker),
                     Cell(interval(entry.scores[key]), entry.scores[key].value, is_number=True),
+                    Cell("", is_number=True)
+                    if entry.to_baseline is None
+                    else Cell(interval(entry.to_baseline, "+"), entry.to_baseline.value, is_number=True),
                     *(
                         _with_difference(entry.scores[name].value, entry.differences.get(name))
                         for name in names

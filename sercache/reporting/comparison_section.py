@@ -1,20 +1,27 @@
 """Which meta-level is best: the forest plot and the whole table."""
 
 import math
+from collections.abc import Mapping
 
+from sercache.evaluation.bootstrap import Difference
 from sercache.recipe import speaker_note
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
 from sercache.reporting.facts import Facts
 from sercache.reporting.forest import forest
 from sercache.reporting.wording import interval, p_value, score_words
+from sercache.stacking.linear_baseline import BASELINE
 
 
 def comparison_section(facts: Facts) -> Section:
-    """Show every stacker's score and its difference to the soft vote."""
+    """Show every stacker's score, and its differences to the linear baseline and to the soft vote."""
     metrics = facts.metrics
     figures = [_forest(facts)]
-    if len(facts.stackers) > 1 and any(facts.minus_reference(name) for name in facts.stackers):
-        figures.append(_differences(facts))
+    if facts.has_linear_baseline:
+        against = {name: facts.minus_baseline(name) for name in facts.stackers}
+        figures.append(_differences(facts, "the linear baseline's", against, "p_to_baseline"))
+    against = {name: facts.minus_reference(name) for name in facts.stackers}
+    if len(facts.stackers) > 1 and any(against.values()):
+        figures.append(_differences(facts, "the soft vote's", against, "p_to_soft_vote"))
     blocks: list[Block] = [Figures(tuple(figures)), _table(facts)]
     if note := speaker_note(metrics.get("normalized_members", ())):
         blocks.append(Prose(note))
@@ -39,11 +46,12 @@ def comparison_section(facts: Facts) -> Section:
 
 
 def _forest(facts: Facts) -> Figure:
-    names = facts.stackers
-    scores = {name: facts.score(name) for name in (*names, *facts.baselines)}
+    linear = [BASELINE] if facts.has_linear_baseline else []
+    names = sorted((*facts.stackers, *linear), key=lambda name: -facts.score(name).value)
+    scores = {name: facts.score(name) for name in (*names, *facts.guesses)}
     best = names[0]
     title = facts.primary.title
-    guessing = ", ".join(f"{name} {scores[name].value:.3f}" for name in facts.baselines)
+    guessing = ", ".join(f"{name} {scores[name].value:.3f}" for name in facts.guesses)
     description = (
         f"One point and 95 % interval per meta-level, best first: from {best} {interval(scores[best])} to "
         f"{names[-1]} {interval(scores[names[-1]])}. Recommended: {facts.choice}."
@@ -61,13 +69,12 @@ def _forest(facts: Facts) -> Figure:
     return Figure(svg, title, description, numbers, caption)
 
 
-def _differences(facts: Facts) -> Figure:
+def _differences(facts: Facts, whose: str, found: Mapping[str, Difference | None], p_of: str) -> Figure:
     names = facts.stackers
-    found = {name: facts.minus_reference(name) for name in names}
     differences = {name: one for name, one in found.items() if one is not None}
     above = [name for name, one in differences.items() if one.low > 0]
     below = [name for name, one in differences.items() if one.high < 0]
-    title = f"{facts.primary.title} minus the soft vote's"
+    title = f"{facts.primary.title} minus {whose}"
     description = (
         "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
         f"{', '.join(above) or 'none'}. Wholly below: {', '.join(below) or 'none'}."
@@ -82,7 +89,7 @@ def _differences(facts: Facts) -> Figure:
                 number(one.value, sign="+"),
                 number(one.low, sign="+"),
                 number(one.high, sign="+"),
-                p_value(_corrected(facts, name)),
+                p_value(_corrected(facts, name, p_of)),
             )
             for name, one in differences.items()
         ),
@@ -96,21 +103,29 @@ def _table(facts: Facts) -> Table:
     known = facts.metrics["rows"][facts.choice]["scores"]
     decimals = {name: places for name, places in decimals.items() if name in known}
     header = ("meta-level", facts.primary.name, *map(score_words, decimals))
+    if facts.has_linear_baseline:
+        header += ("minus baseline", "p (Holm)")
     header += ("minus soft vote", "p (Holm)", "leak gap", "fit s", "predict s")
+
+    def compared(difference: Difference | None, name: str, p_of: str) -> tuple[Cell, Cell]:
+        cell = Cell("", is_number=True)
+        if difference is not None:
+            cell = Cell(interval(difference, "+"), difference.value, is_number=True)
+        return cell, p_value(_corrected(facts, name, p_of))
 
     def row(name: str) -> tuple[Cell, ...]:
         own = facts.metrics["rows"][name]
-        difference = facts.minus_reference(name)
         score = facts.score(name)
-        tone = "strong" if name == facts.choice else "dim" if own["is_baseline"] else ""
+        tone = "strong" if name == facts.choice else "dim" if name in facts.guesses else ""
+        to_baseline = (
+            compared(facts.minus_baseline(name), name, "p_to_baseline") if facts.has_linear_baseline else ()
+        )
         return (
             Cell(name, tone=tone),
             Cell(interval(score), score.value, is_number=True, tone=tone),
             *(number(facts.score(name, key).value, places) for key, places in decimals.items()),
-            Cell("", is_number=True)
-            if difference is None
-            else Cell(interval(difference, "+"), difference.value, is_number=True),
-            p_value(_corrected(facts, name)),
+            *to_baseline,
+            *compared(facts.minus_reference(name), name, "p_to_soft_vote"),
             number(own["leak_gap"], 2, "+"),
             number(own["fit_seconds"], 2),
             number(own["predict_seconds"], 2),
@@ -145,6 +160,6 @@ def _leaning(facts: Facts) -> Table | None:
     )
 
 
-def _corrected(facts: Facts, name: str) -> float:
-    found = facts.metrics["rows"][name]["p_to_soft_vote"]
+def _corrected(facts: Facts, name: str, p_of: str) -> float:
+    found = facts.metrics["rows"][name].get(p_of)
     return math.nan if found is None else float(found)

@@ -19,6 +19,7 @@ from sercache.recipe import Recipe, StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.joining import load_rows
+from sercache.stacking.linear_baseline import BASELINE
 from sercache.stacking.plan import make_plan
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingRows
@@ -108,8 +109,23 @@ class Facts:
 
     @cached_property
     def baselines(self) -> tuple[str, ...]:
-        """Names, best primary score first."""
+        """Names, best primary score first; the linear one, if the run has it, and guessing."""
         return tuple(name for name in self._by_score if self.metrics["rows"][name]["is_baseline"])
+
+    @property
+    def guesses(self) -> tuple[str, ...]:
+        """Baselines that look at no features."""
+        return tuple(name for name in self.baselines if name != BASELINE)
+
+    @property
+    def has_linear_baseline(self) -> bool:
+        """Whether the run has a linear baseline, as those of earlier versions have not."""
+        return BASELINE in self.metrics["rows"]
+
+    @property
+    def nothing_above_baseline(self) -> bool:
+        """Whether it is known that no meta-level is above the linear baseline."""
+        return self.metrics.get("above_baseline") == []
 
     @property
     def _by_score(self) -> list[str]:
@@ -128,6 +144,11 @@ class Facts:
     def minus_reference(self, stacker: str) -> Difference | None:
         """Return the primary score minus that of the soft vote; None for the soft vote itself."""
         found = self.metrics["rows"][stacker]["to_soft_vote"].get(self.primary.key)
+        return None if found is None else difference_of(found)
+
+    def minus_baseline(self, stacker: str) -> Difference | None:
+        """Return the primary score minus the linear baseline's; None for baselines, and without that one."""
+        found = self.metrics["rows"][stacker].get("to_baseline", {}).get(self.primary.key)
         return None if found is None else difference_of(found)
 
 

@@ -1,13 +1,18 @@
 """How different the members are: an ensemble gains from members that err on other rows."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap
 from sercache.evaluation.metrics import Floats, ccc, macro_f1, mean_ccc
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
 from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.wording import interval, p_value
+from sercache.stacking.linear_baseline import BASELINE
 from sercache.stacking.targets import scaled_to_ranges
+from sercache.training.baseline import members_above, with_corrected_p
 
 _NAMED_COLUMNS = 8
 _LONGEST_HEADING = 12
@@ -65,8 +70,11 @@ def members_section(facts: Facts) -> Section | None:
             ),
         )
     )
-    table = _table(judged, apart) if facts.classes else _attributes_table(judged, apart)
-    blocks: list[Block] = [heats, table]
+    to_baseline = differences_to_baseline(judged)
+    if to_baseline and not facts.metrics["is_leaky"]:
+        lead += f" {members_above(to_baseline, facts.score(BASELINE), facts.primary)}"
+    table = _table if facts.classes else _attributes_table
+    blocks: list[Block] = [heats, table(judged, apart, to_baseline)]
     return Section("members", "Members", lead, blocks)
 
 
@@ -102,6 +110,30 @@ def correlation(judged: Judged) -> Floats:
         return np.atleast_2d(np.corrcoef(own.T))
 
 
+def differences_to_baseline(judged: Judged) -> dict[str, Difference]:
+    """Return each member's primary score minus the linear baseline's; p-values are Holm-corrected.
+
+    Empty where there is no baseline. A member that is the baseline itself is left out.
+    """
+    if BASELINE not in judged.predictions:
+        return {}
+    inputs, truth = judged.rows.inputs, judged.rows.truth
+    bootstrap = SpeakerBootstrap(judged.rows.speakers, judged.samples, judged.seed)
+    said = judged.prediction(BASELINE)
+    baseline = (said.class_probabilities, said.attribute_values)  # (N, C), (N, A)
+    members = {
+        name: (inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
+        for index, name in enumerate(inputs.members)
+    }
+    return with_corrected_p(
+        {
+            name: bootstrap.difference(truth.metric(*predicted), truth.metric(*baseline))
+            for name, predicted in members.items()
+            if not all(map(np.array_equal, predicted, baseline))
+        }
+    )
+
+
 def _neighbours(apart: Floats) -> list[int]:
     """Return the members in an order that puts those beside each other that decide alike."""
     from scipy.cluster.hierarchy import leaves_list, linkage
@@ -131,29 +163,50 @@ def _heat(title: str, note: str, members: list[str], values: Floats, order: list
     return Heat(title, "", tuple(columns), tuple(names), cells, note)
 
 
-def _attributes_table(judged: Judged, apart: Floats) -> Table:
+def _attributes_table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
     inputs, truth = judged.rows.inputs, judged.rows.attribute_targets
 
+    def scores(values: Floats) -> tuple[Cell, ...]:
+        """Return the cells of predictions ``(N, A)``."""
+        each = [ccc(*pair) for pair in zip(truth.T, values.T, strict=True)]
+        return number(mean_ccc(truth, values)), *(number(value) for value in each)
+
     def row(place: int) -> tuple[Cell, ...]:
-        said = inputs.attribute_values[:, place]  # (N, A)
-        each = [ccc(*pair) for pair in zip(truth.T, said.T, strict=True)]
+        name = inputs.members[place]
         return (
-            Cell(shown(inputs.members[place], 60)),
-            number(mean_ccc(truth, said)),
-            *(number(value) for value in each),
+            Cell(shown(name, 60)),
+            *scores(inputs.attribute_values[:, place]),
+            *_compared(name, to_baseline),
             number(100 * float(apart[place].sum()) / (len(inputs.members) - 1), 1),
         )
 
+    header: tuple[str, ...] = ()
+    baseline: tuple[tuple[Cell, ...], ...] = ()
+    if to_baseline:
+        header = ("minus baseline", "p (Holm)")
+        values = judged.prediction(BASELINE).attribute_values
+        baseline = ((Cell(BASELINE, tone="dim"), *scores(values), *(Cell("", is_number=True),) * 3),)
     names = [f"CCC {shown(attribute.name, 20)}" for attribute in inputs.attributes]
     return Table(
         "Members by themselves, on the judged rows. Apart: from the others, on average, in per cent of the "
         "scale.",
-        ("member", "mean CCC", *names, "apart %"),
-        tuple(row(place) for place in range(len(inputs.members))),
+        ("member", "mean CCC", *names, *header, "apart %"),
+        (*(row(place) for place in range(len(inputs.members))), *baseline),
     )
 
 
-def _table(judged: Judged, apart: Floats) -> Table:
+def _compared(name: str, to_baseline: Mapping[str, Difference]) -> tuple[Cell, ...]:
+    """Return the cells of a member's difference to the baseline: none without one, empty for itself."""
+    if not to_baseline:
+        return ()
+    if name not in to_baseline:
+        return Cell("", is_number=True), Cell("", is_number=True)
+    difference = to_baseline[name]
+    cell = Cell(interval(difference, "+"), difference.value, is_number=True)
+    return cell, p_value(difference.p_value)
+
+
+def _table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
     known, rows = judged.known, judged.rows
     decisions = rows.inputs.class_probabilities.argmax(axis=2)[known]
     labels = rows.labels[known]
@@ -162,16 +215,25 @@ def _table(judged: Judged, apart: Floats) -> Table:
 
     def row(place: int) -> tuple[Cell, ...]:
         alone = ~is_wrong[:, place] & (is_wrong.sum(axis=1) == others)
+        name = rows.inputs.members[place]
         return (
-            Cell(shown(rows.inputs.members[place], 60)),
+            Cell(shown(name, 60)),
             number(macro_f1(labels, decisions[:, place], len(rows.inputs.classes))),
+            *_compared(name, to_baseline),
             number(100 * float(apart[place].sum()) / others, 1),
             number(100 * float(alone.mean()), 1),
         )
 
+    header: tuple[str, ...] = ()
+    baseline: tuple[tuple[Cell, ...], ...] = ()
+    if to_baseline:
+        header = ("minus baseline", "p (Holm)")
+        score = macro_f1(labels, judged.decisions(BASELINE)[known], len(rows.inputs.classes))
+        empty = Cell("", is_number=True)
+        baseline = ((Cell(BASELINE, tone="dim"), number(score), empty, empty, empty, empty),)
     return Table(
         "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: "
         "rows that only this member decides rightly.",
-        ("member", "macro-F1", "disagrees %", "alone right %"),
-        tuple(row(place) for place in range(len(rows.inputs.members))),
+        ("member", "macro-F1", *header, "disagrees %", "alone right %"),
+        (*(row(place) for place in range(len(rows.inputs.members))), *baseline),
     )

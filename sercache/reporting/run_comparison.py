@@ -16,13 +16,15 @@ from sercache.reporting.facts import Facts, Judged, read_facts
 from sercache.reporting.recipe_differences import KeyDifference, differing, recipe_differences
 from sercache.reporting.wording import interval, listed
 from sercache.run import Run
+from sercache.stacking.linear_baseline import BASELINE
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingRows, columns_in_order
 from sercache.stacking.scores import scores_of
 from sercache.stacking.table import REFERENCE
+from sercache.training.baseline import with_corrected_p
 
 RECOMMENDED = "recommended"
-_OTHER_KINDS = (REFERENCE, "best-single")
+_OTHER_KINDS = (REFERENCE, "best-single", BASELINE)
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Entry:
 
     Attributes:
         run: name of the run.
-        kind: ``recommended``, ``soft-vote`` or ``best-single``.
+        kind: ``recommended``, ``soft-vote``, ``best-single`` or ``baseline``.
         stacker: which that is.
         scores: on the shared rows.
-        differences: to the first run's of this kind; empty for the first run.
-        p_value: of the difference in the primary score, Holm-corrected over all of the comparison; NaN for
-            the first.
+        differences: to the first run's of this kind; empty for the first run, and where that has none.
+        p_value: of the difference in the primary score, Holm-corrected over all of the comparison; NaN
+            without one.
+        to_baseline: primary score minus that of the same run's linear baseline; None for the baseline itself,
+            and for a run without one. Its p-value is Holm-corrected over the entries.
     """
 
     run: str
@@ -45,6 +49,7 @@ class Entry:
     scores: Mapping[str, Estimate]
     differences: Mapping[str, Difference]
     p_value: float
+    to_baseline: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,17 @@ class RunComparison:
     @property
     def verdict(self) -> tuple[str, ...]:
         """What may be said, a sentence per run and kind."""
-        return tuple(
+        sentences = [
             _sentence(entry, self.runs[0], self.primary) for entry in self.entries if entry.differences
-        )
+        ]
+        below = [
+            f"{entry.run} ({entry.stacker}, {interval(difference, '+')})"
+            for entry in self.of(RECOMMENDED)
+            if (difference := entry.to_baseline) is not None and not difference.is_gain
+        ]
+        if below:
+            sentences.append(f"Recommended, but not above the linear baseline of the run: {listed(below)}.")
+        return tuple(sentences)
 
 
 def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunComparison:
@@ -177,11 +190,19 @@ def _entries(
     bootstrap: SpeakerBootstrap,
 ) -> tuple[Entry, ...]:
     entries: list[Entry] = []
+    key = rows.truth.primary.key
+    baselines = {
+        name: _metrics(facts, BASELINE, rows)[key]
+        for name, (facts, _) in zip(names, read, strict=True)
+        if facts.has_linear_baseline
+    }
     choices = {facts.choice for facts, _ in read}
     for kind in (RECOMMENDED, *(other for other in _OTHER_KINDS if choices != {other})):
         before: dict[str, SumMetric] | None = None
-        for name, (facts, _) in zip(names, read, strict=True):
+        for place, (name, (facts, _)) in enumerate(zip(names, read, strict=True)):
             stacker = facts.choice if kind == RECOMMENDED else kind
+            if stacker == BASELINE and not facts.has_linear_baseline:
+                continue
             metrics = _metrics(facts, stacker, rows)
             differences = (
                 {}
@@ -189,14 +210,25 @@ def _entries(
                 else {score: bootstrap.difference(metrics[score], before[score]) for score in metrics}
             )
             scores = {score: bootstrap.estimate(metric) for score, metric in metrics.items()}
-            entries.append(Entry(name, kind, stacker, scores, differences, float("nan")))
-            before = metrics if before is None else before
-    key = rows.truth.primary.key
+            to_baseline = None
+            if facts.has_linear_baseline and stacker != BASELINE:
+                to_baseline = bootstrap.difference(metrics[key], baselines[name])
+            entries.append(Entry(name, kind, stacker, scores, differences, float("nan"), to_baseline))
+            before = metrics if place == 0 else before
+    entries = _with_corrected_baselines(entries)
     p_values = [one.differences[key].p_value for one in entries if one.differences]
     if not np.isnan(p_values).any():
         p_values = holm(p_values).tolist()
     corrected = iter(p_values)
     return tuple(replace(one, p_value=float(next(corrected))) if one.differences else one for one in entries)
+
+
+def _with_corrected_baselines(entries: Sequence[Entry]) -> list[Entry]:
+    compared = {
+        str(place): entry.to_baseline for place, entry in enumerate(entries) if entry.to_baseline is not None
+    }
+    corrected = with_corrected_p(compared)
+    return [replace(entry, to_baseline=corrected.get(str(place))) for place, entry in enumerate(entries)]
 
 
 def _metrics(facts: Facts, stacker: str, rows: StackingRows) -> dict[str, SumMetric]:

@@ -9,6 +9,7 @@ from sercache.reporting.blocks import Headline, shown
 from sercache.reporting.facts import Facts
 from sercache.reporting.subgroups_section import Grouping
 from sercache.reporting.wording import duration, interval, listed
+from sercache.stacking.linear_baseline import BASELINE
 from sercache.stacking.table import REFERENCE
 
 _FEW_SPEAKERS = 10
@@ -20,15 +21,17 @@ _LARGE_ECE = 0.1
 def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     """Return the answers."""
     metrics, choice = facts.metrics, facts.choice
-    score = facts.score(choice)
-    beside = [f"{name} {facts.score(name).value:.3f}" for name in facts.main_stackers if name != choice]
+    use, words = choice, _what_it_is(choice, has_classes=bool(facts.classes))
+    if facts.nothing_above_baseline:
+        use = BASELINE
+        words = (
+            f"A linear model on all features: no meta-level is above it. The choice among those: {choice}."
+        )
+    score = facts.score(use)
+    others = [*facts.main_stackers, *([BASELINE] if facts.has_linear_baseline else [])]
+    beside = [f"{name} {facts.score(name).value:.3f}" for name in others if name != use]
     answers = [
-        Headline(
-            "Use",
-            choice if not metrics["is_leaky"] else "none",
-            _what_it_is(choice, has_classes=bool(facts.classes)),
-            is_accented=True,
-        ),
+        Headline("Use", use if not metrics["is_leaky"] else "none", words, is_accented=True),
         Headline(
             "How good",
             interval(score),

@@ -16,6 +16,7 @@ from sercache.evaluation.primary import MACRO_F1
 from sercache.events import Event, Listener, ignore
 from sercache.files import write_atomically, write_json
 from sercache.interrupts import ShouldStop, never
+from sercache.posteriors import Posteriors
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
@@ -25,6 +26,7 @@ from sercache.stacking.curves import Curves, ensemble_curves
 from sercache.stacking.curves import as_csv as curves_as_csv
 from sercache.stacking.finetuned import worth_of_finetuning
 from sercache.stacking.joining import load_rows
+from sercache.stacking.linear_baseline import BASELINE, baseline_result
 from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.registry import STACKERS, needs_classes
 from sercache.stacking.rows import StackingRows
@@ -32,7 +34,8 @@ from sercache.stacking.scores import score_names, scores_of
 from sercache.stacking.soup_account import SoupAccount
 from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, read_result, run_stacker
-from sercache.stacking.verdict import oppose, recommend
+from sercache.stacking.verdict import against_baseline, oppose, recommend
+from sercache.training.baseline import baseline_posteriors
 
 BASELINES = ("majority", "chance")
 ATTRIBUTE_BASELINES = ("mean-rating",)
@@ -65,6 +68,7 @@ def compare(
         run,
         costs=member_costs(recipe, derived_members(run, "finetuned")),
         normalized_members=[one.name for one in recipe.members if recipe.normalizes_speakers(one)],
+        baseline=baseline_posteriors(run, recipe),
         engine=engine,
         listener=listener,
         should_stop=should_stop,
@@ -79,6 +83,7 @@ def compare_rows(
     *,
     costs: MemberCosts | None = None,
     normalized_members: Sequence[str] = (),
+    baseline: Posteriors | None = None,
     engine: EngineChoice = LOCAL,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
@@ -96,6 +101,7 @@ def compare_rows(
         run: the folder that the results go to.
         costs: of the members, if they are known.
         normalized_members: names of members whose frames are standardised per speaker.
+        baseline: what the linear baseline predicts, shown beside the stackers and seen by none of them.
         engine: where to fit; ``auto`` is one stacker after the other, here.
         listener: told of the progress.
         should_stop: looked at before every fit.
@@ -109,6 +115,8 @@ def compare_rows(
     CALIBRATORS[settings.calibration]
     plan = make_plan(rows, settings.repeats, seed, listener)
     results = _results(plan, settings, seed, run, engine, listener, should_stop)
+    if baseline is not None and (linear := baseline_result(baseline, plan, run, listener)) is not None:
+        results.append(linear)
     listener(Event("start", "stack/intervals", total=1))
     with threads_worth_having(plan.fitting.inputs.features().size):
         comparison = judge(plan, results, settings, seed, run, listener)
@@ -159,16 +167,25 @@ def judge(
     def differences(first: str, second: str) -> dict[str, Difference]:
         return {name: bootstrap.difference(scores[first][name], scores[second][name]) for name in names}
 
-    rivals = [name for name in scores if name not in (*baselines, REFERENCE)]
+    meta_levels = [name for name in scores if name not in (*baselines, BASELINE)]
+    rivals = [name for name in meta_levels if name != REFERENCE]
     to_reference = {name: differences(name, REFERENCE) for name in scores if name != REFERENCE}
     p_values = _holm([to_reference[name][key].p_value for name in rivals])
     p_to_reference = dict(zip(rivals, p_values, strict=True))
+
+    has_baseline = BASELINE in scores
+    to_baseline = {name: differences(name, BASELINE) for name in meta_levels} if has_baseline else {}
+    p_to_baseline = _holm([own[key].p_value for own in to_baseline.values()])
+    over_baseline = {
+        name: replace(own[key], p_value=p_value)
+        for (name, own), p_value in zip(to_baseline.items(), p_to_baseline, strict=True)
+    }
 
     def row(result: StackerResult) -> ComparisonRow:
         own = scores[result.name]
         return ComparisonRow(
             stacker=result.name,
-            is_baseline=result.name in baselines,
+            is_baseline=result.name not in meta_levels,
             scores={name: bootstrap.estimate(metric) for name, metric in own.items()},
             to_soft_vote=to_reference.get(result.name, {}),
             p_to_soft_vote=p_to_reference.get(result.name, float("nan")),
@@ -179,12 +196,19 @@ def judge(
             score_by_repeat=tuple(one[key].value for one in by_repeat[result.name]),
             shares=result.shares,
             folder=run.stacker_folder(result.name),
+            to_baseline=to_baseline.get(result.name, {}),
+            p_to_baseline=over_baseline[result.name].p_value if result.name in over_baseline else np.nan,
         )
 
     table = tuple(sorted((row(result) for result in results), key=lambda one: -decisive[one.stacker]))
     opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
     is_leaky = bool((judged.origins == "in-sample").any())
     choice, verdict = _verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky)
+    above = tuple(name for name, difference in over_baseline.items() if difference.is_gain)
+    if over_baseline and not is_leaky:
+        estimate = bootstrap.estimate(scores[BASELINE][key])
+        sentence = against_baseline(choice, over_baseline, estimate, judged.truth.primary)
+        verdict = (verdict[0], sentence, *verdict[1:]) if above else (sentence, *verdict)
     if not is_leaky:
         verdict += tuple(worth_of_finetuning(judged, derived_members(run, "finetuned"), bootstrap))
     if not classes:
@@ -203,6 +227,7 @@ def judge(
         classes=classes,
         attributes=attributes,
         members=judged.inputs.members,
+        above_baseline=above if over_baseline and not is_leaky else None,
     )
 
 
@@ -300,7 +325,7 @@ def _verdict(
         for (pair, own), p_value in zip(opposed.items(), p_values, strict=True)
     ]
     if (plan.fitting.origins == "in-sample").any():
-        worst = max(table, key=lambda row: row.leak_gap)
+        worst = max((row for row in table if not np.isnan(row.leak_gap)), key=lambda row: row.leak_gap)
         sentences.append(
             "Stackers were fitted on in-sample posteriors: "
             f"{worst.stacker} scores {worst.fitting_score:.3f} on the rows it was fitted on and "

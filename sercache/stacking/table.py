@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class ComparisonRow:
 
     Attributes:
         stacker: its name.
-        is_baseline: whether it ignores the members.
+        is_baseline: whether it is no meta-level: it ignores the members, or is the linear baseline.
         scores: by name (:func:`sercache.stacking.scores.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
         p_to_soft_vote: of the difference in the primary score, Holm-corrected over the stackers; NaN for
@@ -41,6 +41,8 @@ class ComparisonRow:
             mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
+        to_baseline: difference to the linear baseline by score name; empty for baselines, and without one.
+        p_to_baseline: of the difference in the primary score, Holm-corrected over the stackers.
     """
 
     stacker: str
@@ -55,6 +57,8 @@ class ComparisonRow:
     score_by_repeat: tuple[float, ...]
     shares: Mapping[str, float]
     folder: Path
+    to_baseline: Mapping[str, Difference] = field(default_factory=dict)
+    p_to_baseline: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Comparison:
         soup: how the soup came about that is fitted on all fitting rows; None without one.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
         normalized_members: names of those whose frames are standardised per speaker.
+        above_baseline: the stackers that are clearly above the linear baseline; None without one.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -98,6 +103,7 @@ class Comparison:
     curves: Curves | None = None
     soup: SoupAccount | None = None
     normalized_members: tuple[str, ...] = ()
+    above_baseline: tuple[str, ...] | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -114,6 +120,7 @@ def as_csv(comparison: Comparison) -> str:
     """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
     key = comparison.primary.key
     rivals = sorted({second for _, second in comparison.opposed})
+    has_baseline = any(row.to_baseline for row in comparison.rows)
 
     def line(row: ComparisonRow) -> dict[str, Any]:
         cells: dict[str, Any] = {"stacker": row.stacker, "baseline": str(row.is_baseline).lower()}
@@ -121,12 +128,16 @@ def as_csv(comparison: Comparison) -> str:
             estimate = row.scores[name]
             cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         compared = {REFERENCE: row.to_soft_vote.get(key)}
+        p_values = {"p_to_soft_vote_holm": row.p_to_soft_vote}
+        if has_baseline:
+            compared["baseline"] = row.to_baseline.get(key)
+            p_values["p_to_baseline_holm"] = row.p_to_baseline
         for rival in rivals:
             compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get(key)
         for rival, difference in compared.items():
             cells |= _difference_cells(f"{key}_minus_{rival}", difference)
         return cells | {
-            "p_to_soft_vote_holm": row.p_to_soft_vote,
+            **p_values,
             f"fitting_{key}": row.fitting_score,
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,

@@ -75,7 +75,7 @@ def earlier_result(name: str, digest: str, folder: Path, repeats: int) -> Stacke
         if found["input_digest"] != digest:
             return None
         SavedStacker.read(folder, name)
-        posteriors = tuple(Posteriors.load(_posteriors_path(folder, repeat)) for repeat in range(repeats))
+        posteriors = tuple(Posteriors.load(posteriors_path(folder, repeat)) for repeat in range(repeats))
         figures = {figure: found["figures"][figure] for figure in _FIGURES}
         fitting_score = found["figures"][_fitting_key(posteriors[0].classes)]
         return StackerResult(name, posteriors, fitting_score, **figures)
@@ -164,7 +164,7 @@ def _run_stacker(
     )
     stacker.save(folder)
     for repeat, posteriors in enumerate(result.posteriors):
-        posteriors.save(_posteriors_path(folder, repeat))
+        posteriors.save(posteriors_path(folder, repeat))
     figures = {_fitting_key(plan.fitting.inputs.classes): result.fitting_score}
     figures |= {figure: getattr(result, figure) for figure in _FIGURES}
     write_json(folder / "result.json", {"input_digest": digest, "figures": figures})
@@ -172,7 +172,7 @@ def _run_stacker(
     return result
 
 
-def _posteriors_path(folder: Path, repeat: int) -> Path:
+def posteriors_path(folder: Path, repeat: int) -> Path:
     """Return where a repeat's posteriors lie; those by the members' own folds have the plain name."""
     return folder / (f"posteriors-{repeat}.parquet" if repeat else "posteriors.parquet")
 

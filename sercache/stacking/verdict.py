@@ -110,6 +110,38 @@ def oppose(
     return f"{first} and {second} cannot be told apart: {figures}"
 
 
+def against_baseline(
+    choice: str,
+    differences: Mapping[str, Difference],
+    baseline: Estimate,
+    primary: PrimaryScore = MACRO_F1,
+) -> str:
+    """Say which meta-levels are above the linear baseline.
+
+    Args:
+        choice: the recommended one.
+        differences: primary score of each minus the baseline's; p-values corrected for their number.
+        baseline: its primary score.
+        primary: what the scores are.
+    """
+    what = f"the baseline ({primary.name} {_estimate(baseline)})"
+    above = [name for name, difference in differences.items() if difference.is_gain]
+
+    def figures(name: str) -> str:
+        return _difference(differences[name]) + _corrected(len(differences))
+
+    if choice in above:
+        return f"{choice} is above {what}: {figures(choice)}."
+    if above:
+        are = "is" if len(above) == 1 else "are"
+        return f"{choice} is not above {what}: {figures(choice)}; {_listed(above)} {are}."
+    best = max(differences, key=lambda name: differences[name].value)
+    enough = f"No meta-level is above {what}: the baseline alone is enough."
+    if differences[best].value == differences[best].low == differences[best].high == 0:
+        return f"{enough} The best of them, {best}, decides as it does."
+    return f"{enough} The best of them, {best}, differs from it by {figures(best)}."
+
+
 def _caveat(speakers: int, comparisons: int) -> str:
     """Say what few speakers mean: no p-value is below one in all ways to swap sides, 2 ** (1 - speakers)."""
     least = min(1.0, max(comparisons, 1) * 2.0 ** (1 - speakers))

@@ -13,7 +13,14 @@ from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.interrupts import ShouldStop, never
 from sercache.recipe import Recipe
-from sercache.run import Run
+from sercache.run import Run, fold_name
+from sercache.training.baseline import (
+    BaselineReport,
+    compare_members,
+    enter_baseline,
+    find_baseline,
+    fit_baseline,
+)
 from sercache.training.context import (
     RunContext,
     open_feature_sets,
@@ -35,7 +42,8 @@ class EnsembleReport:
     ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
     ``num_classes``. With attributes alone ``num_classes`` is 0 and ``majority_macro_f1`` NaN: always saying
     the mean has a CCC of 0. ``plan`` says in words how it was trained. ``normalized_members`` names the
-    members whose frames are standardised per speaker.
+    members whose frames are standardised per speaker. ``baseline`` is what every member has to beat; None
+    where it could not be fitted, or was not asked for.
     """
 
     run: Run
@@ -44,6 +52,7 @@ class EnsembleReport:
     majority_macro_f1: float
     plan: str
     normalized_members: tuple[str, ...] = ()
+    baseline: BaselineReport | None = None
 
     @property
     def primary(self) -> PrimaryScore:
@@ -57,10 +66,13 @@ def train_ensemble(
     device: str = "auto",
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
+    with_baseline: bool = True,
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> EnsembleReport:
     """Train every member of a recipe on every fold, and write the members' posteriors.
+
+    The baseline comes first: the listener is told its score before anything else is planned or trained.
 
     A row of the training split is predicted by the fold model that never saw its speaker; a row of another
     split by the mean of all fold models. What is finished is not done again; a member that cannot be trained
@@ -72,6 +84,7 @@ def train_ensemble(
         workers: processes that train side by side and share the cores; 1 trains here. None is one per core (a
             head is too small to keep several busy), and 1 on a GPU.
         engine: where to train.
+        with_baseline: whether to fit the baseline and to compare the members with it.
         listener: told of every epoch.
         should_stop: looked at after every batch.
 
@@ -82,21 +95,29 @@ def train_ensemble(
         ProcessDied: nor was any, because processes were killed.
         Interrupted: ``should_stop`` said so.
     """
-    context = lay_out(recipe, listener)
+    context = lay_out(recipe, listener, with_baseline=with_baseline)
+    device = engine.resolve_device(device)
+    baseline = None
+    if with_baseline:
+        baseline = fit_baseline(
+            context, device=device, engine=engine, listener=listener, should_stop=should_stop
+        )
     trained = train_members(
         context,
         recipe.members,
-        device=engine.resolve_device(device),
+        device=device,
         workers=workers,
         engine=engine,
-        listener=listener,
+        listener=listener if baseline is None else _once(listener, baseline, recipe.folds.count),
         should_stop=should_stop,
     )
+    if baseline is not None:
+        baseline = compare_members(context, baseline, trained.members)
     num_classes = len(context.corpus.classes)
     majority_macro_f1 = _majority_macro_f1(context) if num_classes else float("nan")
     normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
     return EnsembleReport(
-        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized
+        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized, baseline
     )
 
 
@@ -118,12 +139,20 @@ def train_ensemble_part(
     listener: Listener = ignore,
     should_stop: ShouldStop = never,
 ) -> tuple[int, int]:
-    """Train a part of the members' folds; see :func:`~sercache.training.members.train_part`."""
+    """Train a part of the members' folds; see :func:`~sercache.training.members.train_part`.
+
+    The first part fits the baseline too, unless it is a member of the recipe and so among the tasks.
+    """
+    has_first_task = part.number == 1
+    context = lay_out(recipe, listener, with_baseline=has_first_task)
+    device = engine.resolve_device(device)
+    if has_first_task and find_baseline(recipe) is None:
+        fit_baseline(context, device=device, engine=engine, listener=listener, should_stop=should_stop)
     return train_part(
-        lay_out(recipe, listener),
+        context,
         recipe.members,
         part,
-        device=engine.resolve_device(device),
+        device=device,
         workers=workers,
         engine=engine,
         listener=listener,
@@ -131,8 +160,13 @@ def train_ensemble_part(
     )
 
 
-def lay_out(recipe: Recipe, listener: Listener = ignore) -> RunContext:
+def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool = False) -> RunContext:
     """Check that everything fits before anything is trained, and write what describes the run.
+
+    Args:
+        recipe: of the run.
+        listener: told of what is odd.
+        with_baseline: whether the run gets a baseline where it has none yet.
 
     Raises:
         RecipeError: the run folder belongs to another recipe, or the recipe does not fit the corpus.
@@ -148,7 +182,8 @@ def lay_out(recipe: Recipe, listener: Listener = ignore) -> RunContext:
             listener(Event("warning", name, message=message))
     for member in recipe.members:
         check_member(recipe, member, feature_sets, len(corpus.classes))
-    folds = assign_folds(corpus.select(split_ids(corpus, "train")), recipe.folds.count, recipe.seed)
+    train = split_ids(corpus, "train")
+    folds = assign_folds(corpus.select(train), recipe.folds.count, recipe.seed)
     run = Run(recipe.output.resolve())
     run.start(
         recipe,
@@ -160,5 +195,19 @@ def lay_out(recipe: Recipe, listener: Listener = ignore) -> RunContext:
         },
     )
     folds.save(run.folds_path)
+    if with_baseline:
+        enter_baseline(run, recipe, len(train))
     open_run.cache_clear()
     return open_run(run.root)
+
+
+def _once(listener: Listener, baseline: BaselineReport, folds: int) -> Listener:
+    """Return a listener that is not told again of the baseline, where it is a member of the recipe."""
+    name = baseline.member.name
+    told = {name, *(f"{name}/{fold_name(fold)}" for fold in range(folds))}
+
+    def tell(event: Event) -> None:
+        if event.task not in told:
+            listener(event)
+
+    return tell

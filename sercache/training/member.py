@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sercache.events import Event, Listener, ignore
 from sercache.files import remove_stale_temporaries
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head
+from sercache.heads.registry import BASE, BEST_BASE
 from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import ALL_FOLDS, Origin, Posteriors
 from sercache.recipe import MemberRecipe
@@ -199,6 +201,29 @@ def _fit_head(
         raise TrainingError(f"{job.name}: {error}") from None
 
 
+def _fit_base(
+    context: RunContext,
+    job: FoldJob,
+    member: MemberRecipe,
+    base: Head,
+    fit: tuple[str, ...],
+    listener: Listener,
+    should_stop: ShouldStop,
+) -> Solution:
+    """Fit the base of a head; of :data:`BEST_BASE` the method that predicts left-out speakers better."""
+    assert isinstance(base, PooledLinear)
+    if member.options[BASE] != BEST_BASE:
+        return _fit_head(context, job, member, base, fit, listener, should_stop)
+    solutions: dict[Literal["ridge", "logistic"], Solution] = {}
+    for method in ("logistic", "ridge"):
+        base.method = method
+        solutions[method] = _fit_head(context, job, member, base, fit, listener, should_stop)
+    if solutions["logistic"].score > solutions["ridge"].score:
+        base.method = "logistic"
+        _fit_head(context, job, member, base, fit, listener, should_stop)
+    return solutions[base.method]
+
+
 def _fresh_head(
     context: RunContext,
     job: FoldJob,
@@ -217,7 +242,7 @@ def _fresh_head(
             head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
     if head.base is None:
         return head, None
-    solution = _fit_head(context, job, member, head.base, fit, listener, should_stop)
+    solution = _fit_base(context, job, member, head.base, fit, listener, should_stop)
     head.take_layer_weights(head.base)
     start = torch.from_numpy(solution.left_out).float()
     if not torch.isfinite(start).all():

@@ -350,7 +350,9 @@ def score_out_of_fold(context: RunContext, posteriors: Posteriors) -> OutOfFoldS
     own = posteriors.origins == "out-of-fold"
     truth = context.rows.select(posteriors.ids).truth.take(own)
     probabilities, values = posteriors.class_probabilities[own], posteriors.attribute_values[own]
-    scored, attributes = truth.is_scored, mean_ccc(truth.attributes, values)
+    scored = truth.is_scored
+    # Without attributes np.nan itself, which is equal to itself in a tuple: scores can be compared.
+    attributes = mean_ccc(truth.attributes, values) if values.shape[1] else np.nan
     if not truth.num_classes:
         return OutOfFoldScore(int(scored.sum()), np.nan, np.nan, attributes)
     recall = uar(truth.labels[scored], probabilities[scored].argmax(axis=1), truth.num_classes)

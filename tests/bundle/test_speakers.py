@@ -34,7 +34,7 @@ NOTE = "they have used other, unlabelled clips of the speakers they are judged o
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory):
-    """A run of two normalised members, closed-form and with epochs, and one that is not."""
+    """A run of two normalised members, closed-form and with epochs on one, and one that is not."""
     folder = tmp_path_factory.mktemp("speakers")
     corpus = make_corpus(folder)
     write_corpus(corpus, folder / "corpus.csv")
@@ -49,7 +49,13 @@ def stacked(tmp_path_factory):
         },
         "members": [
             {"name": "ridge", "head": "ridge", "features": ["speech"], "training": SPEAKER},
-            {"name": "fused", "head": "mean-linear", "features": ["speech", "words"], "training": SPEAKER},
+            {
+                "name": "fused",
+                "head": "mean-linear",
+                "features": ["speech", "words"],
+                "options": {"base": "ridge"},
+                "training": SPEAKER,
+            },
             {"name": "plain", "head": "mean-linear", "features": ["speech"]},
         ],
         "stacking": {"stackers": ["soft-vote", "best-single"], "bootstrap_samples": 100},

@@ -16,7 +16,7 @@ from sercache.cli import console as screen
 from sercache.cli.live_training import live_training
 from sercache.cli.main import app
 from sercache.cli.train_ensemble import train_ensemble
-from sercache.errors import RecipeError
+from sercache.errors import Interrupted, RecipeError
 from sercache.events import Event
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -31,7 +31,7 @@ BROKEN = {"name": "broken", "head": "mean-linear", "features": ["words"],
 
 
 def test_piped_it_prints_a_line_per_fold_or_closed_form_a_table_of_members_and_the_next_command(tmp_path):
-    recipe = make_run(tmp_path, members=[LINEAR, BROKEN, RIDGE])
+    recipe = make_run(tmp_path, members=[LINEAR, BROKEN, {**RIDGE, "features": ["speech"]}])
     done = subprocess.run(
         [*COMMAND, str(tmp_path / "recipe.yaml"), "--workers", "1"],
         capture_output=True,
@@ -40,21 +40,26 @@ def test_piped_it_prints_a_line_per_fold_or_closed_form_a_table_of_members_and_t
     )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert "3 trainings, " in lines[0]
-    assert lines[0].endswith("in one process")
+    assert lines[0].startswith("Baseline (ridge on pooled statistics of speech + words): macro-F1 0.")
+    assert lines[0].endswith(" s. What follows has to beat it.")
+    assert "3 trainings, " in lines[1]
+    assert lines[1].endswith("in one process")
     score = r"out-of-fold macro-F1 0\.\d{3}, UAR 0\.\d{3} \(3 folds\)"
-    assert re.fullmatch(f"ridge: {score}", lines[1])
-    assert "6 trainings, " in lines[2]
+    assert re.fullmatch(f"ridge: {score}", lines[2])
+    assert "6 trainings, " in lines[3]
     assert [line for line in lines if re.fullmatch(f"linear: {score}", line)]
     for fold in range(3):
         assert any(line.startswith(f"linear/fold-{fold}: 7 epochs, macro-F1 0.") for line in lines)
     assert any("broken/fold-0: the loss became" in line for line in lines)
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
-    count, macro_f1, uar = rows["linear"][-3:]
+    count, macro_f1, uar, difference, low, high = rows["linear"][-6:]
     assert int(count) == 64  # 72 utterances, of which 8 tie
     assert float(macro_f1) > 0.5
     assert float(uar) > 0.5
-    assert rows["broken"][-3:] == ["-", "-", "-"]
+    assert float(low.strip("[,")) <= float(difference) <= float(high.strip("]"))
+    assert rows["broken"][-4:] == ["-", "-", "-", "-"]
+    assert float(rows["linear-baseline"][-2]) > 0.5
+    assert "The only member is not above the baseline (macro-F1 0." in done.stdout
     assert float(rows["majority"][-2]) < 0.2
     assert float(rows["majority"][-1]) == 0.333
     assert "left out: broken/fold-0" in done.stdout
@@ -148,6 +153,36 @@ def test_finished_members_are_ranked_best_first_above_those_in_training(on_scree
     assert [line.split() for line in lines[1:3]] == [["b", "0.920", "0.910"], ["a", "0.610", "0.500"]]
     assert lines[4].split() == ["c", "7/20", "-"]
     assert "0 of 6 folds" in lines[5]
+
+
+def test_a_derived_baseline_is_ranked_with_the_members_and_is_not_waited_for(on_screen):
+    sentence = "Baseline (ridge on pooled statistics of speech): macro-F1 0.700."
+    values = {"macro_f1": 0.7, "uar": 0.6}
+    lines = on_screen(Event("score", "linear-baseline", message=sentence, values=values), score("a", 0.9))
+    assert [line.split()[0] for line in lines[1:3]] == ["a", "linear-baseline"]
+    waiting = {line.split()[0] for line in lines[3:] if line}
+    assert {"b", "c"} <= waiting
+    assert "linear-baseline" not in waiting
+
+
+def test_piped_the_baseline_is_told_of_in_its_own_sentence_and_ranked_but_not_stacked(monkeypatch):
+    log = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(screen, "progress_console", log)
+    sentence = "Baseline (ridge on pooled statistics of all): mean CCC 0.700 [0.6, 0.8]."
+
+    def stopped_after_the_baseline():
+        with live_training(FOLDS, run=Path("runs/a")) as listener:
+            listener(Event("score", "linear-baseline", message=sentence, values={"mean_ccc": 0.7}))
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        stopped_after_the_baseline()
+    assert isinstance(log.file, io.StringIO)
+    lines = log.file.getvalue().splitlines()
+    assert lines[0] == sentence
+    assert lines[1].split() == ["finished", "mean", "CCC"]
+    assert lines[2].split() == ["linear-baseline", "0.700"]
+    assert len(lines) == 3
 
 
 def test_a_score_that_is_not_known_comes_last_and_other_scores_have_columns_too(on_screen):

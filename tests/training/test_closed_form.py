@@ -290,7 +290,7 @@ def test_a_wish_to_stop_is_heard():
         fit_head(head, [table], np.arange(len(corpus)), corpus, targets, seed=0, should_stop=lambda: True)
 
 
-@pytest.mark.parametrize("base", ["ridge", "logistic"])
+@pytest.mark.parametrize("base", ["ridge", "best"])
 def test_a_head_with_a_base_begins_at_the_bases_score(tmp_path, monkeypatch, base):
     member = {
         "name": "deep",
@@ -351,7 +351,7 @@ def test_what_a_head_with_a_base_starts_from_was_predicted_without_the_rows_spea
 
 
 def test_a_base_has_to_be_a_head_without_epochs():
-    with pytest.raises(RecipeError, match="option 'base' must be a head that is fitted without epochs"):
+    with pytest.raises(RecipeError, match="option 'base' must be best, none, or a head that is fitted"):
         build_head("deepser", [4], 3, [], {"base": "mean-linear"}, 0)
     with pytest.raises(RecipeError, match=r"unknown head 'rigde'.*Did you mean 'ridge'"):
         build_head("deepser", [4], 3, [], {"base": "rigde"}, 0)

@@ -167,7 +167,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, finis
     epochs = []
 
     def count(event):
-        if event.kind == "advance":
+        if event.kind == "advance" and "/fold-" in event.task:
             epochs.append(event.task)
 
     with pytest.raises(Interrupted, match="of 6 folds finished"):
@@ -182,8 +182,8 @@ def test_a_finished_run_is_not_trained_again(finished):
     events = []
     before = outcome(finished[0])
     train_ensemble(finished[0], workers=1, listener=events.append)
-    assert {event.kind for event in events} == {"finish", "score"}
-    assert len(events) == 6
+    assert (events[0].kind, events[0].task) == ("score", "linear-baseline")
+    assert Counter(event.kind for event in events) == {"finish": 6, "score": 3}
     assert outcome(finished[0]) == before
 
 
