@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -153,14 +153,17 @@ def propose(
             "a recipe needs two classes with utterances to learn from; sercache corpus show counts them"
         )
     speakers = len({row.speaker for row in training.utterances})
-    folds = _fold_count(
-        training, speakers, has_development=any(row.split == "development" for row in corpus.utterances)
-    )
+    has_development = any(row.split == "development" for row in corpus.utterances)
+    folds = _fold_count(training, speakers, has_development=has_development)
     found = [] if cache is None or not cache.is_dir() else cached_features(cache, corpus)
     finished = [feature for feature in found if feature.is_extracted]
     features = [*finished, *requested_features(corpus, encoders, free_bytes, finished)]
     features = features or found or embedded_features(corpus, free_bytes)
     sizing = next(sizing for sizing in SIZINGS if sizing.clips is None or len(training) <= sizing.clips)
+    if speakers <= _least_speakers(has_development=has_development):
+        # The base is fitted on speakers other than those it predicts: one that is left is not enough.
+        options = {name: value for name, value in sizing.options.items() if name != "base"}
+        sizing = replace(sizing, options=options)
     return Proposal(
         corpus=corpus,
         features=tuple(features),
@@ -209,7 +212,7 @@ def _training_split(corpus: Corpus) -> Corpus:
 
 def _fold_count(training: Corpus, speakers: int, *, has_development: bool) -> int:
     """Return how many folds the speakers allow, where every fold's rest still has speakers to stop on."""
-    least = 2 if has_development else 3
+    least = _least_speakers(has_development=has_development)
     if speakers < least:
         anonymous = sum(row.speaker is None for row in training.utterances)
         hint = f"; {anonymous:,} utterances name none" if anonymous else ""
@@ -218,6 +221,11 @@ def _fold_count(training: Corpus, speakers: int, *, has_development: bool) -> in
             f"{speakers}{hint}: fill the manifest's column 'speaker'"
         )
     return min(USUAL_FOLDS, speakers)
+
+
+def _least_speakers(*, has_development: bool) -> int:
+    """Return how many it takes to predict one, learn from one and, without development, stop on one."""
+    return 2 if has_development else 3
 
 
 def _closed_form_members(features: Sequence[ProposedFeature]) -> list[ProposedMember]:

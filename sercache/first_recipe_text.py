@@ -263,12 +263,7 @@ def _members(proposal: Proposal) -> Iterator[str]:
         if member.seed is None and previous.why == "":
             yield from _comment(_of_closed_form(proposal), indent=2)
         if member.seed is not None and previous.seed is None:
-            yield from _comment(
-                "Neural: MEDUSA's head, which also sees how speech goes on in time. It starts from the "
-                "linear solution (base) and learns what to add. That takes minutes to hours: train-ensemble "
-                "begins with what takes seconds, and Ctrl-C keeps it.",
-                indent=2,
-            )
+            yield from _comment(_of_neural(proposal), indent=2)
         if member.why != previous.why:
             yield f"  # {member.why[:1].upper()}{member.why[1:]}:"
         yield f"  - {_flow(_member(member, proposal))}"
@@ -285,6 +280,17 @@ def _of_closed_form(proposal: Proposal) -> str:
     if proposal.clips > MANY_ROWS:
         comment += f" Mean and deviation are enough for {proposal.clips:,} rows, and stay within memory."
     return comment
+
+
+def _of_neural(proposal: Proposal) -> str:
+    """Return what neural members are for, and what they take."""
+    base = ""
+    if "base" in proposal.sizing.options:
+        base = "It starts from the linear solution (base) and learns what to add. "
+    return (
+        f"Neural: MEDUSA's head, which also sees how speech goes on in time. {base}That takes minutes to "
+        "hours: train-ensemble begins with what takes seconds, and Ctrl-C keeps it."
+    )
 
 
 def _member(member: ProposedMember, proposal: Proposal) -> dict[str, Any]:

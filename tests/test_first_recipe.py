@@ -185,6 +185,17 @@ def test_there_are_as_many_folds_as_speakers_allow(speakers, folds, tmp_path):
     assert ("cannot be had" in text) == (folds < 5)
 
 
+@pytest.mark.parametrize(("speakers", "has_base"), [(3, False), (4, True)])
+def test_a_neural_member_starts_from_a_closed_form_where_speakers_are_left_to_fit_it_on(
+    speakers, has_base, tmp_path
+):
+    recipe, text = written(tmp_path, corpus_of(speakers=speakers))
+    assert all(
+        ("base" in member.options) == has_base for member in recipe.members if member.head == "deepser"
+    )
+    assert ("(base)" in text) == has_base
+
+
 def test_sizes_statistics_and_neural_members_go_with_the_number_of_clips(tmp_path):
     widths, numbers = [], []
     for place, count in enumerate((60, 3000, MANY_ROWS + 1)):
