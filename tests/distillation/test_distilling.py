@@ -32,7 +32,8 @@ def students(run, name="distilled-speech"):
 
 def test_a_student_lies_in_the_run_as_any_member_does_and_its_report_beside_it(in_turn):
     report = run_distillation(plan_distillation(in_turn, settings(has_control=True)), workers=1)
-    assert [one.role for one in report.contestants] == ["teacher", "student", "control", "best-single"]
+    roles = [contestant.role for contestant in report.contestants]
+    assert roles == ["teacher", "student", "control", "best-single", "baseline"]
     assert report.judged_on == "folds"
     assert report.judged_rows == report.lessons == 72
     assert report.speakers == 8

@@ -273,7 +273,13 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     assert report.member == "fusion"
     assert report.rows == 64  # 72 utterances, of which 8 tie
     lines = list(csv.DictReader(report.csv_path.read_text().splitlines()))
-    assert [line["variant"] for line in lines] == ["full", "hard-targets", "no-mixup", "no-stage-2"]
+    assert [line["variant"] for line in lines] == [
+        "full",
+        "hard-targets",
+        "no-mixup",
+        "no-stage-2",
+        "baseline",
+    ]
     assert [line["paper_relative"] for line in lines] == ["", "-0.082", "-0.029", "-0.012"]
     content = json.loads(report.json_path.read_text())
     assert content["verdict"] == list(report.verdict)
@@ -303,7 +309,7 @@ def test_an_ingredient_that_does_all_the_work_pays_and_one_that_does_none_is_not
     assert stage_2.is_clear
     assert stage_2.relative.high < -0.2
     assert not class_weights.is_clear
-    assert report.verdict[0].endswith(
+    assert report.verdict[-2].endswith(
         "3 seeds each: stage 2 pays. Class weights cannot be told from nothing."
     )
 
@@ -348,7 +354,7 @@ def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
     assert result.difference.value < 0
     assert np.isnan([result.difference.low, result.p_speakers, result.p_seeds]).all()
     assert not result.is_clear
-    assert "cannot be told from nothing" in report.verdict[0]
+    assert "cannot be told from nothing" in report.verdict[-2]
     json.dumps(as_json(report), allow_nan=False)
 
 
