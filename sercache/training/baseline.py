@@ -63,6 +63,9 @@ class BaselineReport:
     def sentence(self) -> str:
         """What to know before anything else is trained."""
         took = "" if math.isnan(self.seconds) else f", in {_duration(self.seconds)}"
+        if math.isnan(self.score.value):
+            needs = self.primary.needs
+            return f"Baseline ({self.description}): fitted{took}, but no row has {needs} to score it."
         return (
             f"Baseline ({self.description}): {self.primary.name} {_estimate(self.score)}{took}. "
             "What follows has to beat it."
@@ -84,6 +87,8 @@ def members_above(
         baseline: its primary score.
         primary: what the scores are.
     """
+    if math.isnan(baseline.value):
+        return f"No row has {primary.needs}: members cannot be compared with the baseline."
     score, count = f"{primary.name} {_estimate(baseline)}", len(differences)
     below = [name for name, difference in differences.items() if not difference.is_gain]
     if not count:

@@ -280,7 +280,7 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
         "no-stage-2",
         "baseline",
     ]
-    assert [line["paper_relative"] for line in lines] == ["", "-0.082", "-0.029", "-0.012"]
+    assert [line["paper_relative"] for line in lines] == ["", "-0.082", "-0.029", "-0.012", ""]
     content = json.loads(report.json_path.read_text())
     assert content["verdict"] == list(report.verdict)
     for described, result in zip(content["variants"], (report.full, *report.variants), strict=True):
@@ -288,12 +288,12 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
         assert described["macro_f1_sd"] == pytest.approx(np.std(described["macro_f1_by_seed"], ddof=1))
         assert described["macro_f1"] == result.score
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
-    assert len(weights) == 4 * 2 * 2
+    assert len(weights) == 4 * 2 * 2 + 2  # and the baseline's
     told = []
     again = run_ablation(plan, device="cpu", workers=1, listener=told.append)
     assert again == report
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
-    assert {event.kind for event in told} == {"finish"}
+    assert {event.kind for event in told} == {"finish", "score"}
     with pytest.raises(RecipeError, match="holds a run with another recipe"):
         run_ablation(plan_ablation(recipe, seeds=3, variants=["no-mixup"]), device="cpu", workers=1)
 

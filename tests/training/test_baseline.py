@@ -206,5 +206,7 @@ def test_the_sentence_counts_and_names_those_that_are_not_clearly_above():
     said = members_above({"a": clear, "b": level, "c": corrected_away}, estimate)
     assert said.startswith("2 of 3 members are not above the baseline")
     assert said.endswith("b (+0.010 [-0.020, +0.040]), c (+0.040 [+0.010, +0.070], p = 0.090).")
+    unknown = Estimate(float("nan"), float("nan"), float("nan"))
+    assert members_above({"a": clear}, unknown).startswith("No row has a consensus class")
     alone = difference(0.1, float("nan"), float("nan"), float("nan"))
     assert "a (+0.100)" in members_above({"a": alone}, Estimate(0.5, float("nan"), float("nan")))
