@@ -12,7 +12,7 @@ _FEW_SECONDS, _MANY_SECONDS, _MOST_GB = 2.0, 300.0, 3.0
 
 def bench_fit(
     rows: Annotated[int, typer.Option(min=100, help="Training clips.")] = 1000,
-    features: Annotated[int, typer.Option(min=14, help="Pooled numbers of each clip.")] = 14_000,
+    numbers: Annotated[int, typer.Option(min=14, help="Pooled numbers of each clip.")] = 14_000,
     heads: Annotated[str, typer.Option(metavar="A,B", help="Closed-form heads.")] = "ridge,logistic",
     rival: Annotated[
         bool, typer.Option("--rival/--no-rival", help="Also scikit-learn's grid search; of few rows only.")
@@ -21,9 +21,9 @@ def bench_fit(
 ) -> None:
     """Fit closed-form heads on made-up pooled statistics, as one fold of a run is fitted.
 
-    Example: sercache bench fit --rows 1000 --features 14000
+    Example: sercache bench fit --rows 1000 --numbers 14000
 
-    Example: sercache bench fit --rows 100000 --features 7000 --heads ridge --no-rival
+    Example: sercache bench fit --rows 100000 --numbers 7000 --heads ridge --no-rival
     """
     from rich.table import Table
 
@@ -36,7 +36,7 @@ def bench_fit(
     with stop_flag() as should_stop, progress_listener() as listener:
         timings = measure_fits(
             rows,
-            features,
+            numbers,
             heads=names,
             rival=rival and rows <= 2 * _FEW_ROWS,
             listener=listener,
@@ -45,7 +45,7 @@ def bench_fit(
     if as_json:
         print_json(timings)
         return
-    title = f"{rows:,} rows of {features:,} pooled numbers"
+    title = f"{rows:,} rows of {numbers:,} pooled numbers"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
     table.add_column("fit")
     for heading in ("seconds", "macro-F1, speakers left out", "peak memory GB"):

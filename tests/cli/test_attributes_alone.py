@@ -160,7 +160,7 @@ def test_stacking_sorts_by_mean_ccc_and_says_what_is_left_out(trip):
         table = list(csv.DictReader(stream))
     scores = [float(row["mean_ccc"]) for row in table]
     assert scores == sorted(scores, reverse=True)
-    assert trip.said["stack"].startswith("mean CCC CCC CCC CCC minus soft vote")
+    assert trip.said["stack"].startswith("mean CCC CCC CCC CCC minus baseline")
     sentence = "The corpus has no classes: hard-vote, calibration, conformal sets and thresholds are left out"
     assert sentence in trip.said["stack"]
     assert not OF_CLASSES.search(trip.said["stack"].replace(sentence, "").replace("only classes have", ""))
@@ -283,7 +283,13 @@ def test_a_student_learns_what_the_ensemble_says(trip):
     assert "ratings alone" in said
     assert "30% ratings" in said
     written = json.loads((run / "members" / "distilled-speech" / "distillation.json").read_text())
-    assert {one["role"] for one in written["contestants"]} == {"teacher", "student", "control", "best-single"}
+    assert {one["role"] for one in written["contestants"]} == {
+        "teacher",
+        "student",
+        "control",
+        "best-single",
+        "baseline",
+    }
     assert all("mean_ccc" in one["scores"] for one in written["contestants"])
     said = sercache("bundle", run, "-o", trip.folder / "small", "--distilled", "distilled-speech")
     assert "over 1 member" in said

@@ -84,7 +84,7 @@ def test_sizes_that_do_not_fit_are_one_clear_line(wrong):
 
 
 def test_closed_form_heads_are_timed_against_scikit_learn():
-    arguments = ["bench", "fit", "--rows", "200", "--features", "140", "--json"]
+    arguments = ["bench", "fit", "--rows", "200", "--numbers", "140", "--json"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     timings = json.loads(result.stdout)
