@@ -53,12 +53,14 @@ class Plan:
         workers: processes; None is as many as a cluster has room for.
         threads: of torch, in each process; 0 trains in this one, with the threads that it has.
         seconds: what it should take if no early stopping cut it short.
+        is_closed_form: whether heads are fitted without epochs.
     """
 
     groups: tuple[tuple[FoldJob, ...], ...]
     workers: int | None
     threads: int
     seconds: float
+    is_closed_form: bool = False
 
     @property
     def description(self) -> str:
@@ -66,6 +68,8 @@ class Plan:
         jobs = sum(map(len, self.groups))
         trainings = "1 training" if jobs == 1 else f"{jobs} trainings"
         where = "one process" if self.workers == 1 else f"{self.workers or 'many'} processes"
+        if self.is_closed_form:
+            return f"{jobs} closed-form fits, in {where}"
         how = (
             "each by itself"
             if len(self.groups) == jobs
@@ -109,7 +113,7 @@ def plan_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
     groups = tuple(map(tuple, grouped.values()))
     wanted = usable_cores() if workers is None and jobs[0].device == "cpu" else workers or 1
     workers = min(wanted, len(groups))
-    return Plan(groups, workers, max(1, usable_cores() // workers) if workers > 1 else 0, 0.0)
+    return Plan(groups, workers, max(1, usable_cores() // workers) if workers > 1 else 0, 0.0, True)
 
 
 def plan_apart(jobs: Sequence[FoldJob], workers: int | None) -> Plan:

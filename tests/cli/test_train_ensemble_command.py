@@ -42,7 +42,7 @@ def test_piped_it_prints_a_line_per_fold_or_closed_form_a_table_of_members_and_t
     lines = done.stderr.splitlines()
     assert lines[0].startswith("Baseline (ridge on pooled statistics of speech + words): macro-F1 0.")
     assert lines[0].endswith(" s. What follows has to beat it.")
-    assert "3 trainings, " in lines[1]
+    assert "3 closed-form fits, " in lines[1]
     assert lines[1].endswith("in one process")
     score = r"out-of-fold macro-F1 0\.\d{3}, UAR 0\.\d{3} \(3 folds\)"
     assert re.fullmatch(f"ridge: {score}", lines[2])
