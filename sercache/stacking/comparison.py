@@ -316,8 +316,14 @@ def _verdict(
     best = max(candidates, key=lambda name: candidates[name].value)
     behind = {name: difference(best, name) for name in candidates if name != best}
     over_guessing = difference(best, *guessing)
+    floor = max((row.scores[primary.key].value for row in table if row.stacker == BASELINE), default=-np.inf)
     choice, sentence = recommend(
-        candidates, behind, over_guessing, speakers=bootstrap.cluster_count, primary=primary
+        candidates,
+        behind,
+        over_guessing,
+        speakers=bootstrap.cluster_count,
+        primary=primary,
+        floor=floor,
     )
     p_values = _holm([own[primary.key].p_value for own in opposed.values()])
     sentences = [sentence] + [

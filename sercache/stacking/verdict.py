@@ -39,6 +39,7 @@ def recommend(
     *,
     speakers: int,
     primary: PrimaryScore = MACRO_F1,
+    floor: float = -math.inf,
 ) -> Recommendation:
     """Say which meta-level to use, and how sure that is.
 
@@ -49,6 +50,7 @@ def recommend(
             (Macro-F1 will not do here: plain guessing has a higher one than naming the most frequent class.)
             With attributes alone, its mean CCC minus that of always giving the mean rating, which is about 0.
         speakers: how many were judged on.
+        floor: the linear baseline's score: what is below it is not recommended for being simple.
         primary: what the scores are.
     """
     best = max(scores, key=lambda name: scores[name].value)
@@ -75,7 +77,9 @@ def recommend(
             f"{nearest} by {margin}.{caveat}",
         )
     level_with.sort(key=_simplicity)
-    simplest = min([best, *level_with], key=_simplicity)
+    simplest = min([best, *(name for name in level_with if scores[name].value >= floor)], key=_simplicity)
+    is_passed_over = simplest != min([best, *level_with], key=_simplicity)
+    kept = " that is not below the linear baseline" if is_passed_over else ""
     lost = sorted(set(others) - set(level_with), key=_simplicity)
     beaten = f" It is clearly above {_listed(lost)}." if lost else ""
     least = min(p_values[name] for name in level_with)
@@ -83,7 +87,7 @@ def recommend(
     return Recommendation(
         simplest,
         f"{best} has the highest {primary.name} ({_estimate(scores[best])}) but cannot be told apart from "
-        f"{_listed(level_with)} ({smallest}): use the simplest of them, {simplest}.{beaten}{caveat}",
+        f"{_listed(level_with)} ({smallest}): use the simplest of them{kept}, {simplest}.{beaten}{caveat}",
     )
 
 

@@ -34,6 +34,15 @@ def test_where_nothing_differs_the_simplest_is_recommended():
     assert "use the simplest of them, soft-vote" in said
 
 
+def test_what_is_below_the_baseline_is_not_recommended_for_being_simple():
+    behind = {"soft-vote": UNCLEAR, "neural": UNCLEAR}
+    best = max(SCORES.values(), key=lambda estimate: estimate.value).value
+    found = recommend(SCORES, behind, CLEAR, speakers=50, floor=best)
+    assert SCORES[found.stacker].value == best
+    assert f"the simplest of them that is not below the linear baseline, {found.stacker}" in found.sentence
+    assert recommend(SCORES, behind, CLEAR, speakers=50, floor=0.0).stacker == "soft-vote"
+
+
 def test_looking_at_several_pairs_asks_for_more():
     alone = recommend(estimates(neural=0.43, lightgbm=0.52), {"neural": MARGINAL}, CLEAR, speakers=50)
     assert alone.sentence.startswith("Use lightgbm")
