@@ -58,7 +58,8 @@ SLOW += [pytest.param(name, "gated", marks=pytest.mark.slow) for name in NAMES]
 
 
 @pytest.mark.parametrize(
-    ("name", "layer_sum"), [("attentive-statistics", None), ("mean-linear", "weighted"), *SLOW]
+    ("name", "layer_sum"),
+    [("attentive-statistics", None), ("mean-linear", "weighted"), ("ridge", "weighted"), *SLOW],
 )
 def test_the_model_says_what_the_mean_of_the_fold_models_says(tmp_path, name, layer_sum):
     heads = folds(name, layer_sum)
