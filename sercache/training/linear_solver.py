@@ -120,6 +120,8 @@ class System(Protocol):
     """
 
     weights: Floats
+    size: int
+    """R."""
 
     def products(self, targets: Floats) -> Floats:
         """Return the weighted products of the centred rows with ``targets`` ``(N, Q)``, ``(R, Q)``."""
@@ -162,6 +164,7 @@ class DualSystem:
         kept = values > max(values[-1], 0.0) * _NEGLIGIBLE
         self._values, self._vectors = values[kept], np.ascontiguousarray(vectors[:, kept])  # (R,), (N, R)
         self._lengths = np.sqrt(self._values)[:, None]  # (R, 1)
+        self.size = len(self._values)
 
     def products(self, targets: Floats) -> Floats:
         """Return the weighted products of the centred rows with ``targets`` ``(N, Q)``, ``(R, Q)``."""
@@ -213,7 +216,7 @@ class PrimalSystem:
     """
 
     def __init__(self, rows: Rows, weights: Floats, moments: Moments | None = None) -> None:
-        self.rows, self.weights = rows, weights
+        self.rows, self.weights, self.size = rows, weights, rows.shape[1]
         total = _total(weights)
         moments = Moments.of(rows, weights) if moments is None else moments
         self._mean = moments.first / total
@@ -318,8 +321,7 @@ def logistic(
     root = np.sqrt(total / 2)  # makes the intercept's curvature at most one too
     if start is None:
         shares = np.clip((weights * targets).sum(axis=0) / total, 1e-6, None)
-        none = np.zeros((len(system.products(targets[:, :0])), classes))
-        start = none, np.log(shares)
+        start = np.zeros((system.size, classes)), np.log(shares)
 
     def objective(flat: Floats) -> tuple[float, Floats]:
         theta = flat.reshape(-1, classes)  # (R + 1, C)

@@ -215,12 +215,13 @@ def _fit_base(
     if member.options[BASE] != BEST_BASE:
         return _fit_head(context, job, member, base, fit, listener, should_stop)
     solutions: dict[Literal["ridge", "logistic"], Solution] = {}
-    for method in ("logistic", "ridge"):
+    weights = {}
+    for method in ("ridge", "logistic"):
         base.method = method
         solutions[method] = _fit_head(context, job, member, base, fit, listener, should_stop)
-    if solutions["logistic"].score > solutions["ridge"].score:
-        base.method = "logistic"
-        _fit_head(context, job, member, base, fit, listener, should_stop)
+        weights[method] = {name: value.clone() for name, value in base.state_dict().items()}
+    base.method = "logistic" if solutions["logistic"].score > solutions["ridge"].score else "ridge"
+    base.load_state_dict(weights[base.method])
     return solutions[base.method]
 
 
