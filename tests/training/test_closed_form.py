@@ -283,7 +283,7 @@ def test_too_many_numbers_for_the_memory_is_one_line(monkeypatch):
         fitted("ridge", corpus, targets, [table])
 
 
-def test_a_wish_to_stop_is_heard():
+def test_a_fit_ends_when_it_is_asked_to_stop():
     corpus, targets, table = problem()
     head = build_head("logistic", [DIM], 3, [(0, 4)], {}, 0, [LAYERS])
     with pytest.raises(Interrupted):
