@@ -56,10 +56,10 @@ def ablate(
 
     Example: sercache ablate recipe.yaml --seeds 5
     """
+    from sercache.events import stop_flag
     from sercache.experiments.ablation import run_ablation
     from sercache.experiments.ablation_plan import plan_ablation
     from sercache.files import read_json
-    from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
     from .console import print_json

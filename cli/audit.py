@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sercache.evaluation.bootstrap import Estimate
-    from sercache.predictions.audit import AuditReport
+    from sercache.stacking.external.audit import AuditReport
 
 _LONGEST_NAME = 18
 _SHORT_SPLITS = {"development": "dev", "no split": "none"}
@@ -40,8 +40,8 @@ def audit(
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import StackingError
     from sercache.files import write_json
-    from sercache.predictions import audit as auditing
-    from sercache.predictions.reading import member_names, read_predictions
+    from sercache.stacking.external import audit as auditing
+    from sercache.stacking.external.reading import member_names, read_predictions
 
     from .console import console, print_json
     from .corpus import EXIT_PROBLEMS

@@ -63,7 +63,7 @@ def measure_cache(
     from sercache.benchmarks.cache_opening import measure_opening
     from sercache.benchmarks.cache_reading import measure_reading
     from sercache.benchmarks.synthetic import synthetic_feature_set
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .cache_folders import open_feature_sets
     from .console import console, print_json, progress_listener

@@ -26,7 +26,7 @@ def bench_engine(
     from rich.table import Table
 
     from sercache.benchmarks.engines import measure_engines
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 

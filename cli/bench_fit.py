@@ -28,7 +28,7 @@ def bench_fit(
     from rich.table import Table
 
     from sercache.benchmarks.closed_form import measure_fits
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 

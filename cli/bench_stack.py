@@ -37,7 +37,7 @@ def bench_stack(
     Example: sercache bench stack --whole
     """
     from sercache.benchmarks.stacking import benchmark_comparison, benchmark_stacking
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.recipe import StackingRecipe
 
     from .console import print_json, progress_listener
@@ -90,7 +90,7 @@ def bench_stack_simulation(
     """
     from sercache.benchmarks import interval_simulation as simulation
     from sercache.benchmarks.stacking_simulation import learning_curves
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.recipe import StackingRecipe
 
     from .console import print_json, progress_listener

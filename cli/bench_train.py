@@ -50,7 +50,7 @@ def bench_train(
     Example: sercache bench train --ensemble --members 6 --folds 5
     """
     from sercache.errors import SercacheError
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import print_json, progress_listener
 

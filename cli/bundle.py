@@ -52,7 +52,7 @@ def bundle(
     """
     from sercache.bundle.export import export_bundle
     from sercache.bundle.hub import push_bundle
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.run import Run
 
     from .console import console, print_json, progress_listener

@@ -23,7 +23,7 @@ def list_feature_sets(
     """
     from rich.table import Table
 
-    from sercache.cache.matching import shortened
+    from sercache.cache.fingerprint import shortened
 
     from .console import console, print_json
 
@@ -101,7 +101,7 @@ def verify_cache(
     from sercache.cache.verify import verify, verify_sources
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 

@@ -21,8 +21,8 @@ def push(
 
     Example: sercache cache push cache s3://bucket/cache
     """
-    from sercache.interrupts import stop_flag
-    from sercache.remote import transfer
+    from sercache.cache.remote import transfer
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 
@@ -46,8 +46,8 @@ def pull(
 
     Example: sercache cache pull s3://bucket/cache cache
     """
-    from sercache.interrupts import stop_flag
-    from sercache.remote import transfer
+    from sercache.cache.remote import transfer
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 
@@ -74,8 +74,8 @@ def mirror(
 
     Example: sercache cache mirror s3://bucket/cache cache --limit-gb 50
     """
-    from sercache.interrupts import stop_flag
-    from sercache.remote.mirror import make_mirror
+    from sercache.cache.remote.mirror import make_mirror
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 

@@ -24,7 +24,7 @@ def du(
 
     from rich.table import Table
 
-    from sercache.cache.matching import shortened
+    from sercache.cache.fingerprint import shortened
     from sercache.cache.usage import usage_of
 
     from .console import console, print_json
@@ -87,11 +87,11 @@ def repair(
 
     Example: sercache cache repair cache corpus.csv
     """
-    from sercache.cache.matching import encoder_name
+    from sercache.cache.fingerprint import encoder_name
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
+    from sercache.events import stop_flag
     from sercache.extract.repair import repair as mend
-    from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
     from .console import print_json, progress_listener, say
@@ -156,7 +156,7 @@ def prune(
     from sercache.cache import prune as pruning
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, progress_listener, say_next
 
@@ -235,7 +235,7 @@ def merge(
     Example: sercache cache merge cache from-node-1 from-node-2
     """
     from sercache.cache.merge import merge as merge_caches
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener, say_next
 
@@ -271,8 +271,8 @@ def export(
 
     Example: sercache cache export cache/logmel-0123456789ab frames --format safetensors
     """
-    from sercache.exchange.exporting import export as export_frames
-    from sercache.interrupts import stop_flag
+    from sercache.cache.exchange.exporting import export as export_frames
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener
 
@@ -310,10 +310,10 @@ def import_frames(
     Example: sercache cache import wavlm-npy cache --corpus corpus.csv --encoder microsoft/wavlm-large
     --layers last4 --num-layers 24
     """
+    from sercache.cache.exchange.importing import Foreign, import_npy
     from sercache.cache.layers import parse_layers
     from sercache.corpus.manifest import read_corpus
-    from sercache.exchange.importing import Foreign, import_npy
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener, say_next
 

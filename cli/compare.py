@@ -33,8 +33,8 @@ def compare(
     """
     from sercache.files import write_atomically
     from sercache.reporting import run_comparison
+    from sercache.reporting.blocks import render
     from sercache.reporting.comparison_page import comparison_page
-    from sercache.reporting.page import render
     from sercache.run import Run
 
     from .console import console, print_json, progress_listener

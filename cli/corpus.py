@@ -90,7 +90,7 @@ def check(
     Example: sercache corpus check corpus.csv
     """
     from sercache.corpus.check import check_corpus
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import print_json, progress_listener, say_next
 

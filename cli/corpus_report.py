@@ -10,8 +10,8 @@ from .common_options import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sercache.corpus.distribution import Distribution
     from sercache.corpus.report import CorpusReport
+    from sercache.corpus.summary import Distribution
 
 _BAR = 30
 _MOST_TAKEN_FOR = 2
@@ -34,7 +34,7 @@ def corpus_report(
     from sercache.corpus.manifest import read_corpus
     from sercache.corpus.report import as_json as report_as_json
     from sercache.corpus.report import report_corpus
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
 
     from .console import console, print_json, progress_listener, say_next
 

@@ -10,8 +10,8 @@ from .common_options import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sercache.distillation.report import Contestant, DistillationReport
     from sercache.evaluation.bootstrap import Difference, Estimate
+    from sercache.experiments.distillation.report import Contestant, DistillationReport
 
 
 def distill(
@@ -67,11 +67,11 @@ def distill(
 
     Example: sercache distill runs/demo --features logmel --onnx student.onnx
     """
-    from sercache.distillation.distilling import run_distillation
-    from sercache.distillation.exporting import check_exports, export_encoder_of, export_student
-    from sercache.distillation.plan import DistillationSettings, plan_distillation
-    from sercache.distillation.report import as_json as report_as_json
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
+    from sercache.experiments.distillation.distill import run_distillation
+    from sercache.experiments.distillation.export import check_exports, export_encoder_of, export_student
+    from sercache.experiments.distillation.report import as_json as report_as_json
+    from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
     from sercache.options import settings_of
     from sercache.run import Run
 

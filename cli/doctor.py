@@ -8,7 +8,7 @@ import typer
 from .common_options import Json
 
 if TYPE_CHECKING:
-    from sercache.doctor import Finding
+    from sercache.devices import Finding
 
 
 def doctor(as_json: Json = False) -> None:
@@ -18,7 +18,7 @@ def doctor(as_json: Json = False) -> None:
 
     Example: sercache doctor
     """
-    from sercache.doctor import diagnose
+    from sercache.devices import diagnose
 
     from .console import print_json
 

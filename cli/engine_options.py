@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sercache.engines.choice import EngineChoice
+    from sercache.engines.registry import EngineChoice
 
 EngineName = Annotated[
     str, typer.Option("--engine", help="Where tasks run: auto, in-process, processes, ray (a cluster).")
@@ -21,6 +21,6 @@ Address = Annotated[
 
 def engine_choice(name: str, address: str | None) -> "EngineChoice":
     """Return the engine that the options name."""
-    from sercache.engines.choice import EngineChoice
+    from sercache.engines.registry import EngineChoice
 
     return EngineChoice(name, address)

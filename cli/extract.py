@@ -97,8 +97,8 @@ def extract(
     from sercache.corpus.manifest import read_corpus
     from sercache.engines.task_range import parse_task_range
     from sercache.errors import RecipeError
+    from sercache.events import stop_flag
     from sercache.extract.extraction import extract as extract_features
-    from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
     from sercache.recipe_names import check_names
 
@@ -167,7 +167,7 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
     """Return what to call a feature set, and its recipe, from ``NAME`` or ``NAME:LAYERS``."""
     from pydantic import ValidationError
 
-    from sercache.cache.matching import encoder_and_layers, encoder_name
+    from sercache.cache.fingerprint import encoder_and_layers, encoder_name
     from sercache.errors import RecipeError
     from sercache.recipe import FeatureRecipe
     from sercache.validation import in_words

@@ -9,7 +9,7 @@ import typer
 from .common_options import Json
 
 if TYPE_CHECKING:
-    from sercache.finetuning.finetune import FinetuningReport
+    from sercache.training.finetuning.finetune import FinetuningReport
 
 _EXIT_INTERRUPTED = 130
 
@@ -69,10 +69,10 @@ def finetune(
     Example: sercache finetune runs/demo --member fusion --features wavlm --layers 4
     """
     from sercache.errors import Interrupted
-    from sercache.finetuning.finetune import finetune_member
-    from sercache.finetuning.processes import Processes
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.run import Run
+    from sercache.training.finetuning.finetune import finetune_member
+    from sercache.training.finetuning.processes import Processes
 
     from .console import print_json
     from .live_finetuning import live_finetuning

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, never
 
 if TYPE_CHECKING:
     from rich.console import Group

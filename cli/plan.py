@@ -8,8 +8,8 @@ import typer
 from .common_options import Json
 
 if TYPE_CHECKING:
-    from sercache.planning.hardware import Gpus
-    from sercache.planning.scale import Facility, ScalePlan
+    from sercache.extract.encoder_costs import Gpus
+    from sercache.extract.plan import Facility, ScalePlan
 
 _MEDUSA = [
     "microsoft/wavlm-large",
@@ -52,9 +52,8 @@ def plan(
     """
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CorpusError, SercacheError
-    from sercache.planning import scale
-    from sercache.planning.encoder_costs import encoder_cost
-    from sercache.planning.hardware import parse_gpus
+    from sercache.extract import plan as scale
+    from sercache.extract.encoder_costs import encoder_cost, parse_gpus
 
     from .console import print_json
 

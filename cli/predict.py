@@ -90,8 +90,7 @@ def predict(
     from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import BundleError
-    from sercache.events import ignore
-    from sercache.interrupts import stop_flag
+    from sercache.events import ignore, stop_flag
 
     from .console import console, progress_listener
 

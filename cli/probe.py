@@ -35,9 +35,9 @@ def probe(
     Example: sercache probe cache/wavlm-0123456789ab corpus.csv
     """
     from sercache.corpus.manifest import read_corpus
+    from sercache.events import stop_flag
     from sercache.experiments.layer_probe import as_json as report_as_json
     from sercache.experiments.layer_probe import probe_layers, save_probe
-    from sercache.interrupts import stop_flag
 
     from .cache_folders import open_feature_sets
     from .console import print_json, progress_listener

@@ -30,7 +30,7 @@ def report(
 
     Example: sercache report runs/demo
     """
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.reporting.report import write_report
     from sercache.run import Run
 
@@ -46,7 +46,7 @@ def report(
 def report_after_stacking(run: Path) -> Path | None:
     """Write a run's report; where that cannot be done, say why in a line: the run is finished anyway."""
     from sercache.errors import Interrupted, SercacheError
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.reporting.report import write_report
     from sercache.run import Run
 

@@ -38,7 +38,7 @@ def serve(
 
     Example: sercache serve demo-bundle --port 8080
     """
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.serving import server
     from sercache.serving.limits import Limits
 

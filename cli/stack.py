@@ -76,12 +76,12 @@ def stack(
     Example: sercache stack --predictions a.csv b.csv --labels corpus.csv -o stacked
     """
     from sercache.errors import StackingError
+    from sercache.events import stop_flag
     from sercache.files import read_json
-    from sercache.interrupts import stop_flag
-    from sercache.predictions.sources import Sources, rows_of_sources, save_sources
     from sercache.recipe import StackingRecipe, speaker_note
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
+    from sercache.stacking.external.members import Sources, rows_of_sources, save_sources
 
     from .console import console, print_json, progress_listener, say_next
     from .report import report_after_stacking
@@ -143,7 +143,7 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
     """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
     from rich.table import Table
 
-    from sercache.stacking.linear_baseline import BASELINE
+    from sercache.stacking.baselines import BASELINE
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("meta-level")

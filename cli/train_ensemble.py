@@ -50,7 +50,7 @@ def train_ensemble(
     Example: sercache train-ensemble recipe.yaml
     """
     from sercache.engines.task_range import parse_task_range
-    from sercache.interrupts import stop_flag
+    from sercache.events import stop_flag
     from sercache.recipe import load_recipe
     from sercache.recipe_names import check_names
     from sercache.training.ensemble import train_ensemble as train

@@ -8,7 +8,7 @@ import typer
 from .common_options import Json
 
 if TYPE_CHECKING:
-    from sercache.transcripts.transcription import TranscriptionReport
+    from sercache.extract.transcribe.transcription import TranscriptionReport
 
 
 def transcribe(
@@ -44,9 +44,9 @@ def transcribe(
     from sercache.corpus.manifest import read_corpus, write_corpus
     from sercache.devices import computes_in_bfloat16, resolve_device
     from sercache.errors import SercacheError
-    from sercache.interrupts import stop_flag
-    from sercache.transcripts.transcription import transcribe_corpus
-    from sercache.transcripts.whisper import WhisperTranscriber
+    from sercache.events import stop_flag
+    from sercache.extract.transcribe.transcription import transcribe_corpus
+    from sercache.extract.transcribe.whisper import WhisperTranscriber
 
     from .console import print_json, progress_listener
 

@@ -68,12 +68,12 @@ def tune(
 
     Example: sercache tune recipe.yaml --member fusion --trials 50
     """
+    from sercache.events import stop_flag
     from sercache.experiments.search_space import load_space
     from sercache.experiments.tuning import run_tuning
     from sercache.experiments.tuning_plan import plan_tuning
     from sercache.experiments.tuning_study import load_optuna
     from sercache.files import read_json
-    from sercache.interrupts import stop_flag
     from sercache.recipe import load_recipe
 
     from .console import print_json, progress_listener

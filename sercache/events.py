@@ -1,7 +1,11 @@
-"""How the library tells of its progress: events to a listener, never a print."""
+"""Progress events for a listener, and stopping at a safe point."""
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Literal
 
 
@@ -28,3 +32,36 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Do nothing: the listener of those who do not listen."""
+
+
+ShouldStop = Callable[[], bool]
+
+
+def never() -> bool:
+    """Return False: the flag of work that nobody interrupts."""
+    return False
+
+
+@contextmanager
+def stop_flag() -> Iterator[ShouldStop]:
+    """Yield a function that is True once SIGINT or SIGTERM came; a second signal ends the process at once.
+
+    Outside the main thread, where Python allows no handlers, the function is never True.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield never
+        return
+    stopped = threading.Event()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

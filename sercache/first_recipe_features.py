@@ -5,15 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sercache.cache.fingerprint import FeatureSpec, Modality
+from sercache.cache.fingerprint import (
+    FeatureSpec,
+    Modality,
+    differences_from,
+    encoder_and_layers,
+    encoder_name,
+)
 from sercache.cache.layers import parse_layers
 from sercache.cache.ledger import Ledger
-from sercache.cache.matching import differences_from, encoder_and_layers, encoder_name
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus.utterance import Corpus
 from sercache.errors import CorpusError
-from sercache.extract.plan import measure
-from sercache.planning.encoder_costs import EncoderCost, encoder_cost
+from sercache.extract.encoder_costs import EncoderCost, encoder_cost
+from sercache.extract.schedule import measure
 from sercache.recipe import FeatureRecipe
 
 SPEECH_POOL = 4

@@ -10,11 +10,10 @@ def check_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: one is not known; names its key and the nearest known one.
     """
-    from sercache.calibration.registry import CALIBRATORS
+    from sercache.evaluation.calibration.registry import CALIBRATORS
     from sercache.heads.registry import HEADS
     from sercache.stacking.registry import STACKERS
-    from sercache.training.balance import CLASS_WEIGHTINGS
-    from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+    from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS
 
     for member in recipe.members:
         settings = recipe.training_of(member)

@@ -1,13 +1,18 @@
-"""The folder that one recipe produces, and where everything lies in it."""
+"""The folder that a recipe produces: its layout, library versions, and members derived from it later."""
 
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from pydantic import ValidationError
+
+from sercache._version import __version__
 from sercache.errors import RecipeError, not_there
 from sercache.files import read_json, write_atomically, write_json
 from sercache.posteriors import ALL_FOLDS
-from sercache.recipe import Recipe, dump_recipe, load_recipe
+from sercache.recipe import MemberRecipe, Recipe, dump_recipe, load_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Run:
         return self.root / "members" / member / "posteriors.parquet"
 
     def derived_path(self, member: str) -> Path:
-        """What describes a member that is not the recipe's (:mod:`sercache.derived`)."""
+        """What describes a member that is not the recipe's (:mod:`sercache.run`)."""
         return self.root / "members" / member / "member.json"
 
     def teacher_path(self, member: str) -> Path:
@@ -166,3 +171,97 @@ def _by_name(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
         return {one["name"]: one for one in value}
     return value
+
+
+_RECORDED = ("torch", "numpy", "scikit-learn", "lightgbm", "h5py")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that numbers may depend on."""
+    return {
+        "sercache": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _RECORDED},
+    }
+
+
+Kind = Literal["finetuned", "distilled", "control", "baseline"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DerivedMember:
+    """One more member of a run.
+
+    Attributes:
+        kind: ``finetuned``: a member whose encoders were trained further; it is stacked with the others.
+            ``distilled``: a small head that learnt what a stacker says; it stands in for the ensemble.
+            ``control``: the head of a distilled one, trained on the votes alone to compare.
+            ``baseline``: a linear model on all that the recipe's members read, to compare; not stacked.
+        of: the member, the stacker or the recipe that it comes from.
+        member: its head, feature sets and seed, under its own name.
+        settings: what it was made with, as JSON knows it.
+    """
+
+    kind: Kind
+    of: str
+    member: MemberRecipe
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's under ``members/``."""
+        return self.member.name
+
+
+def save_derived(run: Run, derived: DerivedMember) -> None:
+    """Enter a derived member into a run; the same one may be entered again.
+
+    Raises:
+        RecipeError: the recipe has a member of that name, or the run has another derived one.
+    """
+    if any(member.name == derived.name for member in run.recipe().members):
+        raise RecipeError(f"{run.root} already has a member '{derived.name}'; choose another name")
+    path = run.derived_path(derived.name)
+    if path.exists() and (earlier := _load(run, derived.name)) != derived:
+        raise RecipeError(
+            f"{run.root} already has a '{derived.name}' ({earlier.kind}, of '{earlier.of}') made with other "
+            f"settings; choose another name, or remove {path.parent}"
+        )
+    write_json(
+        path,
+        {
+            "format": _FORMAT,
+            "kind": derived.kind,
+            "of": derived.of,
+            "member": derived.member.model_dump(mode="json"),
+            "settings": derived.settings,
+        },
+    )
+
+
+def derived_members(run: Run, kind: Kind | None = None) -> list[DerivedMember]:
+    """Return a run's derived members, or those of one kind, by name.
+
+    Raises:
+        RecipeError: what describes one is damaged.
+    """
+    names = sorted(path.parent.name for path in (run.root / "members").glob("*/member.json"))
+    found = [_load(run, name) for name in names]
+    return [derived for derived in found if kind in (None, derived.kind)]
+
+
+def _load(run: Run, name: str) -> DerivedMember:
+    path = run.derived_path(name)
+    try:
+        found = read_json(path)
+        if found["format"] != _FORMAT:
+            raise RecipeError(f"{path}: format {found['format']} is not {_FORMAT}")
+        member = MemberRecipe.model_validate(found["member"])
+        if found["kind"] not in get_args(Kind) or member.name != name:
+            raise ValueError(f"kind '{found['kind']}', name '{member.name}'")
+        return DerivedMember(found["kind"], str(found["of"]), member, dict(found["settings"]))
+    except (OSError, KeyError, TypeError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: not the description of a derived member ({reason})") from error

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sercache.derived import DerivedMember, save_derived
 from sercache.recipe import MemberRecipe
+from sercache.run import DerivedMember, save_derived
 
 NAME = "linear-baseline"
 

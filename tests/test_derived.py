@@ -2,11 +2,10 @@ import dataclasses
 
 import pytest
 
-from sercache.derived import DerivedMember, derived_members, save_derived
 from sercache.errors import RecipeError
 from sercache.files import write_atomically
 from sercache.recipe import MemberRecipe, dump_recipe, load_recipe
-from sercache.run import Run
+from sercache.run import DerivedMember, Run, derived_members, save_derived
 from tests.training.run_builder import write_recipe
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sercache.interrupts import stop_flag
+from sercache.events import stop_flag
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -21,7 +21,7 @@ def test_a_signal_sets_the_flag_and_handlers_come_back(number):
 
 def test_a_second_signal_ends_the_process():
     code = (
-        "import os, signal; from sercache.interrupts import stop_flag\n"
+        "import os, signal; from sercache.events import stop_flag\n"
         "with stop_flag():\n"
         "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)\n"
         "    raise SystemExit('still here')"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.store import Cache
 from sercache.training.batches import FrameSource
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sercache.corpus.manifest import read_corpus
-from sercache.predictions.members import rows_of_predictions
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.stacking.comparison import compare_rows
+from sercache.stacking.external.members import rows_of_predictions
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.table import Comparison
 

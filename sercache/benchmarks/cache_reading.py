@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from sercache.benchmarks import ways
 from sercache.benchmarks.ways import RowBatch, Sample, Way, aligned_memory
-from sercache.cache.padding import pad_into
+from sercache.cache.frames import pad_into
 from sercache.cache.store import FeatureSet
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
-from sercache.training.sampling import epoch_batches
+from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.training.rows import epoch_batches
 
 _TASK = "reading a cache"
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from sercache.corpus import Corpus, Utterance
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.registry import build_head
-from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TargetsRecipe
 from sercache.training.closed_form import fit_head
 from sercache.training.pooled_features import PooledTable

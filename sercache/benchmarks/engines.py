@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sercache.engines.choice import EngineChoice
 from sercache.engines.protocol import Needs, Task
+from sercache.engines.registry import EngineChoice
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 _STEPS = 20
 """Events of a task: a training tells of as many epochs."""

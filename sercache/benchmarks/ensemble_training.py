@@ -10,11 +10,10 @@ from typing import Any
 from sercache.benchmarks.training import where_frames_are
 from sercache.benchmarks.training_run import synthetic_run
 from sercache.devices import resolve_device
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.training.ensemble import lay_out, train_ensemble
+from sercache.training.interleaved import train_folds
 from sercache.training.member import FoldJob
-from sercache.training.turns import train_folds
 
 MEMBERS: Sequence[Mapping[str, Any]] = (
     {"name": "deepser-both", "features": ["set0", "set1"]},

@@ -20,11 +20,11 @@ from sercache.encoders.protocol import Frames, Precision, StagedEncoder
 from sercache.encoders.registry import load_encoder, open_transformers_checkpoint
 from sercache.errors import EncoderError
 from sercache.events import Event, Listener, ignore
-from sercache.extract.calibration import relative_error, save_calibration
-from sercache.extract.feature_set import Settled, open_settled, settle
+from sercache.extract.autotune import relative_error, save_calibration
+from sercache.extract.device_pass import Feature, Share, run_share
 from sercache.extract.inputs import EncoderInput, read_input
-from sercache.extract.plan import measure, plan_tasks
-from sercache.extract.share import Feature, Share, run_share
+from sercache.extract.resolve import Settled, open_settled, settle
+from sercache.extract.schedule import measure, plan_tasks
 from sercache.recipe import FeatureRecipe
 
 SAMPLE_RATE_HZ = 16_000

@@ -14,14 +14,13 @@ from sercache.benchmarks.stacking_simulation import macro_f1_on
 from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, confusion_metric, mean_over
 from sercache.evaluation.metrics import macro_f1_of_confusion
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.plan import Plan, make_plan
 from sercache.stacking.protocol import Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
+from sercache.stacking.splits import Plan, make_plan
 
 _FITTING_ROWS = 800
 _CLASSES = 4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
 

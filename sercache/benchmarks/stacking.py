@@ -13,8 +13,7 @@ import numpy as np
 from sercache.benchmarks.simulated_members import ROWS_PER_SPEAKER, SimulatedMembers
 from sercache.errors import Interrupted
 from sercache.evaluation.metrics import macro_f1
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.run import Run

@@ -8,8 +8,7 @@ import numpy as np
 from sercache.benchmarks.simulated_members import SimulatedMembers
 from sercache.errors import Interrupted
 from sercache.evaluation.metrics import macro_f1
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Prediction

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FeatureSpec, StorageDtype
-from sercache.cache.precision import STORED_AS, to_storage
+from sercache.cache.frames import STORED_AS, to_storage
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import FeatureSet
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 _SHARD_BYTES = 256 << 20
 _SHARD_UTTERANCES = 20_000

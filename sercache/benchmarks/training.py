@@ -14,12 +14,11 @@ import torch
 from sercache.benchmarks.plain_training import NpyFiles, PlainDeepSER, plain_batches
 from sercache.benchmarks.training_run import ATTRIBUTES, CLASSES, synthetic_run
 from sercache.devices import resolve_device, usable_cores
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads import deepser
 from sercache.heads.protocol import Head, HeadInput, HeadOutput
 from sercache.heads.registry import parameter_count
 from sercache.heads.sequences import Padded, arrange
-from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TrainingRecipe
 from sercache.training.batches import FrameSource
 from sercache.training.context import RunContext, split_ids
@@ -27,7 +26,7 @@ from sercache.training.ensemble import lay_out
 from sercache.training.loop import HeadTraining
 from sercache.training.objective import Targets, objective_of
 from sercache.training.precision import precision_of
-from sercache.training.sampling import epoch_batches
+from sercache.training.rows import epoch_batches
 
 _STOP_ROWS = 8
 

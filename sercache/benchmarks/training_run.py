@@ -10,8 +10,7 @@ import yaml
 from sercache.benchmarks.synthetic import synthetic_feature_set, utterance_id
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
-from sercache.events import Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Listener, ShouldStop, ignore, never
 from sercache.recipe import Recipe, load_recipe
 
 CLASSES = ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sercache.cache.lookahead import look_ahead
-from sercache.cache.precision import STORED_AS
+from sercache.cache.frames import STORED_AS
+from sercache.cache.mapping import look_ahead
 from sercache.cache.store import FeatureSet, Places
 
 RowBatch = NDArray[np.int64]

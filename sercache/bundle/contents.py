@@ -8,26 +8,24 @@ from typing import Any
 import numpy as np
 
 from sercache.bundle.description import BundledScore, Evaluation
-from sercache.calibration.final import Calibration
-from sercache.derived import DerivedMember, derived_members
 from sercache.errors import BundleError, did_you_mean
+from sercache.evaluation.calibration.fitted import Calibration
 from sercache.events import ignore
 from sercache.files import read_json
-from sercache.finetuning.fold import overlay_name
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.run import Run
-from sercache.stacking.best_single import BestSingle
+from sercache.run import DerivedMember, Run, derived_members
+from sercache.stacking.baselines import BASELINE
 from sercache.stacking.calibrating import CALIBRATION_NAME
 from sercache.stacking.joining import load_rows
-from sercache.stacking.linear_baseline import BASELINE
-from sercache.stacking.mixture import Mixture
-from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.splits import make_plan
 from sercache.stacking.task import earlier_result, input_digest
+from sercache.stacking.votes import BestSingle, Mixture
 from sercache.training.baseline import baseline_posteriors, find_baseline
 from sercache.training.context import read_run_corpus
+from sercache.training.finetuning.fold import overlay_name
 from sercache.training.rows import LabelledRows
 
 _SCORES = ("mean_ccc", "macro_f1", "uar", "weighted_f1", "log_loss", "ece")

@@ -12,9 +12,9 @@ from sercache.bundle.clips import Segment
 from sercache.bundle.description import CALIBRATION_NAME, STACKER_FOLDER, BundleDescription
 from sercache.bundle.features import Encoded, FeatureMaker
 from sercache.bundle.models import Member, attribute_disagreement, disagreement
-from sercache.calibration.final import Calibrated, Calibration
 from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
+from sercache.evaluation.calibration.fitted import Calibrated, Calibration
 from sercache.stacking.protocol import Stacker
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.rows import Floats, StackingInputs

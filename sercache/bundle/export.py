@@ -26,19 +26,17 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
 from sercache.errors import BundleError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.files import write_atomically
-from sercache.finetuning.fold import overlay_name
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.run import Run, fold_name
+from sercache.run import Run, fold_name, library_versions
 from sercache.stacking.saved import Signature
 from sercache.training.context import open_run, read_run_corpus, split_ids
+from sercache.training.finetuning.fold import overlay_name
 from sercache.training.member import WEIGHTS_NAME
 from sercache.training.members import refit_members
 from sercache.training.rows import LabelledRows
-from sercache.versions import library_versions
 
 _TRANSCRIPTS = "text:"
 

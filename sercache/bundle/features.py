@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from sercache.bundle.clips import Segment
 from sercache.cache.fingerprint import FeatureSpec, StorageDtype
-from sercache.cache.padding import pad_into
-from sercache.cache.precision import from_storage, to_storage
+from sercache.cache.frames import from_storage, pad_into, to_storage
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import FeatureSet
@@ -20,10 +19,10 @@ from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Utterance
 from sercache.encoders.protocol import Encoder, Frames
 from sercache.errors import CacheError, SercacheError
-from sercache.extract.encoding import EncodedUtterance, encode_rows
+from sercache.extract.encode import EncodedUtterance, encode_rows
 from sercache.extract.inputs import EncoderInput, FailedRow
-from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import HeadInput
+from sercache.training.finetuning.overlay import EncoderOverlay
 
 _SECONDS_AT_ONCE = 60.0
 _ENCODING_ERRORS = (SercacheError, RuntimeError, ValueError, IndexError, MemoryError)

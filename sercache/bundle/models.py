@@ -15,10 +15,10 @@ from sercache.corpus import Attribute
 from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Frames, Precision
 from sercache.errors import BundleError, TrainingError
-from sercache.finetuning.overlay import EncoderOverlay
 from sercache.heads.protocol import Head
 from sercache.stacking.protocol import Prediction
 from sercache.training.checkpoint import load_head
+from sercache.training.finetuning.overlay import EncoderOverlay
 
 _FRAMES_PER_BATCH = 16_384
 """Padding included; a longer recording goes alone."""

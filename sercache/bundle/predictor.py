@@ -23,16 +23,15 @@ from sercache.bundle.description import BundleDescription, read_description
 from sercache.bundle.encoders import load_feature_encoder
 from sercache.bundle.ensemble import Ensemble, Said
 from sercache.bundle.features import Encoded, FeatureMaker
-from sercache.bundle.listening import Listening
+from sercache.bundle.recordings import Listening
 from sercache.bundle.speakers import SpeakerFrames, refuse_unknown_speakers, with_words
 from sercache.corpus import Attribute
 from sercache.devices import resolve_device, usable_cores
 from sercache.encoders.protocol import Precision
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener, ignore
-from sercache.extract.encoding import group_by_seconds
+from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.extract.encode import group_by_seconds
 from sercache.extract.inputs import read_ahead
-from sercache.interrupts import ShouldStop, never
 
 _GROUP_SECONDS = 120.0
 _LEAST_SECONDS = 2.0

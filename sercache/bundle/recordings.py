@@ -1,14 +1,19 @@
-"""Which recordings a user means: files, folders, a manifest, or what comes through a pipe."""
+"""The recordings that a user asks for: files, folders, a manifest or a pipe; transcribed if without text."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, WindowPrediction
+from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Segment, WindowPrediction
 from sercache.corpus import Corpus
+from sercache.devices import computes_in_bfloat16
+from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError
+from sercache.extract.transcribe.batches import hear
+from sercache.extract.transcribe.whisper import WhisperTranscriber
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
 """Of files that are looked for in folders; a file that is named is tried whatever it is called."""
@@ -158,3 +163,48 @@ def _line(cells: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()
+
+
+_PIECES_ON_CPU, _PIECES_ON_GPU = 4, 32
+
+
+class Listening:
+    """A Whisper model, for segments whose words are not known.
+
+    Args:
+        model: hub name or folder.
+        device: where it computes, as torch names it.
+        language: code of the language; None to detect it, clip by clip.
+        columns: of transcripts, that encoders learnt from.
+
+    Raises:
+        EncoderError: it cannot be loaded, or is no Whisper model.
+    """
+
+    def __init__(self, model: str, device: str, language: str | None, columns: Collection[str]) -> None:
+        precision: Precision = "bfloat16" if computes_in_bfloat16(device) else "float32"
+        self._columns = columns
+        self._transcriber = WhisperTranscriber(model, language=language, device=device, precision=precision)
+        self._batch_size = _PIECES_ON_CPU if device == "cpu" else _PIECES_ON_GPU
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """What audio must be resampled to."""
+        return self._transcriber.sample_rate_hz
+
+    def with_words(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return the segments, each with its words unless nobody speaks in it."""
+        rate = self.sample_rate_hz
+        silent = [
+            place
+            for place, one in enumerate(segments)
+            if rate in one.waveforms and any(one.words_of(column) is None for column in self._columns)
+        ]
+        heard = hear(
+            self._transcriber, [segments[place].waveforms[rate] for place in silent], self._batch_size
+        )
+        texts = {place: transcript.text for place, transcript in zip(silent, heard, strict=True)}
+        return [
+            replace(one, words={**one.words, "": texts[place]}) if texts.get(place) else one
+            for place, one in enumerate(segments)
+        ]

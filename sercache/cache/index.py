@@ -42,9 +42,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FeatureSpec
-from sercache.cache.shard import read_index
+from sercache.cache.shard import USER_BLOCK_BYTES, check_user_block, read_index, user_block
 from sercache.cache.sources import Source
-from sercache.cache.userblock import USER_BLOCK_BYTES, check_user_block, user_block
 from sercache.errors import CacheError
 from sercache.files import write_atomically
 

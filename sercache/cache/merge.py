@@ -11,8 +11,7 @@ from sercache.cache.shard import StoredUtterance, read_whole
 from sercache.cache.store import Cache, FeatureSet, shard_path, task_of
 from sercache.cache.writer import cannot_write, publish_shard, start_feature_set
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 Floats = NDArray[np.float64]
 

@@ -1,31 +1,9 @@
-"""The shard, format version 1: a plain HDF5 file that is written once and then only read.
-
-====================  =====================  ===============================================================
-``/frames``           ``(sum T, D)``         frames of all utterances, one after the other
-``/frames/<layer>``   ``(sum T, D)``         the same, one dataset per layer, where several layers are kept
-``/ids``              ``(bytes,)`` uint8     the utterance ids in UTF-8, one after the other
-``/id_ends``          ``(N,)`` int64         where each id ends in ``/ids``
-``/offsets``          ``(N + 1,)`` int64     utterance i has the frames ``offsets[i]`` to ``offsets[i + 1]``
-``/seconds``          ``(N,)`` float64       length of the audio; NaN for text
-``/spans``            ``(N, 2)`` float64     start and end within the audio file, NaN where not cut
-``/source_hash``      ``(N, 16)`` uint8      xxh3-128 of the audio file's bytes, or of the text in UTF-8
-``/source_bytes``     ``(N,)`` int64         size of the audio file, or of the text
-``/checksums``        ``(N,)`` uint64        xxh3-64 of the utterance's frames, layer after layer
-====================  =====================  ===============================================================
-
-Attributes: ``format_version``, ``fingerprint``, ``provenance`` (JSON), and ``dtype`` on every dataset of
-frames (``bfloat16`` is stored as uint16). All datasets are contiguous, so frames can be memory-mapped; they
-come last in the file, everything else before them.
-
-The file begins with an HDF5 user block of 512 bytes, which every HDF5 reader skips. It states the size of the
-file and the digest of everything between itself and the frames, so that damage is found *before* the HDF5
-library parses anything: some damaged files make it loop for ever. Frames are covered by ``/checksums``.
-"""
+"""The shard, format version 1: a plain HDF5 file that is written once and then only read."""
 
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -37,10 +15,67 @@ import xxhash
 from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec, StorageDtype
-from sercache.cache.precision import STORED_AS
+from sercache.cache.frames import STORED_AS
 from sercache.cache.sources import Source
-from sercache.cache.userblock import USER_BLOCK_BYTES, check_user_block, user_block
 from sercache.errors import CacheError
+
+USER_BLOCK_BYTES = 512
+_CHUNK_BYTES = 1 << 20
+
+
+def user_block(
+    kind: str, size_bytes: int, covered: Iterable[memoryview | bytes], covered_bytes: int
+) -> bytes:
+    """Return the user block of a file.
+
+    Args:
+        kind: what the file is: ``shard``, ``index``.
+        size_bytes: how long the whole file is.
+        covered: what the digest covers, in pieces: all that follows the user block, or the begin of it.
+        covered_bytes: how long that is together.
+    """
+    digest = xxhash.xxh3_128(f"{size_bytes} {covered_bytes}".encode())
+    for piece in covered:
+        digest.update(piece)
+    stated = {
+        "format": f"sercache {kind} {FORMAT_VERSION}",
+        "size_bytes": size_bytes,
+        "metadata_bytes": covered_bytes,
+        "xxh3_128": digest.hexdigest(),
+    }
+    return json.dumps(stated).encode().ljust(USER_BLOCK_BYTES - 1) + b"\n"
+
+
+def check_user_block(kind: str, path: Path, stream: BinaryIO) -> int:
+    """Compare an open file with its user block; returns how long the file should be.
+
+    Raises:
+        CacheError: the file is damaged, truncated within what the digest covers, or of another kind.
+    """
+    rest_bytes = stream.seek(0, io.SEEK_END) - USER_BLOCK_BYTES
+    stream.seek(0)
+    block = stream.read(USER_BLOCK_BYTES)
+    try:
+        stated = json.loads(block)
+        format_name, size_bytes = str(stated["format"]), int(stated["size_bytes"])
+        covered_bytes = int(stated["metadata_bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: damaged, or no {kind} (its first {USER_BLOCK_BYTES} bytes)") from error
+    if not 0 <= covered_bytes <= rest_bytes:
+        raise CacheError(f"{path}: truncated within its metadata")
+    if format_name != f"sercache {kind} {FORMAT_VERSION}":
+        raise CacheError(f"{path}: is '{format_name}'; this version reads format {FORMAT_VERSION}")
+    if block != user_block(kind, size_bytes, _pieces(stream, covered_bytes), covered_bytes):
+        raise CacheError(f"{path}: its metadata are damaged (digest does not match)")
+    return size_bytes
+
+
+def _pieces(stream: BinaryIO, size_bytes: int) -> Iterator[bytes]:
+    """Yield the next ``size_bytes`` of a stream in pieces that stay in the processor's cache."""
+    while size_bytes > 0 and (piece := stream.read(min(size_bytes, _CHUNK_BYTES))):
+        size_bytes -= len(piece)
+        yield piece
+
 
 _ALIGNMENT_BYTES = 64
 _COLUMNS = ("ids", "id_ends", "offsets", "seconds", "spans", "source_hash", "source_bytes", "checksums")

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec
+from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec, differences_from, encoder_name
+from sercache.cache.frames import STORED_AS
 from sercache.cache.index import Ids, Index, list_shards, open_index
-from sercache.cache.lookahead import DiskWatch, look_ahead
-from sercache.cache.mapping import MappedShard
-from sercache.cache.matching import differences_from, encoder_name
-from sercache.cache.precision import STORED_AS
+from sercache.cache.mapping import DiskWatch, MappedShard, look_ahead
 from sercache.cache.shard import ShardIndex, checksum, read_index
 from sercache.cache.sources import Source
 from sercache.errors import CacheError
@@ -24,7 +22,7 @@ from sercache.recipe import FeatureRecipe
 DESCRIPTION_NAME = "feature_set.json"
 
 MIRROR_NAME = ".mirror"
-"""A folder in a feature set whose shards are fetched when they are read (:mod:`sercache.remote.mirror`)."""
+"""A folder in a feature set whose shards are fetched when read (:mod:`sercache.cache.remote.mirror`)."""
 
 _OPEN_MAPS = 256
 """Shards that are mapped at once; every map holds a file descriptor, and many systems allow 1,024."""
@@ -324,7 +322,9 @@ class FeatureSet:
     def _map_shard(self, shard: int) -> MappedShard:
         if not (self.folder / MIRROR_NAME).exists():
             return MappedShard(self.folder, self._index, shard, self.spec)
-        from sercache.remote.mirror import present  # what fetches knows caches, which know of it only here
+        from sercache.cache.remote.mirror import (
+            present,  # what fetches knows caches, which know of it only here
+        )
 
         with present(self.folder, self._index.stamps[shard].name):
             return MappedShard(self.folder, self._index, shard, self.spec)

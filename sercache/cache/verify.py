@@ -9,8 +9,7 @@ from sercache.cache.sources import read_source
 from sercache.cache.store import FeatureSet, refuse_mirror
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 
 @dataclass(frozen=True, slots=True)

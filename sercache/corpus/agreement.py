@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.corpus.distribution import Distribution, distribution_of
+from sercache.corpus.summary import Distribution, distribution_of
 from sercache.corpus.targets import NO_AGREEMENT_INDEX, OTHER_INDEX, consensus, vote_entropy
 from sercache.corpus.utterance import OTHER, Corpus
 

@@ -14,8 +14,7 @@ from sercache.corpus.rows import SPLIT_NAMES, has_votes, parse_row
 from sercache.corpus.table import RawTable, read_table
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, Utterance
 from sercache.errors import AudioError, Interrupted, did_you_mean
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 TASK = "check"
 HEADER_LINE = 1

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sercache.corpus.agreement import Agreement
-from sercache.corpus.distribution import Distribution
 from sercache.corpus.leaks import Boundary, Leak
-from sercache.corpus.summary import UNLABELLED, CorpusSummary
+from sercache.corpus.summary import UNLABELLED, CorpusSummary, Distribution
 
 Gravity = Literal["leak", "warning", "note"]
 

@@ -15,8 +15,7 @@ import xxhash
 
 from sercache.corpus.utterance import SPLITS, Corpus, Utterance
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 
 TASK = "compare recordings"
 SPEAKERS = "speakers"

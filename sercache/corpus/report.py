@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from sercache.corpus.agreement import Agreement, agreement_of
-from sercache.corpus.distribution import Distribution, distribution_of
 from sercache.corpus.findings import Finding, attribute_findings, class_findings, findings_of
 from sercache.corpus.leaks import Boundary, Leak, boundary_of, find_leaks
-from sercache.corpus.summary import CorpusSummary, corpus_seconds, summarize
+from sercache.corpus.summary import CorpusSummary, Distribution, corpus_seconds, distribution_of, summarize
 from sercache.corpus.targets import consensus
 from sercache.corpus.utterance import Corpus
-from sercache.events import Listener, ignore
+from sercache.events import Listener, ShouldStop, ignore, never
 from sercache.files import without_nan
-from sercache.interrupts import ShouldStop, never
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 from sercache.engines.protocol import Task, use_cores
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener
-from sercache.interrupts import ShouldStop
+from sercache.events import Event, Listener, ShouldStop
 
 
 class InProcess:

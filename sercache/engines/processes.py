@@ -16,8 +16,7 @@ from typing import Any
 from sercache.devices import usable_cores
 from sercache.engines.protocol import Deaths, Task, use_cores
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener
-from sercache.interrupts import ShouldStop
+from sercache.events import Event, Listener, ShouldStop
 
 _LOOK_SECONDS = 0.1
 """How often the main process looks for the wish to stop."""

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sercache.errors import ProcessDied, SercacheError
-from sercache.events import Listener
-from sercache.interrupts import ShouldStop
+from sercache.events import Listener, ShouldStop
 
 MOST_DEATHS = 3
 """A task whose worker died so often is taken for what kills it, and not tried again."""

@@ -23,8 +23,7 @@ from sercache.devices import usable_cores
 from sercache.engines.actor import Actor, Errand
 from sercache.engines.protocol import MOST_DEATHS, Deaths, Needs, Task
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener
-from sercache.interrupts import ShouldStop
+from sercache.events import Event, Listener, ShouldStop
 
 _LOOK_SECONDS = 0.1
 _EVENT_SECONDS = 0.25

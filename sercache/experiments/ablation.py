@@ -1,13 +1,227 @@
-"""The ablation: what is lost when one ingredient of a member is taken out, over seeds and folds."""
+"""Ablation: train a member with one ingredient removed at a time, over seeds and folds, and compare."""
 
-from sercache.engines.choice import LOCAL, EngineChoice
-from sercache.events import Listener, ignore
-from sercache.experiments.ablation_judging import judge_ablation
-from sercache.experiments.ablation_plan import AblationPlan
-from sercache.experiments.ablation_report import AblationReport, as_csv, as_json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sercache.corpus import Corpus
+from sercache.engines.registry import LOCAL, EngineChoice
+from sercache.errors import TrainingError
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, holm
+from sercache.evaluation.primary import Truth, primary_score
+from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.experiments.ablation_plan import FULL, AblationPlan
+from sercache.experiments.ablation_report import (
+    AblationReport,
+    BaselineResult,
+    VariantResult,
+    as_csv,
+    as_json,
+)
+from sercache.experiments.variants import VARIANTS
 from sercache.files import write_atomically, write_json
-from sercache.interrupts import ShouldStop, never
-from sercache.training.ensemble import train_ensemble
+from sercache.posteriors import Posteriors
+from sercache.run import Run
+from sercache.seeds import derive_seed
+from sercache.stacking.table import primary_metric
+from sercache.training.context import read_run_corpus
+from sercache.training.ensemble import EnsembleReport, train_ensemble
+
+Floats = NDArray[np.float64]
+
+
+def judge_ablation(plan: AblationPlan, trained: EnsembleReport) -> AblationReport:
+    """Compare each variant with the full member on the out-of-fold rows that all trained members have.
+
+    A variant's score is the mean primary score of its seeds. The interval of its difference says how far that
+    depends on who speaks, with the same draws of speakers for all. It knows nothing of the seeds' luck, which
+    is looked at apart (:func:`seed_p_values`).
+
+    Raises:
+        TrainingError: a member of ``full`` failed, or no row can be judged.
+    """
+    errors = {member.name: member.error for member in trained.members if member.error}
+    for name in plan.members_of(FULL):
+        if name in errors:
+            raise TrainingError(f"nothing to compare with, {name} could not be trained: {errors[name]}")
+    corpus = read_run_corpus(plan.recipe)
+    predicted = {
+        name: _out_of_fold(trained.run, name)
+        for variant in (FULL, *plan.trained)
+        for name in plan.members_of(variant)
+        if name not in errors
+    }
+    rows = _rows_of_all(corpus, predicted)
+    speakers = [utterance.speaker for utterance in rows.utterances]
+    bootstrap = SpeakerBootstrap(
+        speakers, plan.recipe.stacking.bootstrap_samples, derive_seed(plan.recipe.seed, "bootstrap")
+    )
+    scores: dict[str, float] = {}
+    replicates: dict[str, Floats] = {}
+    for name, posteriors in predicted.items():
+        metric = primary_metric(rows, posteriors)
+        scores[name], replicates[name] = metric.value, bootstrap.replicates(metric)
+
+    def mean_replicates(variant: str) -> Floats:
+        return np.asarray(np.mean([replicates[name] for name in plan.members_of(variant)], axis=0))
+
+    full = _result(FULL, plan, scores, errors)
+    baseline = _baseline(plan, trained, rows, bootstrap, full.score, mean_replicates(FULL))
+    results = [_result(variant, plan, scores, errors) for variant in plan.chosen]
+    compared = {
+        result.name: _compared(result, full, mean_replicates(result.name), mean_replicates(FULL), bootstrap)
+        for result in results
+        if result.state == "trained"
+    }
+    corrected = _corrected(full, compared)
+    return AblationReport(
+        run=trained.run,
+        member=plan.member,
+        seeds=plan.seeds,
+        rows=len(rows),
+        speakers=bootstrap.cluster_count,
+        rows_without_speaker=bootstrap.unknown_speakers,
+        primary=primary_score(len(rows.classes)),
+        full=full,
+        variants=tuple(corrected.get(result.name, result) for result in results),
+        baseline=baseline,
+    )
+
+
+def seed_p_values(full: Sequence[float], variants: Sequence[Sequence[float]]) -> Floats:
+    """Return the two-sided p-value of each variant that only the luck of the seeds sets it apart.
+
+    A t-test against ``full`` with the seeds' variance pooled over all variants, as in Dunnett (1955): a
+    handful of seeds is too few to know it of each. The seeds are not paired: a member's initialisation
+    depends on its name too. The order of rows and the draws of stage 2 are the same for all seeds, so their
+    luck is not in it. NaN where there is one seed.
+
+    Args:
+        full: the full member's score with each seed.
+        variants: the same of each variant.
+    """
+    from scipy.stats import t
+
+    groups = [np.asarray(group, dtype=np.float64) for group in (full, *variants)]
+    degrees = sum(len(group) - 1 for group in groups)
+    if not degrees:
+        return np.full(len(variants), np.nan)
+    variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / degrees
+    reference = groups[0]
+    # Where all seeds agree to the last digit, any difference is beyond their luck.
+    errors = [max(np.sqrt(variance * (1 / len(group) + 1 / len(reference))), 1e-12) for group in groups[1:]]
+    differences = [group.mean() - reference.mean() for group in groups[1:]]
+    return np.asarray(2 * t.sf(np.abs(differences) / np.asarray(errors), degrees))
+
+
+def _out_of_fold(run: Run, name: str) -> Posteriors:
+    """Return what a member says of its out-of-fold rows."""
+    posteriors = Posteriors.load(run.posteriors_path(name))
+    return posteriors.take(
+        [
+            utterance_id
+            for utterance_id, origin in zip(posteriors.ids, posteriors.origins, strict=True)
+            if origin == "out-of-fold"
+        ]
+    )
+
+
+def _rows_of_all(corpus: Corpus, predicted: Mapping[str, Posteriors]) -> Corpus:
+    """Return the utterances that count in the primary score and that every member predicted."""
+    shared = set.intersection(*(set(own.ids) for own in predicted.values()))
+    truth = Truth.of(corpus)
+    ids = [one for one, counts in zip(corpus.ids, truth.is_scored, strict=True) if counts and one in shared]
+    if not ids:
+        raise TrainingError(
+            f"no row with {truth.primary.needs} was predicted by all members: nothing to compare on"
+        )
+    return corpus.select(ids)
+
+
+def _result(
+    variant: str, plan: AblationPlan, scores: Mapping[str, float], errors: Mapping[str, str]
+) -> VariantResult:
+    """Return a variant's scores, or why it has none.
+
+    One failed seed is enough not to compare it: the mean of those that went well would flatter the variant.
+    """
+    described = VARIANTS.get(variant)
+    result = VariantResult(
+        name=variant,
+        description=described.description if described else "the member as the recipe has it",
+        ingredient=described.ingredient if described else "",
+        paper_change=described.paper_change if described else None,
+    )
+    if variant in plan.skipped:
+        return replace(result, state="skipped", note=plan.skipped[variant])
+    members = plan.members_of(variant)
+    result = replace(result, scores=tuple(scores.get(name, np.nan) for name in members))
+    failed = [errors[name] for name in members if name in errors]
+    if failed:
+        return replace(result, state="failed", note=f"{len(failed)} of {plan.seeds} seeds: {failed[0]}")
+    return result
+
+
+def _compared(
+    result: VariantResult,
+    full: VariantResult,
+    replicates: Floats,
+    full_replicates: Floats,
+    bootstrap: SpeakerBootstrap,
+) -> VariantResult:
+    """Return the result with its difference to ``full``; replicates are ``(samples,)``."""
+    difference = replicates - full_replicates
+    relative = np.full_like(difference, np.nan)
+    np.divide(difference, full_replicates, out=relative, where=full_replicates > 0)
+    value = result.score - full.score
+    return replace(
+        result,
+        difference=Difference(value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
+        relative=Estimate(value / full.score if full.score > 0 else np.nan, *bootstrap.interval(relative)),
+    )
+
+
+def _baseline(
+    plan: AblationPlan,
+    trained: EnsembleReport,
+    rows: Corpus,
+    bootstrap: SpeakerBootstrap,
+    full: float,
+    full_replicates: Floats,
+) -> BaselineResult | None:
+    """Return the linear baseline's result on the compared rows; None where it does not predict them all."""
+    if trained.baseline is None or trained.baseline.member.name in plan.members_of(FULL):
+        return None
+    name = trained.baseline.member.name
+    posteriors = _out_of_fold(trained.run, name)
+    if not set(rows.ids) <= set(posteriors.ids):
+        return None
+    metric = primary_metric(rows, posteriors)
+    difference = full_replicates - bootstrap.replicates(metric)
+    return BaselineResult(
+        name,
+        bootstrap.estimate(metric),
+        Difference(full - metric.value, *bootstrap.interval(difference), bootstrap.p_value(difference)),
+    )
+
+
+def _corrected(full: VariantResult, compared: Mapping[str, VariantResult]) -> dict[str, VariantResult]:
+    """Return the results with both p-values, each corrected for how many variants were compared."""
+    over_speakers = [one.difference.p_value for one in compared.values() if one.difference is not None]
+    over_seeds = seed_p_values(full.scores, [one.scores for one in compared.values()])
+    pairs = zip(_holm(over_speakers), _holm(over_seeds), strict=True)
+    return {
+        name: replace(one, p_speakers=float(speakers), p_seeds=float(seeds))
+        for (name, one), (speakers, seeds) in zip(compared.items(), pairs, strict=True)
+    }
+
+
+def _holm(p_values: Sequence[float] | Floats) -> Floats:
+    """Correct p-values; with one speaker, or one seed, all are unknown and stay so."""
+    known = np.asarray(p_values, dtype=np.float64)
+    return known if np.isnan(known).any() else holm(known)
 
 
 def run_ablation(

@@ -31,10 +31,9 @@ from sercache.evaluation.bootstrap import (
 )
 from sercache.evaluation.metrics import macro_f1_of_confusion, uar_of_confusion
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth, primary_score
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import without_nan, write_atomically
-from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TargetsRecipe
 from sercache.seeds import derive_seed
 from sercache.training.rows import LabelledRows

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from sercache.corpus import Corpus
 from sercache.evaluation.primary import Truth
+from sercache.events import ShouldStop, never
 from sercache.heads.registry import build_head
-from sercache.interrupts import ShouldStop, never
 from sercache.options import Options
 from sercache.seeds import derive_seed
 from sercache.training.closed_form import apply_to_tables, fit_head

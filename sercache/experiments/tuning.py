@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sercache.corpus.manifest import corpus_digest, write_corpus
-from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.errors import Interrupted, RecipeError, TrainingError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.experiments.search_space import Settings, with_settings
 from sercache.experiments.tuning_plan import TuningPlan, with_reserved_as_test
 from sercache.experiments.tuning_report import (
@@ -24,14 +24,12 @@ from sercache.experiments.tuning_report import (
 )
 from sercache.experiments.tuning_study import Study, Trial, load_optuna
 from sercache.files import locked, read_json, write_atomically, write_json
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe, dump_recipe
-from sercache.run import Run
+from sercache.run import Run, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.context import open_feature_sets
 from sercache.training.ensemble import EnsembleReport, train_ensemble
-from sercache.versions import library_versions
 
 _OWN = "own"
 _SETTINGS_NAME = "settings.json"

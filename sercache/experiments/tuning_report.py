@@ -13,7 +13,7 @@ from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.experiments.tuning_study import Trial
 from sercache.posteriors import Posteriors
-from sercache.stacking.scores import primary_metric
+from sercache.stacking.table import primary_metric
 from sercache.stacking.verdict import oppose
 
 _FEW_SPEAKERS = 10

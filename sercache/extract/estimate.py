@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.frames import STORED_AS
 from sercache.cache.ledger import Ledger
-from sercache.cache.precision import STORED_AS
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus
 from sercache.devices import resolve_devices
 from sercache.encoders.protocol import Encoder
 from sercache.events import Event, Listener, ignore
-from sercache.extract.calibration import calibration_clips
-from sercache.extract.feature_set import settle, unsettled
-from sercache.extract.plan import CHARACTERS_PER_SECOND, PlannedUtterance, bytes_per_second, measure
-from sercache.extract.probe import probe_inputs
+from sercache.extract.autotune import calibration_clips, probe_inputs
+from sercache.extract.resolve import settle, unsettled
+from sercache.extract.schedule import CHARACTERS_PER_SECOND, PlannedUtterance, bytes_per_second, measure
 from sercache.files import free_bytes
 from sercache.recipe import FeatureRecipe
 

@@ -13,18 +13,17 @@ from sercache.corpus import Corpus, Utterance
 from sercache.devices import usable_cores
 from sercache.encoders.protocol import Encoder
 from sercache.encoders.registry import ENCODERS, check_encoder
-from sercache.engines.choice import AUTO, LOCAL, EngineChoice
 from sercache.engines.protocol import Needs
 from sercache.engines.protocol import Task as EngineTask
+from sercache.engines.registry import AUTO, LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Listener, ignore
-from sercache.extract.feature_set import open_settled, settle, unsettled, without_changed
-from sercache.extract.plan import Task, measure, plan_tasks, within
-from sercache.extract.share import Feature, Share, deal, run_share
-from sercache.extract.spread import Spread, needs_of, settle_elsewhere, stopped
+from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.extract.cluster_pass import Spread, needs_of, settle_elsewhere, stopped
+from sercache.extract.device_pass import Feature, Share, deal, run_share
+from sercache.extract.resolve import open_settled, settle, unsettled, without_changed
+from sercache.extract.schedule import Task, measure, plan_tasks, within
 from sercache.files import locked, remove_stale_temporaries
-from sercache.interrupts import ShouldStop, never
 from sercache.recipe import FeatureRecipe
 
 

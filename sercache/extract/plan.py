@@ -1,121 +1,207 @@
-"""Cutting a corpus into tasks: each becomes one shard, and is what a crash costs at most."""
+"""Hours, gigabytes and money of a large extraction, and what will hold it up: estimates, said to be such."""
 
-import hashlib
-import json
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
-import xxhash
+from sercache.cache.store import Cache
+from sercache.cache.usage import read_speeds
+from sercache.corpus import Corpus
+from sercache.errors import CorpusError
+from sercache.extract.encoder_costs import EncoderCost, Gpus
+from sercache.extract.inputs import EncoderInput, read_input
+from sercache.extract.schedule import ROWS_WITHOUT_GROWTH, SHARD_BYTES, TASK_SECONDS, measure
 
-from sercache.audio import audio_seconds
-from sercache.cache.fingerprint import FeatureSpec, Modality
-from sercache.cache.precision import STORED_AS
-from sercache.corpus import Corpus, Utterance
-from sercache.errors import AudioError, CorpusError
+UTILISATION = 0.35
+"""Share of the published FLOP/s that a well-fed encoder reaches; 0.3 to 0.5 is usual for such batches."""
 
-SHARD_BYTES = 256_000_000
-"""A shard is held in memory while it is built; larger ones are no faster to read."""
+_DECODED_CLIPS = 12
+_SUPPOSED_DECODING = 300.0
+"""Seconds of speech that a core decodes in a second, where no clip of a corpus says so."""
 
-TASK_SECONDS = 600.0
-"""Ten minutes of speech: two minutes of work for a large encoder on a small CPU, seconds on a GPU."""
+_SUPPOSED_AUDIO_BYTES = 32_000.0
+_SUPPOSED_CLIP_SECONDS = 5.0
+_INDEX_BYTES = 120.0
+"""Of the index, for each utterance; measured with a million of them."""
 
-ROWS_WITHOUT_GROWTH = 20_000
-"""Corpora beyond this get longer tasks in proportion, so that the number of files stays in the hundreds."""
-
-CHARACTERS_PER_SECOND = 15.0
-"""Of speech; so a text is planned like the recording that it is the transcript of."""
-
-WORD_PIECES_PER_SECOND = 4.0
-"""Of speech, roughly."""
+_METADATA_PER_SHARD = 6
+"""Create, write, rename and the folder's fsync of a shard; its ledger and speed are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedUtterance:
-    """An utterance and how long it will be, as far as one can tell without decoding it; 0 if one cannot."""
+class Speech:
+    """What is to be extracted, in sum.
 
-    utterance: Utterance
+    Attributes:
+        utterances: how many.
+        seconds: of audio.
+        padded_seconds: of audio, each clip rounded up to whole 30 s.
+        audio_bytes: of the files.
+        decoding: seconds of speech that one core decodes in a second.
+        is_decoding_measured: whether that was measured, on clips of the corpus, here.
+    """
+
+    utterances: int
     seconds: float
+    padded_seconds: float
+    audio_bytes: float
+    decoding: float
+    is_decoding_measured: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """Utterances that are extracted together and published as ``shard-<name>.h5``."""
+class Facility:
+    """What it runs on.
 
-    name: str
-    rows: tuple[PlannedUtterance, ...]
+    Attributes:
+        gpus: which, and how many.
+        cores: CPU cores in all.
+        disk_bytes_per_second: what the disk under corpus and cache reads or writes.
+        network_bytes_per_second: between that and all workers together; None where it is in the same machine.
+        utilisation: share of the published FLOP/s that is reached.
+    """
+
+    gpus: Gpus
+    cores: int
+    disk_bytes_per_second: float = 1e9
+    network_bytes_per_second: float | None = None
+    utilisation: float = UTILISATION
 
 
-def measure(corpus: Corpus, utterances: Sequence[Utterance], modality: Modality) -> list[PlannedUtterance]:
-    """Return how long each utterance will be: from its span, its file's header, or its text."""
+@dataclass(frozen=True, slots=True)
+class ScalePlan:
+    """What it takes.
 
-    def measured(utterance: Utterance) -> PlannedUtterance:
-        return PlannedUtterance(utterance, _expected_seconds(corpus, utterance, modality))
+    Attributes:
+        speech: what is extracted.
+        gpu_hours: of each encoder, by name.
+        stored_bytes: of each encoder's frames, by name.
+        hours: of each resource, if nothing else held it up: ``GPU``, ``decoding CPU``, ``disk``, ``network``.
+        shards: of each feature set.
+        index_bytes: of each feature set.
+        metadata_operations: of the file system, in all.
+    """
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(measured, utterances))
+    speech: Speech
+    gpu_hours: Mapping[str, float]
+    stored_bytes: Mapping[str, float]
+    hours: Mapping[str, float]
+    shards: int
+    index_bytes: float
+    metadata_operations: int
+
+    @property
+    def bottleneck(self) -> str:
+        """The resource that takes longest."""
+        return max(self.hours, key=lambda name: self.hours[name])
+
+    @property
+    def wall_hours(self) -> float:
+        """How long it takes: the resources work at the same time."""
+        return max(self.hours.values())
 
 
-def plan_tasks(
-    rows: Iterable[PlannedUtterance], specs: Sequence[FeatureSpec], corpus_size: int
-) -> list[Task]:
-    """Cut rows into tasks, the longest utterances first: what does not fit into memory shows at once.
+def measure_speech(corpus: Corpus) -> Speech:
+    """Return what a corpus has, from headers and a few clips that are decoded.
 
-    Tasks are run in this order, and what the first ones cover can be taken away without moving the later
-    cuts: an interrupted extraction plans the same remaining tasks again.
+    Raises:
+        CorpusError: it has no audio that can be read.
+    """
+    with_audio = [utterance for utterance in corpus.utterances if utterance.audio]
+    lengths = [row.seconds for row in measure(corpus, with_audio, "audio")]
+    if not sum(lengths):
+        raise CorpusError("the corpus has no audio that can be read; give --hours instead")
+    step = max(1, len(with_audio) // _DECODED_CLIPS)
+    some = list(islice(with_audio[::step], _DECODED_CLIPS))
+    started = time.process_time()
+    read = [read_input(corpus, utterance, 16_000) for utterance in some]
+    spent = time.process_time() - started
+    decoded = [row for row in read if isinstance(row, EncoderInput)]
+    spoken = sum(row.seconds for row in decoded)
+    whole = [row for row in decoded if row.source.span == (None, None)]  # else the file has other clips too
+    size, whole_seconds = sum(row.source.size_bytes for row in whole), sum(row.seconds for row in whole)
+    return Speech(
+        utterances=len(corpus),
+        seconds=sum(lengths),
+        padded_seconds=sum(30.0 * math.ceil(seconds / 30.0) for seconds in lengths),
+        audio_bytes=sum(lengths) * (size / whole_seconds if whole_seconds else _SUPPOSED_AUDIO_BYTES),
+        decoding=spoken / max(spent, 1e-6) if spoken else _SUPPOSED_DECODING,
+        is_decoding_measured=bool(spoken),
+    )
+
+
+def suppose_speech(hours: float, clip_seconds: float = _SUPPOSED_CLIP_SECONDS) -> Speech:
+    """Return so many hours of clips that are all alike: 16 kHz, 16 bit."""
+    utterances = max(1, round(hours * 3600 / clip_seconds))
+    padded = utterances * 30.0 * math.ceil(clip_seconds / 30.0)
+    size = hours * 3600 * _SUPPOSED_AUDIO_BYTES
+    return Speech(utterances, hours * 3600, padded, size, _SUPPOSED_DECODING, False)
+
+
+def plan_scale(
+    speech: Speech,
+    encoders: Sequence[EncoderCost],
+    facility: Facility,
+    measured: Mapping[str, float] | None = None,
+) -> ScalePlan:
+    """Return what the encoders take for the speech.
 
     Args:
-        rows: utterances that have no frames yet.
-        specs: the feature sets that are filled together, of one modality; the largest one bounds a task.
-        corpus_size: how many utterances the whole corpus has.
+        speech: what is extracted.
+        encoders: all of them; those that read audio share one decoding.
+        facility: what it runs on.
+        measured: seconds of speech that one such GPU encodes in a second, by encoder, where that is
+            known; the others follow from their arithmetic.
     """
-    limit_seconds = min(
-        TASK_SECONDS * max(1.0, corpus_size / ROWS_WITHOUT_GROWTH),
-        SHARD_BYTES / max(bytes_per_second(spec) for spec in specs),
+    gpu_hours, stored = {}, {}
+    for one in encoders:
+        seconds = speech.padded_seconds if one.padded_seconds else speech.seconds
+        speed = (measured or {}).get(one.name)
+        if speed:
+            taken = speech.seconds / speed
+        else:
+            taken = seconds * one.flops_per_second / (facility.gpus.flops * facility.utilisation)
+        gpu_hours[one.name] = taken / 3600
+        stored[one.name] = speech.seconds * one.bytes_per_second
+    reads_audio = any(one.modality == "audio" for one in encoders)
+    moved = sum(stored.values()) + (speech.audio_bytes if reads_audio else 0.0)
+    hours = {
+        "GPU": sum(gpu_hours.values()) / facility.gpus.count,
+        "decoding CPU": speech.seconds / speech.decoding / facility.cores / 3600 if reads_audio else 0.0,
+        "disk": moved / facility.disk_bytes_per_second / 3600,
+    }
+    if facility.network_bytes_per_second is not None:
+        hours["network"] = moved / facility.network_bytes_per_second / 3600
+    task_seconds = TASK_SECONDS * max(1.0, speech.utterances / ROWS_WITHOUT_GROWTH)
+    largest = max(one.bytes_per_second for one in encoders)
+    shards = math.ceil(speech.seconds / min(task_seconds, SHARD_BYTES / largest))
+    return ScalePlan(
+        speech=speech,
+        gpu_hours=gpu_hours,
+        stored_bytes=stored,
+        hours=hours,
+        shards=shards,
+        index_bytes=_INDEX_BYTES * speech.utterances,
+        metadata_operations=_METADATA_PER_SHARD * shards * len(encoders)
+        + (speech.utterances if reads_audio else 0),
     )
-    cuts: list[list[PlannedUtterance]] = []
-    filled_seconds = 0.0
-    for row in sorted(rows, key=lambda row: (-row.seconds, row.utterance.id)):
-        if not cuts or filled_seconds + row.seconds > limit_seconds:
-            cuts.append([])
-            filled_seconds = 0.0
-        cuts[-1].append(row)
-        filled_seconds += row.seconds
-    return [Task(_name(cut, specs[0].modality), tuple(cut)) for cut in cuts]
 
 
-def within(tasks: Iterable[Task], ids: Collection[str], modality: Modality) -> list[Task]:
-    """Return tasks with only the rows that are among ``ids``; a task that keeps all keeps its name."""
-    kept = ([row for row in task.rows if row.utterance.id in ids] for task in tasks)
-    return [Task(_name(rows, modality), tuple(rows)) for rows in kept if rows]
+def measured_speeds(cache_root: Path, measured_on: Gpus, gpus: Gpus) -> dict[str, float]:
+    """Return seconds of speech that a GPU encodes in a second, by encoder, from what a cache says of another.
 
+    Extraction keeps what its encoders took; the kinds' published FLOP/s scale it.
 
-def bytes_per_second(spec: FeatureSpec) -> float:
-    """Return what a second of speech (or its transcript) takes on disk."""
-    frame_rate_hz = (spec.frame_rate_hz or WORD_PIECES_PER_SECOND) / spec.time_pool
-    return frame_rate_hz * len(spec.layers) * spec.dim * STORED_AS[spec.dtype or "float16"].itemsize
-
-
-def _expected_seconds(corpus: Corpus, utterance: Utterance, modality: Modality) -> float:
-    if modality == "text":
-        return len(utterance.text or "") / CHARACTERS_PER_SECOND
-    start_seconds = utterance.start_seconds or 0.0
-    end_seconds = utterance.end_seconds
-    if end_seconds is None:
-        try:
-            end_seconds = audio_seconds(corpus.audio_path(utterance))
-        except (AudioError, CorpusError):
-            return 0.0
-    return max(0.0, end_seconds - start_seconds)
-
-
-def _name(rows: Sequence[PlannedUtterance], modality: Modality) -> str:
-    """Return 12 digits that stand for these utterances; where the corpus lies does not matter."""
-    members = [_key(row.utterance, modality) for row in rows]
-    return hashlib.sha256(json.dumps(members).encode()).hexdigest()[:12]
-
-
-def _key(utterance: Utterance, modality: Modality) -> tuple[object, ...]:
-    if modality == "text":
-        return utterance.id, xxhash.xxh3_128_hexdigest((utterance.text or "").encode())
-    return utterance.id, utterance.audio, utterance.start_seconds, utterance.end_seconds
+    Raises:
+        CacheError: the cache is damaged.
+    """
+    speeds = {}
+    for feature_set in Cache(cache_root).feature_sets():
+        known = read_speeds(feature_set.folder).get("cuda")
+        if known is not None and known.encode_seconds > 0:
+            speed = known.speech_seconds / known.encode_seconds
+            speeds[feature_set.spec.encoder] = speed * gpus.flops / measured_on.flops
+    return speeds

@@ -11,10 +11,9 @@ from sercache.cache.writer import cannot_write, publish_shard
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
 from sercache.errors import CacheError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.extract.extraction import extract
-from sercache.extract.feature_set import settle
-from sercache.interrupts import ShouldStop, never
+from sercache.extract.resolve import settle
 from sercache.recipe import FeatureRecipe
 
 _SET_ASIDE = ".damaged"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sercache.cache.fingerprint import FeatureSpec
-from sercache.cache.precision import from_storage, to_storage
+from sercache.cache.frames import from_storage, to_storage
 from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
@@ -17,11 +17,10 @@ from sercache.encoders.protocol import Encoder, Frames, StagedEncoder
 from sercache.encoders.registry import load_encoder
 from sercache.errors import EncoderError
 from sercache.events import Event, Listener, ignore
-from sercache.extract.calibration import BFLOAT16_TOLERANCE, relative_error
-from sercache.extract.encoding import EncodedUtterance, encode_rows
-from sercache.extract.feature_set import settle
+from sercache.extract.autotune import BFLOAT16_TOLERANCE, probe_inputs, relative_error
+from sercache.extract.encode import EncodedUtterance, encode_rows
 from sercache.extract.inputs import EncoderInput
-from sercache.extract.probe import probe_inputs
+from sercache.extract.resolve import settle
 from sercache.recipe import FeatureRecipe
 
 FLOAT32_TOLERANCE = 1e-4

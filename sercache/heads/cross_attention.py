@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sercache.heads.masking import attendable, masked_mean
-from sercache.heads.options import require_dropout, require_positive
-from sercache.heads.protocol import Head, HeadInput
+from sercache.heads.protocol import Head, HeadInput, require_dropout, require_positive
 
 
 class CrossAttentionLayer(nn.Module):
     """A post-norm Transformer layer whose queries are one sequence's, keys and values another's.
 
     The crossmodal attention of MulT (Tsai et al. 2019, section 3.1) and a feed-forward block, initialised as
-    :class:`~sercache.heads.encoder_layer.EncoderLayer` is.
+    :class:`~sercache.heads.leg.EncoderLayer` is.
     """
 
     def __init__(self, width: int, attention_heads: int, feedforward: int, dropout: float) -> None:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sercache.heads.leg import Leg, LegOutput
-from sercache.heads.options import require_dropout, require_positive
-from sercache.heads.protocol import Head, HeadInput
+from sercache.heads.protocol import Head, HeadInput, require_dropout, require_positive
 from sercache.heads.sequences import arrange
 
 

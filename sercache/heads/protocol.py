@@ -1,4 +1,4 @@
-"""What every head is: an embedding, then two outputs, with room for Manifold MixUp between them."""
+"""The interface of a head: an embedding, then two outputs, with Manifold MixUp between them."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -7,6 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from sercache.heads.layer_sum import LAYER_SUMS, LayerSum, WeightedSum
+
+
+def require_positive(**options: int) -> None:
+    """Raise ValueError, naming the option, unless all are 1 or more."""
+    for option, value in options.items():
+        if value < 1:
+            raise ValueError(f"{option} must be at least 1, not {value}")
+
+
+def require_dropout(dropout: float) -> None:
+    """Raise ValueError unless ``dropout`` leaves something: 0 or more and below 1."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
 
 
 class HeadInput(NamedTuple):

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sercache.heads.dropout import kept_on_cpu
-from sercache.heads.lengths import Group, Lengths
-from sercache.heads.masking import attendable, masked_mean
+from sercache.heads.masking import Group, Lengths, attendable, kept_on_cpu, masked_mean
 
 
 class Sequences(Protocol):

@@ -16,7 +16,7 @@ from sercache.evaluation.metrics import Floats
 from sercache.reporting.blocks import Bar, Block, Clip, Clips, Folded, Prose, Section, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.subgroups_section import vote_entropy
-from sercache.stacking.targets import scaled_ratings, scaled_to_ranges
+from sercache.stacking.rows import scaled_ratings, scaled_to_ranges
 
 MOST_CLIPS = 20
 _SHOWN_CLIPS = 6

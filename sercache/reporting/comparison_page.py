@@ -17,7 +17,7 @@ from sercache.reporting.blocks import (
     number,
     shown,
 )
-from sercache.reporting.forest import forest
+from sercache.reporting.drawing import forest
 from sercache.reporting.run_comparison import RECOMMENDED, RunComparison
 from sercache.reporting.wording import interval, listed, p_value, score_words
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from sercache.evaluation.bootstrap import Difference
 from sercache.recipe import speaker_note
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, number
+from sercache.reporting.drawing import forest
 from sercache.reporting.facts import Facts
-from sercache.reporting.forest import forest
 from sercache.reporting.wording import interval, p_value, score_words
-from sercache.stacking.linear_baseline import BASELINE
+from sercache.stacking.baselines import BASELINE
 
 
 def comparison_section(facts: Facts) -> Section:

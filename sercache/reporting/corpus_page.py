@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from sercache._version import __version__
-from sercache.corpus.distribution import Distribution
 from sercache.corpus.findings import Finding
 from sercache.corpus.report import CorpusReport
+from sercache.corpus.summary import Distribution
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER
 from sercache.files import write_atomically
 from sercache.reporting.blocks import (
@@ -22,10 +22,10 @@ from sercache.reporting.blocks import (
     Table,
     count,
     number,
+    render,
     shown,
 )
 from sercache.reporting.drawing import ACCENT, INK, Canvas
-from sercache.reporting.page import render
 
 _NAMES = {NO_AGREEMENT: "X (no agreement)", OTHER: "O (other)"}
 _LEAKS = {

@@ -14,15 +14,15 @@ from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.events import Event, Listener, ignore
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
-from sercache.predictions.sources import load_sources, rows_of_sources
 from sercache.recipe import Recipe, StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
+from sercache.stacking.baselines import BASELINE
+from sercache.stacking.external.members import load_sources, rows_of_sources
 from sercache.stacking.joining import load_rows
-from sercache.stacking.linear_baseline import BASELINE
-from sercache.stacking.plan import make_plan
 from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.splits import make_plan
 from sercache.stacking.table import REFERENCE
 
 

@@ -10,8 +10,7 @@ from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import Cache
 from sercache.errors import Interrupted, SercacheError
 from sercache.evaluation.metrics import Floats
-from sercache.events import Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Listener, ShouldStop, ignore, never
 from sercache.reporting.blocks import Cell, Colouring, Map, MapPoint, Section, Table, count, number, shown
 from sercache.reporting.facts import Facts, Judged
 

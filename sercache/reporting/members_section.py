@@ -10,8 +10,8 @@ from sercache.evaluation.metrics import Floats, ccc, macro_f1, mean_ccc
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.wording import interval, p_value
-from sercache.stacking.linear_baseline import BASELINE
-from sercache.stacking.targets import scaled_to_ranges
+from sercache.stacking.baselines import BASELINE
+from sercache.stacking.rows import scaled_to_ranges
 from sercache.training.baseline import members_above, with_corrected_p
 
 _NAMED_COLUMNS = 8

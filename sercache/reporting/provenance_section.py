@@ -1,16 +1,29 @@
-"""What was run: corpus, features, recipe, versions, and what each stage took."""
+"""What was run: corpus, features, recipe, versions, the time of each stage, failures and warnings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from sercache.cache.speed import read_speeds
+from sercache.cache.ledger import Failure, Ledger
 from sercache.cache.store import Cache, FeatureSet
+from sercache.cache.usage import read_speeds
 from sercache.corpus.summary import CorpusSummary, summarize
-from sercache.errors import SercacheError
+from sercache.errors import CacheError, SercacheError
 from sercache.recipe import dump_recipe
-from sercache.reporting.blocks import Block, Cell, Folded, Pairs, Section, Source, Table, count, number, shown
+from sercache.reporting.blocks import (
+    Block,
+    Cell,
+    Folded,
+    Pairs,
+    Prose,
+    Section,
+    Source,
+    Table,
+    count,
+    number,
+    shown,
+)
 from sercache.reporting.facts import Facts
 from sercache.reporting.training_section import read_histories
 from sercache.reporting.wording import duration, size
@@ -191,3 +204,48 @@ def _stages_table(facts: Facts, sets: Mapping[str, FeatureSet]) -> Table:
     add("fit every meta-level once", fit, f"on {facts.metrics['fitting_rows']:,} rows")
     add("predict with every meta-level", predict, f"{facts.metrics['judged_rows']:,} rows")
     return Table("Time, added over processes", ("stage", "time", ""), tuple(rows), is_sortable=False)
+
+
+_SHOWN = 50
+
+
+def failures_of(sets: Mapping[str, FeatureSet]) -> dict[str, list[Failure]]:
+    """Return which utterances have no frames, by feature set; none where nothing failed."""
+    found = {}
+    for name, one in sets.items():
+        try:
+            failures = [
+                failure for failure in Ledger(one.folder).failures.values() if failure.utterance not in one
+            ]
+        except CacheError:
+            continue
+        if failures:
+            found[name] = failures
+    return found
+
+
+def troubles_section(facts: Facts, failures: Mapping[str, list[Failure]]) -> Section:
+    """Show failures and warnings, or say that there are none."""
+    blocks: list[Block] = [Prose(warning, is_note=True) for warning in facts.warnings]
+    every = [(name, failure) for name, own in failures.items() for failure in own]
+    if every:
+        blocks.append(
+            Table(
+                f"{len(every):,} failures" + (f", the first {_SHOWN}" if len(every) > _SHOWN else ""),
+                ("utterance", "feature set", "stage", "attempts", "what happened"),
+                tuple(
+                    (
+                        Cell(shown(failure.utterance, 80)),
+                        Cell(shown(name, 40)),
+                        Cell(failure.stage),
+                        count(failure.attempts),
+                        Cell(shown(failure.message, 200)),
+                    )
+                    for name, failure in every[:_SHOWN]
+                ),
+            )
+        )
+    lead = "Nothing failed, and nothing was odd."
+    if every or facts.warnings:
+        lead = f"{len(every):,} utterances lack features; {len(facts.warnings)} warnings."
+    return Section("troubles", "Warnings", lead, blocks)

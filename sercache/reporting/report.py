@@ -5,25 +5,26 @@ from pathlib import Path
 
 from sercache._version import __version__
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.files import write_atomically
-from sercache.interrupts import ShouldStop, never
-from sercache.reporting.attributes_section import attributes_section
-from sercache.reporting.blocks import Page, Section, shown
+from sercache.reporting.blocks import Page, Section, render, shown
 from sercache.reporting.calibration_section import calibration_section
-from sercache.reporting.classes_section import classes_section
+from sercache.reporting.classes_section import attributes_section, classes_section
 from sercache.reporting.clips_section import AudioLinks, clips_section
 from sercache.reporting.comparison_section import comparison_section
 from sercache.reporting.facts import Facts, read_facts
 from sercache.reporting.map_section import map_section
 from sercache.reporting.members_section import members_section
-from sercache.reporting.page import render
-from sercache.reporting.provenance_section import feature_sets, provenance_section
+from sercache.reporting.provenance_section import (
+    failures_of,
+    feature_sets,
+    provenance_section,
+    troubles_section,
+)
 from sercache.reporting.sizes_section import sizes_section
 from sercache.reporting.subgroups_section import groupings, subgroups_section
 from sercache.reporting.summary import cautions, headlines
 from sercache.reporting.training_section import training_section
-from sercache.reporting.troubles_section import failures_of, troubles_section
 from sercache.run import Run
 
 _TASK = "report"

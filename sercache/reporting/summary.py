@@ -9,7 +9,7 @@ from sercache.reporting.blocks import Headline, shown
 from sercache.reporting.facts import Facts
 from sercache.reporting.subgroups_section import Grouping
 from sercache.reporting.wording import duration, interval, listed
-from sercache.stacking.linear_baseline import BASELINE
+from sercache.stacking.baselines import BASELINE
 from sercache.stacking.table import REFERENCE
 
 _FEW_SPEAKERS = 10

@@ -15,9 +15,8 @@ from starlette.exceptions import HTTPException
 
 import sercache
 from sercache.serving import answers
-from sercache.serving.guard import Guard
-from sercache.serving.limits import Limits
-from sercache.serving.reception import Reception, drain
+from sercache.serving.limits import Guard, Limits
+from sercache.serving.requests import Reception, drain
 from sercache.serving.uploads import Refused
 from sercache.serving.worker import Predictor, Worker
 

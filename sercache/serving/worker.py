@@ -15,8 +15,7 @@ from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.bundle.description import BundleDescription
 from sercache.corpus.utterance import Attribute
 from sercache.errors import Interrupted, SercacheError, ServingError
-from sercache.events import Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Listener, ShouldStop, ignore, never
 from sercache.serving.limits import Limits
 
 _LOG = logging.getLogger(__name__)

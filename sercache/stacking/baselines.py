@@ -1,15 +1,26 @@
-"""What any meta-level must beat: it knows how often each class occurs, or not even that."""
+"""Baselines of the comparison: chance, the linear baseline, and the members that fine-tuning started from."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import xxhash
 
+from sercache.errors import StackingError
+from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm
+from sercache.events import Event, Listener, ignore
+from sercache.posteriors import Posteriors
 from sercache.recipe import StackingRecipe
+from sercache.run import DerivedMember, Run
 from sercache.stacking.protocol import Prediction
-from sercache.stacking.rows import Floats, StackingInputs, StackingRows
+from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
 from sercache.stacking.saved import SavedStacker, Signature
+from sercache.stacking.splits import Plan
+from sercache.stacking.task import StackerResult, posteriors_path
+from sercache.stacking.verdict import oppose
 
 _JITTER = 1e-6
 
@@ -95,3 +106,86 @@ class Chance(MajorityClass):
     def _mean_target(self, rows: StackingRows) -> Floats:
         num_classes = len(rows.inputs.classes)
         return np.full(num_classes, 1 / num_classes)
+
+
+BASELINE = "baseline"
+"""What the baseline is called in a comparison, whatever the member is called that it is."""
+
+
+def baseline_result(
+    baseline: Posteriors, plan: Plan, run: Run, listener: Listener = ignore
+) -> StackerResult | None:
+    """Return what the baseline predicts of the judged rows, written as a stacker's result.
+
+    Nothing is fitted: out-of-fold rows were predicted by the fold model that did not see the speaker, rows of
+    the test split by the mean of the fold models.
+
+    Args:
+        baseline: over the rows of the run.
+        plan: which rows are judged.
+        run: the folder that the result goes to.
+        listener: told why there is no result.
+
+    Returns:
+        None where the baseline does not fit the judged rows.
+    """
+    judged, folder = plan.judged, run.stacker_folder(BASELINE)
+    inputs = judged.inputs
+    try:
+        if baseline.fold_map_digest != judged.fold_map_digest:
+            raise StackingError("it was fitted on other folds than the members")
+        if missing := set(inputs.ids) - set(baseline.ids):
+            raise StackingError(f"it does not predict {len(missing)} rows, first '{min(missing)}'")
+        taken = baseline.take(inputs.ids)
+        if (taken.origins == "in-sample").any():
+            raise StackingError("it was fitted on rows that it would be judged on")
+        attributes = tuple(attribute.name for attribute in inputs.attributes)
+        class_order = columns_in_order("classes", taken.classes, inputs.classes)
+        attribute_order = columns_in_order("attributes", taken.attributes, attributes)
+    except StackingError as error:
+        message = f"the baseline is left out: {error}; sercache train-ensemble fits it"
+        listener(Event("warning", "stack", message=message))
+        return None
+    arranged = replace(
+        taken,
+        member=BASELINE,
+        classes=inputs.classes,
+        attributes=attributes,
+        class_probabilities=taken.class_probabilities[:, class_order],
+        attribute_values=taken.attribute_values[:, attribute_order],
+    )
+    for repeat in range(plan.repeats):
+        arranged.save(posteriors_path(folder, repeat))
+    unknown = float("nan")
+    return StackerResult(BASELINE, (arranged,) * plan.repeats, unknown, unknown, unknown, {})
+
+
+def worth_of_finetuning(
+    judged: StackingRows, finetuned: Sequence[DerivedMember], bootstrap: SpeakerBootstrap
+) -> list[str]:
+    """Return a sentence for each fine-tuned member among those judged: is it better than where it started?
+
+    Args:
+        judged: the rows; none was learned from by the model that predicted it.
+        finetuned: the run's fine-tuned members.
+        bootstrap: over the speakers of ``judged``.
+    """
+    members = judged.inputs.members
+    pairs = [(one.name, one.of) for one in finetuned if {one.name, one.of} <= set(members)]
+    differences = [
+        bootstrap.difference(_metric(judged, name), _metric(judged, start)) for name, start in pairs
+    ]
+    p_values = [one.p_value for one in differences]
+    if pairs and not any(map(math.isnan, p_values)):  # unknown from one speaker
+        p_values = holm(p_values).tolist()
+    return [
+        "What fine-tuning was worth: "
+        + oppose(*pair, replace(difference, p_value=p_value), len(pairs), judged.truth.primary)
+        for pair, difference, p_value in zip(pairs, differences, p_values, strict=True)
+    ]
+
+
+def _metric(judged: StackingRows, member: str) -> SumMetric:
+    inputs = judged.inputs
+    index = inputs.members.index(member)
+    return judged.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])

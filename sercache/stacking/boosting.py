@@ -14,10 +14,16 @@ from sercache.devices import MANY_CELLS, usable_cores
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Prediction
-from sercache.stacking.rows import Floats, StackingInputs, StackingRows
+from sercache.stacking.rows import (
+    Floats,
+    StackingInputs,
+    StackingRows,
+    class_weights,
+    has_class_target,
+    stopping_slice,
+)
 from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.shares import EXPLAINED_ROWS, shares_of
-from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 _CLASS_MODEL = "classes.txt"
 _LEAST_PROBABILITY = 0.01

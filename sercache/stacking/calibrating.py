@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sercache.calibration.final import Calibration
-from sercache.calibration.judging import CalibrationReport, Predicted, judge_calibration
-from sercache.events import Listener
-from sercache.interrupts import ShouldStop
+from sercache.evaluation.calibration.assessment import CalibrationReport, Predicted, judge_calibration
+from sercache.evaluation.calibration.fitted import Calibration
+from sercache.events import Listener, ShouldStop
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.plan import Plan
 from sercache.stacking.rows import Floats, StackingRows
+from sercache.stacking.splits import Plan
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 
 CALIBRATION_NAME = "calibration.json"

@@ -5,34 +5,38 @@ from dataclasses import replace
 
 import numpy as np
 
-from sercache.calibration.registry import CALIBRATORS
-from sercache.derived import derived_members
 from sercache.devices import threads_worth_having
-from sercache.engines.choice import AUTO, LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
+from sercache.engines.registry import AUTO, LOCAL, EngineChoice
 from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
+from sercache.evaluation.calibration.registry import CALIBRATORS
 from sercache.evaluation.primary import MACRO_F1
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.files import write_atomically, write_json
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import StackingRecipe
-from sercache.run import Run
+from sercache.run import Run, derived_members
 from sercache.seeds import derive_seed
+from sercache.stacking.baselines import BASELINE, baseline_result, worth_of_finetuning
 from sercache.stacking.calibrating import calibrate
 from sercache.stacking.costs import MemberCosts, member_costs
 from sercache.stacking.curves import Curves, ensemble_curves
 from sercache.stacking.curves import as_csv as curves_as_csv
-from sercache.stacking.finetuned import worth_of_finetuning
 from sercache.stacking.joining import load_rows
-from sercache.stacking.linear_baseline import BASELINE, baseline_result
-from sercache.stacking.plan import Plan, make_plan
+from sercache.stacking.neural import SoupAccount
 from sercache.stacking.registry import STACKERS, needs_classes
 from sercache.stacking.rows import StackingRows
-from sercache.stacking.scores import score_names, scores_of
-from sercache.stacking.soup_account import SoupAccount
-from sercache.stacking.table import REFERENCE, Comparison, ComparisonRow, as_csv, as_json
+from sercache.stacking.splits import Plan, make_plan
+from sercache.stacking.table import (
+    REFERENCE,
+    Comparison,
+    ComparisonRow,
+    as_csv,
+    as_json,
+    score_names,
+    scores_of,
+)
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, read_result, run_stacker
 from sercache.stacking.verdict import against_baseline, oppose, recommend
 from sercache.training.baseline import baseline_posteriors

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
-from sercache.derived import DerivedMember
+from sercache.cache.usage import read_speeds
 from sercache.errors import CacheError
 from sercache.recipe import Recipe
+from sercache.run import DerivedMember
 
 
 @dataclass(frozen=True)

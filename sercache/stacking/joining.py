@@ -11,11 +11,10 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
 from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
-from sercache.derived import derived_members
 from sercache.errors import StackingError
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import ALL_FOLDS, Posteriors
-from sercache.run import Run
+from sercache.run import Run, derived_members
 from sercache.stacking.extras import extra_columns
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
 

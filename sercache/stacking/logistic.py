@@ -13,10 +13,16 @@ from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.network import LEAST_PROBABILITY, attribute_bounds, network_features, softmax
 from sercache.stacking.protocol import Prediction
-from sercache.stacking.rows import Floats, StackingInputs, StackingRows
+from sercache.stacking.rows import (
+    Floats,
+    StackingInputs,
+    StackingRows,
+    class_weights,
+    has_class_target,
+    stopping_slice,
+)
 from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.shares import linear_shares
-from sercache.stacking.targets import class_weights, has_class_target, stopping_slice
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """C of the logistic regression, 1 / alpha of the ridge regression; the slice of other speakers says which."""

@@ -13,8 +13,7 @@ from sercache.evaluation.metrics import log_loss
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.recipe import NeuralRecipe
 from sercache.stacking.network import LEAST_PROBABILITY, Network, attribute_bounds, softmax
-from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.targets import class_weights, has_class_target, prediction_loss
+from sercache.stacking.rows import Floats, StackingRows, class_weights, has_class_target, prediction_loss
 
 CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
 """MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""

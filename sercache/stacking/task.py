@@ -13,17 +13,16 @@ from sercache.devices import threads_worth_having
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation.metrics import confusion, macro_f1_of_confusion, mean_ccc
 from sercache.evaluation.primary import primary_score
-from sercache.events import Event, Listener
+from sercache.events import Event, Listener, ShouldStop
 from sercache.files import read_json, write_json
-from sercache.interrupts import ShouldStop
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.plan import Plan
 from sercache.stacking.protocol import Prediction, Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.saved import SavedStacker
+from sercache.stacking.splits import Plan
 
 _VERSION = 5
 """Part of the input digest: raise it when the same inputs give other results."""
@@ -39,8 +38,7 @@ class StackerResult:
 
     Attributes:
         name: of the stacker.
-        posteriors: of the judged rows, in the order of :attr:`~sercache.stacking.plan.Plan.judged`, for each
-            repeat.
+        posteriors: of the scored rows, in the order of ``Plan.judged``, for each repeat.
         fitting_score: the primary score on the rows it was fitted on, all rounds together; NaN if no row
             counts in it.
         fit_seconds: to fit on all fitting rows.

@@ -5,8 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sercache.derived import DerivedMember, derived_members, save_derived
-from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.errors import Interrupted, RecipeError, SercacheError
 from sercache.evaluation.bootstrap import (
     Difference,
@@ -18,12 +17,11 @@ from sercache.evaluation.bootstrap import (
 )
 from sercache.evaluation.metrics import CONFUSION_METRICS
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.registry import HEADS
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.run import Run, fold_name
+from sercache.run import DerivedMember, Run, derived_members, fold_name, save_derived
 from sercache.seeds import derive_seed
 from sercache.training.context import RunContext
 from sercache.training.member import FoldJob, is_finished

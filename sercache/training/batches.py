@@ -12,13 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sercache.cache.lookahead import look_ahead
+from sercache.cache.mapping import look_ahead
 from sercache.cache.store import FeatureSet
 from sercache.heads.protocol import HeadInput
 from sercache.seeds import derive_seed
-from sercache.training.residency import ResidentFrames, frames_budget, resident_parts, size_on_device
+from sercache.training.gathering import (
+    ResidentFrames,
+    StreamedFrames,
+    frames_budget,
+    resident_parts,
+    size_on_device,
+)
 from sercache.training.speakers import SpeakerStatistics
-from sercache.training.streaming import StreamedFrames
 
 
 class FrameReader(Protocol):

@@ -17,12 +17,12 @@ from threadpoolctl import threadpool_limits
 from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds
 from sercache.errors import TrainingError
+from sercache.events import ShouldStop, never
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head, HeadOutput
-from sercache.interrupts import ShouldStop, never
-from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.linear_solver import Floats, LinearModel, logistic, ridge
+from sercache.training.losses import class_weights
 from sercache.training.penalty_search import DUAL_ROWS, MOST_ROWS_OF_ALL_FOLDS, PENALTIES, Fit, PenaltySearch
 from sercache.training.pooled_features import PooledRows, PooledTable, refuse_to_go_on
 from sercache.training.rows import LabelledRows

@@ -13,23 +13,21 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus, Split
 from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
-from sercache.derived import DerivedMember, derived_members
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.protocol import Head
 from sercache.heads.registry import HEADS, build_head
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe, TargetsRecipe
-from sercache.run import Run
+from sercache.run import DerivedMember, Run, derived_members
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
-from sercache.training.guide import Guide
 from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.rows import LabelledRows
 from sercache.training.speakers import MIN_CLIPS, SpeakerStatistics, speaker_statistics
 from sercache.training.standardize import InputStatistics, input_statistics
+from sercache.training.teacher_targets import Guide
 
 
 @dataclass(frozen=True)

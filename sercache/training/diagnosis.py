@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.training.batches import FrameSource
 from sercache.training.rows import LabelledRows
 

@@ -6,14 +6,13 @@ import numpy as np
 
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
-from sercache.engines.choice import LOCAL, EngineChoice
+from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.evaluation.metrics import macro_f1
 from sercache.evaluation.primary import PrimaryScore, primary_score
-from sercache.events import Event, Listener, ignore
-from sercache.interrupts import ShouldStop, never
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.recipe import Recipe
-from sercache.run import Run, fold_name
+from sercache.run import Run, fold_name, library_versions
 from sercache.training.baseline import (
     BaselineReport,
     compare_members,
@@ -32,7 +31,6 @@ from sercache.training.context import (
     warn_of_untrained_encoders,
 )
 from sercache.training.members import MemberReport, check_member, train_members, train_part
-from sercache.versions import library_versions
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from sercache.evaluation.metrics import macro_f1, mean_ccc, uar
 from sercache.evaluation.primary import MEAN_CCC, primary_in
 from sercache.heads.protocol import HeadOutput
 from sercache.recipe import TrainingRecipe
-from sercache.training.balance import class_weights
+from sercache.training.losses import class_weights
 from sercache.training.objective import Objective, Targets, objective_of
-from sercache.training.rows import LabelledRows
-from sercache.training.sampling import balanced_draw
+from sercache.training.rows import LabelledRows, balanced_draw
 
 
 @contextmanager

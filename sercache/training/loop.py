@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sercache.errors import Interrupted, TrainingError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.protocol import Head
-from sercache.interrupts import ShouldStop, never
 from sercache.recipe import TrainingRecipe
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
@@ -33,14 +32,12 @@ from sercache.training.epoch import (
     scores_of_epoch,
     targets_of_epoch,
 )
-from sercache.training.epoch_log import History
-from sercache.training.mixup import draw_mix, mix_targets
-from sercache.training.modalities import draw_modalities, mask_modalities
+from sercache.training.history import History
+from sercache.training.mixing import draw_mix, draw_modalities, mask_modalities, mix_targets
 from sercache.training.objective import Targets
 from sercache.training.precision import precision_of
 from sercache.training.prediction import predict
-from sercache.training.rows import LabelledRows
-from sercache.training.sampling import epoch_batches
+from sercache.training.rows import LabelledRows, epoch_batches
 
 
 @dataclass

@@ -12,24 +12,22 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
 from sercache.evaluation.primary import primary_in, primary_score
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.files import remove_stale_temporaries
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head
 from sercache.heads.registry import BASE, BEST_BASE
-from sercache.interrupts import ShouldStop, never
 from sercache.posteriors import ALL_FOLDS, Origin, Posteriors
 from sercache.recipe import MemberRecipe
-from sercache.run import Run, fold_name
+from sercache.run import Run, fold_name, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
 from sercache.training.closed_form import Solution, fit_head
 from sercache.training.context import RunContext, open_run, split_ids
 from sercache.training.diagnosis import frames_not_finite
-from sercache.training.epoch_log import EpochLog
+from sercache.training.history import EpochLog
 from sercache.training.loop import HeadTraining
 from sercache.training.prediction import predict
-from sercache.versions import library_versions
 
 WEIGHTS_NAME = "weights.safetensors"
 PREDICTIONS_NAME = "predictions.parquet"

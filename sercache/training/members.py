@@ -10,24 +10,22 @@ import numpy as np
 import torch
 
 from sercache.cache.store import FeatureSet
-from sercache.engines.choice import LOCAL, EngineChoice
 from sercache.engines.protocol import Needs, Task
+from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import mean_ccc, uar
 from sercache.evaluation.primary import MEAN_CCC, PrimaryScore
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.registry import build_head, parameter_count
-from sercache.interrupts import ShouldStop, never
 from sercache.options import check_options
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.training.balance import CLASS_WEIGHTINGS, class_weights
 from sercache.training.context import RunContext, split_ids
-from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+from sercache.training.interleaved import FoldsFailed, train_folds
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS, class_weights
 from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
 from sercache.training.planning import Plan, plan_apart, plan_closed_form, plan_training
-from sercache.training.turns import FoldsFailed, train_folds
 
 
 @dataclass(frozen=True, slots=True)

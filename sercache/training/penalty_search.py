@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sercache.errors import TrainingError
-from sercache.interrupts import ShouldStop
+from sercache.events import ShouldStop
 from sercache.training.linear_solver import (
     DualSystem,
     Floats,

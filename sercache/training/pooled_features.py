@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from sercache.cache.store import FeatureSet
 from sercache.encoders.network import batches_by_length
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.files import new_file
 from sercache.heads.pooled_linear import pool_statistics
-from sercache.interrupts import ShouldStop, never
 from sercache.training.batches import FrameSource
 from sercache.training.speakers import SpeakerStatistics
 

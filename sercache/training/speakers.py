@@ -15,13 +15,12 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet, Places
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted, TrainingError
-from sercache.events import Event, Listener, ignore
+from sercache.events import Event, Listener, ShouldStop, ignore, never
 from sercache.heads.protocol import HeadInput
-from sercache.interrupts import ShouldStop, never
 from sercache.training.checkpoint import load_tensors, save_tensors
 
 MIN_CLIPS = 3

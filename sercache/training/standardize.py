@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet
 from sercache.training.speakers import SpeakerStatistics
 

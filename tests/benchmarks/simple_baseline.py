@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, confusion_metric
 from sercache.evaluation.metrics import macro_f1_of_confusion, uar_of_confusion
 from sercache.posteriors import Posteriors

@@ -14,16 +14,16 @@ from sercache.bundle.export import export_bundle
 from sercache.bundle.hub import find_bundle, push_bundle
 from sercache.bundle.recordings import recordings_of
 from sercache.cache.store import Cache
-from sercache.distillation.distilling import run_distillation
-from sercache.distillation.plan import DistillationSettings, plan_distillation
 from sercache.encoders.registry import load_encoder
 from sercache.errors import BundleError
-from sercache.finetuning.finetune import finetune_member
-from sercache.finetuning.processes import Processes
+from sercache.experiments.distillation.distill import run_distillation
+from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
 from sercache.stacking.comparison import compare
 from sercache.training.context import open_run
+from sercache.training.finetuning.finetune import finetune_member
+from sercache.training.finetuning.processes import Processes
 from sercache.training.member import fold_rows
 
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.cache import lookahead
-from sercache.cache.lookahead import LOOK_AHEAD, DiskWatch, look_ahead
+from sercache.cache import mapping as lookahead
+from sercache.cache.mapping import LOOK_AHEAD, DiskWatch, look_ahead
 
 
 @given(count=st.integers(0, 30))

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.cache.padding import pad_into
+from sercache.cache.frames import pad_into
 
 
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=5), spare=st.integers(0, 3))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sercache.cache.precision import choose_dtype, from_storage, to_storage
+from sercache.cache.frames import choose_dtype, from_storage, to_storage
 from sercache.errors import CacheError
 
 floats = st.floats(-(2.0**127), 2.0**127, width=32)

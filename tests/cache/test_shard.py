@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sercache.cache.precision import STORED_AS
+from sercache.cache.frames import STORED_AS
 from sercache.cache.shard import USER_BLOCK_BYTES, build_shard, read_index, read_whole
 from sercache.errors import CacheError
 

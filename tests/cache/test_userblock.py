@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sercache.cache.userblock import USER_BLOCK_BYTES, check_user_block, user_block
+from sercache.cache.shard import USER_BLOCK_BYTES, check_user_block, user_block
 from sercache.errors import CacheError
 
 PATH = Path("some.h5")

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from sercache.calibration.dirichlet import Dirichlet
-from sercache.calibration.protocol import log_probabilities
-from sercache.calibration.registry import CALIBRATORS
-from sercache.calibration.temperature import Temperature
+from sercache.evaluation.calibration.dirichlet import Dirichlet
+from sercache.evaluation.calibration.registry import CALIBRATORS, log_probabilities
+from sercache.evaluation.calibration.temperature import Temperature
 from sercache.evaluation.metrics import log_loss
 
 
@@ -51,7 +50,7 @@ def test_dirichlet_undoes_what_one_temperature_cannot():
 
 
 def test_dirichlet_without_its_prior_is_logistic_regression_on_log_probabilities(monkeypatch):
-    monkeypatch.setattr("sercache.calibration.dirichlet._PRIOR_DEVIATION", 1e3)
+    monkeypatch.setattr("sercache.evaluation.calibration.dirichlet._PRIOR_DEVIATION", 1e3)
     probabilities, labels = calibrated_rows(1500, classes=3)
     distorted = softmax(2 * np.log(probabilities) + np.array([0.5, 0.0, -1.0]), axis=1)
     ours = Dirichlet()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sercache.calibration.conformal import conformal_sets, conformal_threshold
+from sercache.evaluation.calibration.decisions import conformal_sets, conformal_threshold
 
 
 def rows_of(generator, rows, sharpness=1.0):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sercache.calibration.final import Calibration
-from sercache.calibration.registry import CALIBRATORS
 from sercache.errors import StackingError
+from sercache.evaluation.calibration.fitted import Calibration
+from sercache.evaluation.calibration.registry import CALIBRATORS
 
 CLASSES = ("Angry", "Sad", "Happy")
 

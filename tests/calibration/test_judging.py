@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sercache.calibration.judging import Predicted, as_json, judge_calibration
+from sercache.evaluation.calibration.assessment import Predicted, as_json, judge_calibration
 
 CLASSES = ("Angry", "Sad", "Happy", "Neutral")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.calibration.thresholds import decide, tuned_thresholds
+from sercache.evaluation.calibration.decisions import decide, tuned_thresholds
 from sercache.evaluation.metrics import macro_f1
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sercache.cache.speed import SPEED_NAME
+from sercache.cache.usage import SPEED_NAME
 
 COMMAND = str(Path(__file__).parent / "counted_command.py")
 

@@ -3,11 +3,11 @@
 import counting
 
 from sercache.cli.main import main
-from sercache.extract import plan, spread
+from sercache.extract import cluster_pass, schedule
 from sercache.training import members
 
 if __name__ == "__main__":  # whoever only imports this, as the search for doctests does, keeps his tasks
-    plan.TASK_SECONDS = 6.0
-    spread.run_share = counting.run_share
+    schedule.TASK_SECONDS = 6.0
+    cluster_pass.run_share = counting.run_share
     members.train_folds = counting.train_folds
     main()

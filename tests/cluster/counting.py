@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from sercache.extract.share import run_share as real_run_share
-from sercache.training.turns import train_folds as real_train_folds
+from sercache.extract.device_pass import run_share as real_run_share
+from sercache.training.interleaved import train_folds as real_train_folds
 
 SECONDS = 0.3
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.corpus.distribution import distribution_of
+from sercache.corpus.summary import distribution_of
 
 numbers = st.lists(st.floats(0, 1e5), min_size=1, max_size=60)
 

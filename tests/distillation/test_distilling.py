@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 import sercache.training.loop as loop
-from sercache.derived import derived_members
-from sercache.distillation.distilling import run_distillation
-from sercache.distillation.plan import DistillationSettings, plan_distillation
-from sercache.distillation.teacher import find_teacher
 from sercache.errors import Interrupted, RecipeError, StackingError
+from sercache.experiments.distillation.distill import run_distillation
+from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
+from sercache.experiments.distillation.teacher import find_teacher
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
-from sercache.run import Run
+from sercache.run import Run, derived_members
 from sercache.stacking.comparison import compare
 from sercache.training.checkpoint import load_head
 

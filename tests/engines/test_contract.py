@@ -10,8 +10,7 @@ import pytest
 
 from sercache.engines.protocol import MOST_DEATHS, Needs, Task
 from sercache.errors import Interrupted, ProcessDied
-from sercache.events import ignore
-from sercache.interrupts import never
+from sercache.events import ignore, never
 
 
 def written(folder):

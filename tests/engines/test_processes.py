@@ -2,7 +2,7 @@ import engine_tasks
 
 from sercache.engines.processes import Processes
 from sercache.engines.protocol import Task
-from sercache.interrupts import never
+from sercache.events import never
 
 
 def test_a_ctrl_c_that_reaches_the_workers_is_left_to_the_main_process(tmp_path):

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from sercache.cache.exchange.exporting import export, file_names
+from sercache.cache.exchange.importing import Foreign, import_npy
 from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.frames import from_storage, to_storage
 from sercache.cache.ledger import Ledger
-from sercache.cache.precision import from_storage, to_storage
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import Cache, FeatureSet
@@ -20,9 +22,6 @@ from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.table import read_table
 from sercache.errors import CacheError, Interrupted
-from sercache.exchange.exporting import export
-from sercache.exchange.importing import Foreign, import_npy
-from sercache.exchange.naming import file_names
 from sercache.recipe import FeatureRecipe
 
 SPEC = FeatureSpec(
@@ -73,7 +72,7 @@ def test_npy_files_hold_the_frames_of_every_id(tmp_path, dtype, as_float32):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_safetensors_hold_the_frames_by_id_in_their_own_dtype(tmp_path, dtype, monkeypatch):
-    monkeypatch.setattr("sercache.exchange.exporting.SAFETENSORS_BYTES", 200)
+    monkeypatch.setattr("sercache.cache.exchange.exporting.SAFETENSORS_BYTES", 200)
     feature_set = make(tmp_path / "c", replace(SPEC, dtype=dtype))
     done = export(feature_set, tmp_path / "out", "safetensors")
     assert done.files > 2

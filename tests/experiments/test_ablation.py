@@ -13,8 +13,7 @@ from sercache.corpus.targets import consensus
 from sercache.errors import RecipeError, TrainingError
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm
 from sercache.evaluation.metrics import macro_f1
-from sercache.experiments.ablation import run_ablation
-from sercache.experiments.ablation_judging import judge_ablation, seed_p_values
+from sercache.experiments.ablation import judge_ablation, run_ablation, seed_p_values
 from sercache.experiments.ablation_plan import plan_ablation
 from sercache.experiments.ablation_report import AblationReport, VariantResult, as_json
 from sercache.experiments.variants import VARIANTS, Variant

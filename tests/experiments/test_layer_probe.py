@@ -23,7 +23,7 @@ from sercache.experiments.layer_probe import probe_layers, save_probe
 from sercache.experiments.linear_probe import ProbeRows, chosen_on_inner_rows, probe
 from sercache.recipe import TargetsRecipe
 from sercache.training import closed_form
-from sercache.training.balance import class_weights
+from sercache.training.losses import class_weights
 from sercache.training.rows import LabelledRows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))

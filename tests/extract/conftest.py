@@ -71,7 +71,7 @@ def use_encoder(monkeypatch):
 @pytest.fixture
 def short_tasks(monkeypatch):
     """Cut the corpus into tasks of three seconds."""
-    monkeypatch.setattr("sercache.extract.plan.TASK_SECONDS", 3.0)
+    monkeypatch.setattr("sercache.extract.schedule.TASK_SECONDS", 3.0)
 
 
 def write_wav(path, seconds, seed):

@@ -9,11 +9,11 @@ import pytest
 from sercache.cache.sources import Source
 from sercache.cache.store import Cache
 from sercache.corpus import Utterance
-from sercache.extract import calibration
-from sercache.extract.calibration import calibrate, calibration_clips
+from sercache.extract import autotune as calibration
+from sercache.extract.autotune import calibrate, calibration_clips
 from sercache.extract.extraction import extract
-from sercache.extract.feature_set import settle
 from sercache.extract.inputs import EncoderInput
+from sercache.extract.resolve import settle
 from sercache.recipe import FeatureRecipe
 
 from .conftest import RATE_HZ, TinyEncoder

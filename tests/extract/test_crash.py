@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from sercache.cache.speed import SPEED_NAME
 from sercache.cache.store import Cache
+from sercache.cache.usage import SPEED_NAME
 from sercache.cache.verify import verify
 from sercache.corpus.manifest import write_corpus
 from sercache.files import TEMPORARY_SUFFIX
@@ -20,9 +20,9 @@ import json, resource, sys, time
 from pathlib import Path
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import SercacheError
-from sercache.extract import plan
+from sercache.extract import schedule as plan
 from sercache.extract.extraction import extract
-from sercache.interrupts import stop_flag
+from sercache.events import stop_flag
 from sercache.recipe import FeatureRecipe
 
 corpus, cache, pause, limit = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])

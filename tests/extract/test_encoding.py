@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from sercache.cache.sources import Source
 from sercache.corpus import Utterance
 from sercache.errors import AudioError
-from sercache.extract.encoding import encode_rows, pool_over_time
+from sercache.extract.encode import encode_rows, pool_over_time
 from sercache.extract.inputs import EncoderInput, FailedRow
 
 from .conftest import RATE_HZ, TinyEncoder

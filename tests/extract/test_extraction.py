@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from sercache.audio import load_audio
+from sercache.cache.frames import from_storage
 from sercache.cache.ledger import Ledger
-from sercache.cache.precision import from_storage
-from sercache.cache.speed import read_speeds
 from sercache.cache.store import Cache, FeatureSet
+from sercache.cache.usage import read_speeds
 from sercache.corpus import Utterance
 from sercache.errors import CacheError, Interrupted, RecipeError, SercacheError
-from sercache.extract.encoding import pool_over_time
+from sercache.extract.encode import pool_over_time
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
 
@@ -278,7 +278,7 @@ def test_a_crash_between_ledger_and_shard_changes_nothing(
 
     for _ in range(2):
         with monkeypatch.context() as patched:
-            patched.setattr("sercache.extract.lane.publish_shard", crash)
+            patched.setattr("sercache.extract.write.publish_shard", crash)
             with pytest.raises(KeyboardInterrupt):
                 run(corpus)
     assert shards(run(corpus).folder) == shards(whole.folder)

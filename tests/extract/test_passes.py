@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sercache.cache.speed import SPEED_NAME
 from sercache.cache.store import Cache, FeatureSet
+from sercache.cache.usage import SPEED_NAME
 from sercache.errors import CacheError, CorpusError, Interrupted, SercacheError
-from sercache.extract import pass_runner
+from sercache.extract import pipeline as pass_runner
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
 

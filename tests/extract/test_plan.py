@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sercache.corpus import Corpus, Utterance
-from sercache.extract.plan import PlannedUtterance, measure, plan_tasks
+from sercache.extract.schedule import PlannedUtterance, measure, plan_tasks
 
 from .conftest import TinyEncoder
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sercache.cache.speed import SPEED_NAME
+from sercache.cache.usage import SPEED_NAME
 from sercache.files import TEMPORARY_SUFFIX
 
 RATE_HZ = 16_000
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 _COMMAND = """
 import os, sys, time
-from sercache.extract import plan
+from sercache.extract import schedule as plan
 
 plan.TASK_SECONDS, fsync_seconds = float(sys.argv[1]), float(sys.argv[2])
 really_fsync = os.fsync

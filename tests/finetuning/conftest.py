@@ -12,10 +12,10 @@ import yaml
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
 from sercache.extract.extraction import extract
-from sercache.finetuning.processes import Processes
 from sercache.recipe import load_recipe
 from sercache.run import Run
 from sercache.training.ensemble import train_ensemble
+from sercache.training.finetuning.processes import Processes
 
 sys.path.insert(0, str(Path(__file__).parent))
 

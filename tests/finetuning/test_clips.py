@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_builder import make_training
 
-from sercache.extract.encoding import pool_over_time
-from sercache.finetuning.live import pooled
+from sercache.extract.encode import pool_over_time
+from sercache.training.finetuning.live import pooled
 
 
 @pytest.fixture

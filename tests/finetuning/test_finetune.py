@@ -16,19 +16,19 @@ import yaml
 from training_builder import make_training, train_and_keep
 
 from sercache.audio import load_audio
-from sercache.derived import derived_members
 from sercache.encoders.registry import load_encoder
 from sercache.errors import CacheError, Interrupted, RecipeError, TrainingError
-from sercache.extract.encoding import pool_over_time
-from sercache.finetuning.finetune import finetune_member
-from sercache.finetuning.fold import overlay_name
-from sercache.finetuning.overlay import EncoderOverlay
+from sercache.extract.encode import pool_over_time
 from sercache.heads.protocol import HeadInput
 from sercache.posteriors import Posteriors
 from sercache.recipe import dump_recipe
+from sercache.run import derived_members
 from sercache.stacking.comparison import compare
 from sercache.training.checkpoint import load_head, load_tensors
 from sercache.training.context import open_run
+from sercache.training.finetuning.finetune import finetune_member
+from sercache.training.finetuning.fold import overlay_name
+from sercache.training.finetuning.overlay import EncoderOverlay
 
 STILL = {"encoder_learning_rate": 1e-15, "head_learning_rate": 1e-15}
 ONE_EPOCH = {"stage1": {"epochs": 1}, "stage2": {"epochs": 0}}

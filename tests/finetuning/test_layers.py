@@ -8,8 +8,8 @@ import torch
 
 from sercache.encoders.registry import load_encoder
 from sercache.errors import TrainingError
-from sercache.finetuning.layers import TrainedLayers
 from sercache.recipe import FinetuningRecipe
+from sercache.training.finetuning.layers import TrainedLayers
 
 KINDS = [
     "wavlm",

@@ -7,9 +7,9 @@ from test_layers import inputs_of
 
 from sercache.encoders.registry import load_encoder
 from sercache.errors import EncoderError, TrainingError
-from sercache.finetuning.layers import TrainedLayers
-from sercache.finetuning.overlay import EncoderOverlay
 from sercache.recipe import FinetuningRecipe
+from sercache.training.finetuning.layers import TrainedLayers
+from sercache.training.finetuning.overlay import EncoderOverlay
 
 KINDS = [
     "wavlm",

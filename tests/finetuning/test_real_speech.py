@@ -11,12 +11,12 @@ from sercache.corpus.manifest import write_corpus
 from sercache.corpus.readers.emodb import read_emodb
 from sercache.errors import Interrupted
 from sercache.extract.extraction import extract
-from sercache.finetuning.finetune import finetune_member
-from sercache.finetuning.fold import overlay_name
 from sercache.recipe import load_recipe
 from sercache.run import Run
 from sercache.training.checkpoint import load_tensors
 from sercache.training.ensemble import train_ensemble
+from sercache.training.finetuning.finetune import finetune_member
+from sercache.training.finetuning.fold import overlay_name
 
 CLASSES = ("anger", "sadness")
 

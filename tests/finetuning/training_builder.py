@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 from sercache.events import ignore
-from sercache.finetuning import loop
-from sercache.finetuning.clips import Clips
-from sercache.finetuning.live import open_live_feature
-from sercache.finetuning.processes import Processes
 from sercache.recipe import FinetuningRecipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head, save_tensors
 from sercache.training.context import open_run
+from sercache.training.finetuning import loop
+from sercache.training.finetuning.clips import Clips
+from sercache.training.finetuning.live import open_live_feature
+from sercache.training.finetuning.processes import Processes
 from sercache.training.member import WEIGHTS_NAME, fold_rows
 
 

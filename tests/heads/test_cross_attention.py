@@ -15,7 +15,7 @@ from plain_heads import (
 from small_heads import RANGES
 
 from sercache.heads.cross_attention import CrossAttentionLayer
-from sercache.heads.encoder_layer import EncoderLayer
+from sercache.heads.leg import EncoderLayer
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
 from sercache.heads.sequences import Padded

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from plain_heads import assert_equals_plain, plain_leg, plain_outputs, random_clips
 from small_heads import RANGES
 
-from sercache.heads.encoder_layer import EncoderLayer
+from sercache.heads.leg import EncoderLayer
 from sercache.heads.registry import build_head
 from sercache.heads.sequences import Padded, arrange
 

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sercache.heads import deepser
-from sercache.heads import lengths as lengths_module
-from sercache.heads.dropout import dropout, kept_on_cpu
-from sercache.heads.lengths import Lengths
+from sercache.heads import masking as lengths_module
+from sercache.heads.masking import Lengths, dropout, kept_on_cpu
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
 from sercache.heads.sequences import Packed, Padded, arrange

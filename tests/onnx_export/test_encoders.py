@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sercache.bundle.onnx.encoders import export_encoder
+from sercache.bundle.onnx.graph import read_metadata
 from sercache.encoders.registry import load_encoder
 from sercache.errors import ExportError
-from sercache.extract.encoding import pool_over_time
-from sercache.onnx_export.encoders import export_encoder
-from sercache.onnx_export.graph import read_metadata
+from sercache.extract.encode import pool_over_time
 from sercache.recipe import FeatureRecipe
 from tests.tiny_checkpoints import checkpoint  # noqa: F401
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from sercache.bundle.onnx import graph
+from sercache.bundle.onnx.graph import read_metadata
+from sercache.bundle.onnx.heads import FoldMean, export_heads
 from sercache.errors import ExportError
-from sercache.onnx_export import graph
-from sercache.onnx_export.graph import read_metadata
-from sercache.onnx_export.heads import FoldMean, export_heads
 from sercache.training.checkpoint import HeadDescription
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "heads"))

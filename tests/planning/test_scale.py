@@ -6,12 +6,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.cache.speed import EncodingSpeed, add_speed
+from sercache.cache.usage import EncodingSpeed, add_speed
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import SercacheError
-from sercache.planning.encoder_costs import EncoderCost, encoder_cost
-from sercache.planning.hardware import TFLOPS, Gpus, parse_gpus
-from sercache.planning.scale import Facility, measure_speech, plan_scale, suppose_speech
+from sercache.extract.encoder_costs import TFLOPS, EncoderCost, Gpus, encoder_cost, parse_gpus
+from sercache.extract.plan import Facility, measure_speech, plan_scale, suppose_speech
 
 WAVLM = "microsoft/wavlm-large"
 
@@ -75,7 +74,7 @@ def test_unknown_gpus_are_refused(text):
 
 def test_speeds_of_a_cache_are_scaled_by_the_kinds_of_gpu(tmp_path):
     from sercache.benchmarks.synthetic import synthetic_feature_set
-    from sercache.planning.scale import measured_speeds
+    from sercache.extract.plan import measured_speeds
 
     feature_set = synthetic_feature_set(tmp_path, 5, 3, 2)
     add_speed(feature_set.folder, "cuda", EncodingSpeed(1000.0, 2.0))

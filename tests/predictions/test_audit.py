@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from sercache.corpus.targets import consensus
-from sercache.predictions.audit import as_json, audit
-from sercache.predictions.reading import Predictions
+from sercache.stacking.external.audit import as_json, audit
+from sercache.stacking.external.reading import Predictions
 
 
 def as_predictions(table, corpus, **changes):

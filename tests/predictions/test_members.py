@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sercache.errors import StackingError
-from sercache.predictions.members import rows_of_predictions
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.stacking.comparison import compare_rows
-from sercache.stacking.plan import make_plan
+from sercache.stacking.external.members import rows_of_predictions
+from sercache.stacking.splits import make_plan
 
 
 def with_splits(corpus, *splits):

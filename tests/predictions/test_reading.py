@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sercache.errors import StackingError
-from sercache.predictions.reading import member_names, read_predictions
+from sercache.stacking.external.reading import member_names, read_predictions
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import pytest
 from run_builder import make_run
 
 from sercache.benchmarks.synthetic import synthetic_feature_set, utterance_id
+from sercache.cache.remote.bucket import Bucket
+from sercache.cache.remote.mirror import kept_bytes, make_mirror
+from sercache.cache.remote.transfer import pull, push
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import Cache
 from sercache.cache.verify import verify
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError
-from sercache.remote.bucket import Bucket
-from sercache.remote.mirror import kept_bytes, make_mirror
-from sercache.remote.transfer import pull, push
 from sercache.training.ensemble import train_ensemble
 
 SHARDS = 6
@@ -167,7 +167,7 @@ def test_an_object_that_is_damaged_is_never_read(cache, url, tmp_path):
 SLOW_PUSH = """
 import sys, time
 from pathlib import Path
-from sercache.remote import bucket, transfer
+from sercache.cache.remote import bucket, transfer
 
 publish = bucket.Bucket.publish
 def slowly(self, feature_set, path, commit):

@@ -7,7 +7,6 @@ import pytest
 from report_builder import with_extras
 from simulated_attributes import lins_mean, simulate_attributes
 
-from sercache.derived import DerivedMember, save_derived
 from sercache.errors import ReportError
 from sercache.recipe import MemberRecipe
 from sercache.reporting.clips_section import AudioLinks, attribute_errors
@@ -16,6 +15,7 @@ from sercache.reporting.members_section import differences_to_baseline, disagree
 from sercache.reporting.report import make_page
 from sercache.reporting.run_comparison import compare_runs
 from sercache.reporting.subgroups_section import groupings
+from sercache.run import DerivedMember, save_derived
 from sercache.stacking.comparison import compare
 
 FAST = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}

@@ -9,10 +9,10 @@ from report_builder import FAST, stacked, with_extras
 from simulated_members import simulate
 from sklearn.metrics import f1_score
 
+from sercache.reporting.blocks import render
 from sercache.reporting.comparison_page import comparison_page
 from sercache.reporting.facts import read_facts
 from sercache.reporting.members_section import differences_to_baseline
-from sercache.reporting.page import render
 from sercache.reporting.report import write_report
 from sercache.reporting.run_comparison import as_json, compare_runs
 from sercache.stacking.comparison import compare

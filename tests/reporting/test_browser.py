@@ -9,8 +9,8 @@ import pytest
 from report_builder import HOSTILE, renamed, stacked, with_extras
 from simulated_members import simulate
 
+from sercache.reporting.blocks import render
 from sercache.reporting.comparison_page import comparison_page
-from sercache.reporting.page import render
 from sercache.reporting.report import write_report
 from sercache.reporting.run_comparison import compare_runs
 

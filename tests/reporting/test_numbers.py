@@ -9,9 +9,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, f1_score
 
 from sercache.posteriors import Posteriors
-from sercache.reporting.attributes_section import attributes_section
 from sercache.reporting.calibration_section import reliability_bins
-from sercache.reporting.classes_section import classes_section, confusion_of
+from sercache.reporting.classes_section import attributes_section, classes_section, confusion_of
 from sercache.reporting.clips_section import confident_mistakes, most_ambiguous
 from sercache.reporting.comparison_section import comparison_section
 from sercache.reporting.map_section import in_the_plane

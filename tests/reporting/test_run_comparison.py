@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score
 from sercache.errors import ReportError
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe
+from sercache.reporting.blocks import render
 from sercache.reporting.comparison_page import comparison_page
-from sercache.reporting.page import render
 from sercache.reporting.recipe_differences import ABSENT, recipe_differences
 from sercache.reporting.run_comparison import as_json, compare_runs
 

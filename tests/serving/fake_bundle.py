@@ -11,8 +11,7 @@ from sercache.bundle.clips import ClipPrediction, FailedClip, WindowPrediction
 from sercache.bundle.description import BundleDescription, BundledScore, Evaluation, TrainingData
 from sercache.corpus.utterance import Attribute
 from sercache.errors import AudioError, Interrupted
-from sercache.events import ignore
-from sercache.interrupts import never
+from sercache.events import ignore, never
 
 CLASSES = ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")
 RATE_HZ = 16_000

@@ -4,7 +4,7 @@ import sys
 
 from fake_bundle import FakeBundle
 
-from sercache.interrupts import stop_flag
+from sercache.events import stop_flag
 from sercache.serving import server
 from sercache.serving.limits import Limits
 

@@ -9,14 +9,13 @@ import pytest
 from simulated_attributes import lins_mean, simulate_attributes
 
 from sercache.corpus.manifest import write_corpus
-from sercache.derived import DerivedMember, save_derived
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, StackingRecipe
+from sercache.run import DerivedMember, save_derived
 from sercache.stacking.comparison import compare
-from sercache.stacking.curves import ensemble_curves
-from sercache.stacking.orders import by_own_score, greedy
-from sercache.stacking.plan import make_plan
+from sercache.stacking.curves import by_own_score, ensemble_curves, greedy
 from sercache.stacking.registry import STACKERS, load_stacker, needs_classes
+from sercache.stacking.splits import make_plan
 
 QUICK = {
     "neural": {"runs": 3, "epochs": 12},

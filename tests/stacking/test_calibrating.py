@@ -5,16 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sercache.calibration.final import Calibration
 from sercache.errors import StackingError
+from sercache.evaluation.calibration.fitted import Calibration
 from sercache.evaluation.metrics import expected_calibration_error
-from sercache.events import ignore
-from sercache.interrupts import never
+from sercache.events import ignore, never
 from sercache.recipe import StackingRecipe
 from sercache.stacking.calibrating import calibrate
 from sercache.stacking.comparison import compare
-from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
+from sercache.stacking.splits import make_plan
 from sercache.stacking.task import run_stacker
 
 QUICK = {"stackers": ["soft-vote", "logistic"], "bootstrap_samples": 200, "repeats": 1}

@@ -11,8 +11,8 @@ from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe, load_recipe
 from sercache.stacking import task
 from sercache.stacking.comparison import compare
-from sercache.stacking.plan import make_plan
 from sercache.stacking.registry import load_stacker
+from sercache.stacking.splits import make_plan
 
 QUICK = {
     "neural": {"runs": 2, "epochs": 10, "patience": 4},

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sercache.cache.speed import EncodingSpeed, add_speed, read_speeds
 from sercache.cache.store import Cache
-from sercache.derived import DerivedMember
+from sercache.cache.usage import EncodingSpeed, add_speed, read_speeds
 from sercache.recipe import MemberRecipe
+from sercache.run import DerivedMember
 from sercache.stacking.costs import MemberCosts, member_costs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))

@@ -9,9 +9,8 @@ import pytest
 
 from sercache.evaluation.metrics import macro_f1
 from sercache.stacking.costs import MemberCosts
-from sercache.stacking.curves import as_csv, as_json, ensemble_curves
-from sercache.stacking.orders import by_own_score, greedy
-from sercache.stacking.plan import make_plan
+from sercache.stacking.curves import as_csv, as_json, by_own_score, ensemble_curves, greedy
+from sercache.stacking.splits import make_plan
 
 
 def curves_of(rows, **options):

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sercache.derived import DerivedMember
 from sercache.evaluation.bootstrap import SpeakerBootstrap
 from sercache.recipe import MemberRecipe
-from sercache.stacking.finetuned import worth_of_finetuning
+from sercache.run import DerivedMember
+from sercache.stacking.baselines import worth_of_finetuning
 
 
 def derived(name, of):

@@ -17,10 +17,10 @@ from sercache.stacking import logistic
 from sercache.stacking.boosting import Boosting, soft_metric, soft_objective
 from sercache.stacking.logistic import Logistic, logistic_features
 from sercache.stacking.network import Network, network_features
+from sercache.stacking.neural import barrier
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingInputs, StackingRows
 from sercache.stacking.shares import linear_shares
-from sercache.stacking.soup import barrier
 
 
 class Remembered(ClassifierMixin, BaseEstimator):

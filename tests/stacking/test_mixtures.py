@@ -10,8 +10,13 @@ from scipy.optimize import minimize
 from sklearn.metrics import f1_score
 
 from sercache.recipe import StackingRecipe
-from sercache.stacking.greedy_vote import GreedyVote, chosen_counts
-from sercache.stacking.weighted_vote import WeightedVote, likeliest_weights, nearest_weights
+from sercache.stacking.votes import (
+    GreedyVote,
+    WeightedVote,
+    chosen_counts,
+    likeliest_weights,
+    nearest_weights,
+)
 
 UNBALANCED = StackingRecipe(balance_exponent=0.0)
 

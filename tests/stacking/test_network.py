@@ -10,10 +10,9 @@ from sercache.errors import StackingError
 from sercache.recipe import NeuralRecipe, StackingRecipe
 from sercache.stacking.network import Network, network_features, softmax
 from sercache.stacking.network_training import initial_network, stand, train_runs
-from sercache.stacking.neural import Neural, fit_runs
-from sercache.stacking.soft_vote import SoftVote
-from sercache.stacking.soup import Soup, average_runs, choose_soup
-from sercache.stacking.targets import class_weights, stopping_slice
+from sercache.stacking.neural import Neural, Soup, average_runs, choose_soup, fit_runs
+from sercache.stacking.rows import class_weights, stopping_slice
+from sercache.stacking.votes import SoftVote
 
 QUICK = StackingRecipe(neural=NeuralRecipe(runs=4, epochs=20, patience=5))
 EXACT = NeuralRecipe(epochs=400, patience=400, learning_rate=0.1, weight_decay=0)

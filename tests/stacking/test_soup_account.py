@@ -1,8 +1,7 @@
 import pytest
 
 from sercache.recipe import StackingRecipe
-from sercache.stacking.soup import Soup
-from sercache.stacking.soup_account import SoupAccount
+from sercache.stacking.neural import Soup, SoupAccount
 
 STANDINGS = {
     name: {"macro_f1": score, "log_loss": 1.0}

@@ -4,7 +4,7 @@ import numpy as np
 import yaml
 
 from sercache.cache.fingerprint import FeatureSpec
-from sercache.cache.precision import to_storage
+from sercache.cache.frames import to_storage
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.writer import publish_shard, start_feature_set

@@ -23,7 +23,7 @@ from sercache.training.context import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.epoch import rank_of_epoch, rows_of_epoch, scores_of_epoch
 from sercache.training.member import HISTORY_NAME
-from sercache.training.mixup import Mix, mix_targets
+from sercache.training.mixing import Mix, mix_targets
 from sercache.training.objective import Objective, Targets
 from sercache.training.rows import LabelledRows
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.training.balance import class_weights
+from sercache.training.losses import class_weights
 
 
 def test_class_weights_follow_the_papers_formula_over_rows_that_have_a_target():

@@ -7,13 +7,12 @@ import pytest
 from run_builder import make_run
 from sklearn.metrics import f1_score, recall_score
 
-from sercache.derived import derived_members
 from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe
-from sercache.run import Run
+from sercache.run import Run, derived_members
 from sercache.training import baseline
 from sercache.training.baseline import enter_baseline, find_baseline, members_above
 from sercache.training.context import open_run

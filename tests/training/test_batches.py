@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from run_builder import make_corpus, write_features
 
 from sercache.cache.fingerprint import FeatureSpec
-from sercache.cache.precision import from_storage
+from sercache.cache.frames import from_storage
 from sercache.cache.shard import StoredUtterance
 from sercache.cache.sources import Source
 from sercache.cache.store import Cache
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError
 from sercache.training.batches import FrameSource
-from sercache.training.residency import frames_budget, resident_parts
+from sercache.training.gathering import frames_budget, resident_parts
 from sercache.training.standardize import input_statistics
 
 CPU = torch.device("cpu")
@@ -109,7 +109,7 @@ def test_frames_that_stay_on_the_device_make_the_same_batches(features, rows, ma
 
 
 def test_frames_are_packed_in_pieces_and_none_is_lost(features, monkeypatch):
-    monkeypatch.setattr("sercache.training.residency._CHUNK_BYTES", 64)
+    monkeypatch.setattr("sercache.training.gathering._CHUNK_BYTES", 64)
     corpus, feature_sets = features
     source = FrameSource(feature_sets, corpus.ids, CPU, resident=True)
     for feature_set, (frames, mask) in zip(feature_sets, source.batch(np.arange(72)), strict=True):

@@ -15,13 +15,13 @@ from sercache.heads.pooled_linear import STATISTICS, parse_statistics
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, load_recipe
 from sercache.training import closed_form, penalty_search, pooled_features
-from sercache.training.balance import class_weights
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.checkpoint import load_head
 from sercache.training.closed_form import fit_head
 from sercache.training.context import open_run
 from sercache.training.ensemble import lay_out, train_ensemble
 from sercache.training.loop import HeadTraining
+from sercache.training.losses import class_weights
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.prediction import predict

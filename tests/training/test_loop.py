@@ -13,11 +13,11 @@ from sercache.evaluation.metrics import macro_f1
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
 from sercache.training import epoch
-from sercache.training.balance import class_weights
 from sercache.training.batches import FrameSource
 from sercache.training.context import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.loop import HeadTraining
+from sercache.training.losses import class_weights
 from sercache.training.member import HISTORY_NAME, fold_rows
 from sercache.training.objective import objective_of
 from sercache.training.prediction import predict

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy.stats import kstest
 
-from sercache.training.mixup import Mix, draw_mix, mix_targets
+from sercache.training.mixing import Mix, draw_mix, mix_targets
 from sercache.training.objective import Targets
 
 

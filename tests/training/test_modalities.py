@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sercache.heads.protocol import HeadInput
-from sercache.training.modalities import draw_modalities, mask_modalities
+from sercache.training.mixing import draw_modalities, mask_modalities
 
 
 @given(

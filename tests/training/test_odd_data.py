@@ -6,7 +6,7 @@ import numpy as np
 import run_builder
 from run_builder import CLASSES, DIMS, make_corpus, write_features, write_recipe
 
-from sercache.cache.precision import to_storage
+from sercache.cache.frames import to_storage
 from sercache.corpus.manifest import write_corpus
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.training.sampling import balanced_draw, epoch_batches
+from sercache.training.rows import balanced_draw, epoch_batches
 
 
 def epoch(lengths, batch_size, generator):

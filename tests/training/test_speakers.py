@@ -11,14 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sercache.training.member as member_module
+from sercache.cache.frames import from_storage, to_storage
 from sercache.cache.ledger import Ledger
-from sercache.cache.precision import from_storage, to_storage
 from sercache.cache.store import Cache
 from sercache.corpus.manifest import read_corpus, write_corpus
-from sercache.derived import derived_members
 from sercache.errors import EncoderError, Interrupted, RecipeError, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
+from sercache.run import derived_members
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
 from sercache.training.context import open_run

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sercache.training.staging import StagingRing
+from sercache.training.gathering import StagingRing
 
 CPU = torch.device("cpu")
 

@@ -12,17 +12,17 @@ import torch
 from run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
 from test_ensemble import outcome
 
-from sercache.cache.precision import to_storage
+from sercache.cache.frames import to_storage
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training import members
 from sercache.training.ensemble import train_ensemble
+from sercache.training.gathering import StreamedFrames
+from sercache.training.interleaved import FoldsFailed, train_folds
 from sercache.training.member import FoldJob, is_finished
 from sercache.training.planning import Plan
-from sercache.training.streaming import StreamedFrames
-from sercache.training.turns import FoldsFailed, train_folds
 
 MEMBERS = [
     {"name": "fusion", "features": ["speech", "words"],

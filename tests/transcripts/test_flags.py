@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.transcripts.flags import compression, flags_of, loops
-from sercache.transcripts.windows import quiet_pieces
+from sercache.extract.transcribe.batches import compression, flags_of, loops
+from sercache.extract.transcribe.whisper import quiet_pieces
 
 WORDS = st.lists(st.sampled_from(["so", "what", "did", "you", "say", "then"]), min_size=1, max_size=8)
 

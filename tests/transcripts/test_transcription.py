@@ -11,9 +11,9 @@ from tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 from sercache.cache.ledger import Ledger
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import EncoderError, Interrupted, SercacheError
-from sercache.transcripts import hearing
-from sercache.transcripts.transcription import transcribe_corpus
-from sercache.transcripts.whisper import Heard, WhisperTranscriber
+from sercache.extract.transcribe import batches as hearing
+from sercache.extract.transcribe.transcription import transcribe_corpus
+from sercache.extract.transcribe.whisper import Heard, WhisperTranscriber
 
 COLUMN = "text:tiny-whisper"
 

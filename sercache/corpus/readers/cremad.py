@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from sercache.corpus.readers.labels import first_file, read_labels
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
-from sercache.corpus.readers.recordings import find_recordings, one_vote
+from sercache.corpus.readers.sources import (
+    ReaderModel,
+    ReaderOptions,
+    find_recordings,
+    first_file,
+    one_vote,
+    parse_options,
+    read_labels,
+)
 from sercache.corpus.utterance import Corpus, Utterance
 from sercache.errors import CorpusError
 

@@ -14,8 +14,13 @@ from typing import Any
 from pydantic import Field
 
 from sercache.corpus.columns import format_number
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
-from sercache.corpus.readers.recordings import one_vote, require_folder
+from sercache.corpus.readers.sources import (
+    ReaderModel,
+    ReaderOptions,
+    one_vote,
+    parse_options,
+    require_folder,
+)
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, Corpus, Split, Utterance
 from sercache.errors import CorpusError
 

@@ -7,9 +7,14 @@ version a.
 import re
 from pathlib import Path
 
-from sercache.corpus.readers.labels import read_labels
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
-from sercache.corpus.readers.recordings import match_recordings, one_vote
+from sercache.corpus.readers.sources import (
+    ReaderModel,
+    ReaderOptions,
+    match_recordings,
+    one_vote,
+    parse_options,
+    read_labels,
+)
 from sercache.corpus.utterance import Corpus, Utterance
 
 EMOTIONS = {

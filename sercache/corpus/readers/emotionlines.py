@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 
 from pydantic import Field
 
-from sercache.corpus.readers.labels import read_labels
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
+from sercache.corpus.readers.sources import ReaderModel, ReaderOptions, parse_options, read_labels
 from sercache.corpus.rows import parse_split
 from sercache.corpus.utterance import Corpus, Utterance
 from sercache.errors import CorpusError

@@ -13,9 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sercache.corpus.readers.labels import first_file, parse_float, read_labels
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
-from sercache.corpus.readers.recordings import one_vote, require_folder
+from sercache.corpus.readers.sources import (
+    ReaderModel,
+    ReaderOptions,
+    first_file,
+    one_vote,
+    parse_float,
+    parse_options,
+    read_labels,
+    require_folder,
+)
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, Attribute, Corpus, Split, Utterance
 from sercache.errors import CorpusError
 

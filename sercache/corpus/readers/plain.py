@@ -8,9 +8,18 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from sercache.corpus.columns import ATTRIBUTE, parse_attribute
-from sercache.corpus.readers.labels import LabelRow, parse_float, read_labels
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, Renamings, Words, parse_options
-from sercache.corpus.readers.recordings import find_recordings, one_vote
+from sercache.corpus.readers.sources import (
+    LabelRow,
+    ReaderModel,
+    ReaderOptions,
+    Renamings,
+    Words,
+    find_recordings,
+    one_vote,
+    parse_float,
+    parse_options,
+    read_labels,
+)
 from sercache.corpus.rows import parse_split
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, Attribute, Corpus, Utterance
 from sercache.errors import CorpusError, did_you_mean

@@ -7,8 +7,13 @@ repetition, actor. Songs (channel 02) and pictures without sound (modality 02) a
 import re
 from pathlib import Path
 
-from sercache.corpus.readers.options import ReaderModel, ReaderOptions, parse_options
-from sercache.corpus.readers.recordings import match_recordings, one_vote
+from sercache.corpus.readers.sources import (
+    ReaderModel,
+    ReaderOptions,
+    match_recordings,
+    one_vote,
+    parse_options,
+)
 from sercache.corpus.utterance import Corpus, Utterance
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")

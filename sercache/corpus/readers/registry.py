@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sercache.corpus.readers.options import ReaderOptions
+from sercache.corpus.readers.sources import ReaderOptions
 from sercache.corpus.utterance import Corpus
 from sercache.errors import CorpusError
 from sercache.registry import Registry

@@ -1,0 +1,153 @@
+"""A cache into an object store, and back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from sercache.cache.remote.bucket import SMALL_FILES, Bucket, Commit
+from sercache.cache.shard import USER_BLOCK_BYTES
+from sercache.cache.store import DESCRIPTION_NAME, Cache, FeatureSet
+from sercache.errors import CacheError, Interrupted
+from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.files import write_atomically
+
+_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was moved: shards, their bytes, and how many shards were there before."""
+
+    shards: int
+    size_bytes: int
+    were_there: int
+
+
+def push(root: Path, url: str, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> Transfer:
+    """Upload what an object store lacks of a cache; several machines may push their parts at once.
+
+    Args:
+        root: folder of the cache.
+        url: where it goes.
+        listener: told of every shard.
+        should_stop: looked at before every shard.
+
+    Raises:
+        CacheError: the store holds something else there, or does not take it.
+        Interrupted: ``should_stop`` said so; the same call goes on from there.
+    """
+    bucket, feature_sets = Bucket(url), Cache(root).feature_sets()
+    if not feature_sets:
+        raise CacheError(f"{root}: no cache, there is no feature set in it")
+    moved, size, there = 0, 0, 0
+    for feature_set in feature_sets:
+        name = feature_set.folder.name
+        _describe(bucket, feature_set)
+        known = bucket.commits(name)
+        paths = feature_set.shard_paths
+        listener(Event("start", name, total=len(paths)))
+        for number, path in enumerate(paths, start=1):
+            if should_stop():
+                raise Interrupted(
+                    f"stopped; {moved} shards are in {url}, the same command goes on from there"
+                )
+            commit = commit_of(path)
+            if known.get(path.name) == commit:
+                there += 1
+            else:
+                bucket.publish(name, path, commit)
+                moved, size = moved + 1, size + commit.size_bytes
+            listener(Event("advance", name, number, len(paths)))
+        for small in SMALL_FILES[1:]:
+            if (feature_set.folder / small).exists():
+                bucket.write(name, small, (feature_set.folder / small).read_bytes())
+        listener(Event("finish", name, len(paths), len(paths)))
+    return Transfer(moved, size, there)
+
+
+def pull(url: str, root: Path, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> Transfer:
+    """Download what a cache lacks of an object store; arguments and errors are those of :func:`push`."""
+    bucket = Bucket(url)
+    moved, size, there = 0, 0, 0
+    for name in listed(bucket):
+        folder = root / name
+        commits = bucket.commits(name)
+        listener(Event("start", name, total=len(commits)))
+        for number, (shard, commit) in enumerate(sorted(commits.items()), start=1):
+            if should_stop():
+                raise Interrupted(
+                    f"stopped; {moved} shards are in {root}, the same command goes on from there"
+                )
+            path = folder / shard
+            if path.exists() and path.stat().st_size == commit.size_bytes:
+                there += 1
+            else:
+                write_atomically(path, checked(bucket, name, commit))
+                moved, size = moved + 1, size + commit.size_bytes
+            listener(Event("advance", name, number, len(commits)))
+        copy_small_files(bucket, name, folder)
+        listener(Event("finish", name, len(commits), len(commits)))
+    return Transfer(moved, size, there)
+
+
+def listed(bucket: Bucket) -> list[str]:
+    """Return the names of a bucket's feature sets.
+
+    Raises:
+        CacheError: it has none.
+    """
+    names = bucket.feature_sets()
+    if not names:
+        raise CacheError(f"{bucket.url}: holds no cache; sercache cache push CACHE {bucket.url} makes one")
+    return names
+
+
+def checked(bucket: Bucket, feature_set: str, commit: Commit) -> bytes:
+    """Return a shard that is what was pushed.
+
+    Raises:
+        CacheError: it is not.
+    """
+    content = bucket.fetch(feature_set, commit)
+    if len(content) != commit.size_bytes or xxhash.xxh3_128_hexdigest(content) != commit.digest:
+        raise CacheError(
+            f"{bucket.url}/{feature_set}: {commit.object_name} is not what was pushed; push it again"
+        )
+    return content
+
+
+def copy_small_files(bucket: Bucket, feature_set: str, folder: Path) -> None:
+    """Write what lies beside the shards, the description last: only then there is a feature set."""
+    for small in reversed(SMALL_FILES):
+        content = bucket.read(feature_set, small)
+        if content is not None:
+            write_atomically(folder / small, content)
+
+
+def commit_of(path: Path) -> Commit:
+    """Return what a commit object says of a shard."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        head = stream.read(USER_BLOCK_BYTES)
+        digest.update(head)
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    try:
+        head_bytes = USER_BLOCK_BYTES + int(json.loads(head)["metadata_bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: damaged (its first {USER_BLOCK_BYTES} bytes); not pushed") from error
+    found = digest.hexdigest()
+    name = f"{path.stem}-{found[:12]}{path.suffix}"
+    return Commit(path.name, name, path.stat().st_size, head_bytes, found)
+
+
+def _describe(bucket: Bucket, feature_set: FeatureSet) -> None:
+    """Write a feature set's description, or make sure that it is this one's."""
+    name, own = feature_set.folder.name, (feature_set.folder / DESCRIPTION_NAME).read_bytes()
+    there = bucket.read(name, DESCRIPTION_NAME)
+    if there is None:
+        bucket.write(name, DESCRIPTION_NAME, own)
+    elif json.loads(there)["fingerprint"] != feature_set.spec.fingerprint:
+        raise CacheError(f"{bucket.url}/{name}: holds another feature set; push to another place")

@@ -1,0 +1,150 @@
+"""What a distillation kept and what it saves: the table, and the words that it allows."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.evaluation.primary import MACRO_F1, PrimaryScore
+from sercache.files import without_nan
+from sercache.stacking.verdict import oppose
+
+_CLEAN = (
+    "Judged on the test split: neither teacher nor student learned from any of its rows. (The teacher may "
+    "have been chosen by looking at them.)"
+)
+_LEAK = (
+    "No conclusion about the student's scores: there is no test split, and what the teacher says of a "
+    "student's training rows comes of models that learned the labels the student is judged on. A student "
+    "that copies them well copies those labels too, so its scores here are too high, perhaps by far. A "
+    "corpus with a test split tells; the student itself is as good as any."
+)
+
+Role = Literal["teacher", "student", "control", "best-single", "baseline"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One line of the table.
+
+    Attributes:
+        role: what it is here.
+        name: of the stacker or member.
+        scores: by name (:func:`sercache.stacking.table.score_names`).
+        members: how many heads are asked; each is the mean of its fold models.
+        parameters: of these heads, all fold models together.
+        encoders: that must run.
+        seconds_per_minute: that they take for a minute of speech; None where it was never measured.
+    """
+
+    role: Role
+    name: str
+    scores: Mapping[str, Estimate]
+    members: int
+    parameters: int
+    encoders: tuple[str, ...]
+    seconds_per_minute: float | None
+
+
+@dataclass(frozen=True)
+class DistillationReport:
+    """How a student did beside its teacher.
+
+    Attributes:
+        contestants: teacher, student, best single member; control and linear baseline if there are such.
+        to_teacher: the primary score of the student minus the teacher's.
+        to_control: minus the control's.
+        teacher_to_control: of the teacher minus the control's: what there was to learn.
+        kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero,
+            and where there is no test split.
+        judged_on: ``held-out`` rows, or the ``folds`` in turn.
+        judged_rows: that all of them predicted.
+        speakers: of these rows; a row without speaker counts as one.
+        lessons: how many rows the teacher taught.
+        votes_share: of the votes in the student's targets.
+        device: that encoding was measured on.
+        path: of what is written.
+        primary: the score that decides.
+        to_baseline: the primary score of the student minus the linear baseline's; None without one.
+    """
+
+    contestants: tuple[Contestant, ...]
+    to_teacher: Difference
+    to_control: Difference | None
+    teacher_to_control: Difference | None
+    kept: Estimate | None
+    judged_on: Literal["held-out", "folds"]
+    judged_rows: int
+    speakers: int
+    lessons: int
+    votes_share: float
+    device: str
+    path: Path
+    primary: PrimaryScore = MACRO_F1
+    to_baseline: Difference | None = None
+
+    @property
+    def is_leaky(self) -> bool:
+        """Whether the student's scores say nothing about new speakers."""
+        return self.judged_on == "folds"
+
+    def of(self, role: Role) -> Contestant | None:
+        """Return the contestant of a role."""
+        return next((one for one in self.contestants if one.role == role), None)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """Sentences: what was lost, what the teacher was worth, what it saves, what to beware of."""
+        teacher, student, control = self.of("teacher"), self.of("student"), self.of("control")
+        assert teacher is not None
+        assert student is not None
+        if self.is_leaky:
+            return (_LEAK, _saving(student, teacher))
+        comparisons = 1 if self.to_control is None else 2
+        against = (comparisons, self.primary)
+        sentences = [oppose(student.name, teacher.name, self.to_teacher, *against)]
+        if self.to_control is not None and control is not None:
+            sentences.append(
+                f"{oppose(student.name, control.name, self.to_control, *against)} {self._kept_in_words()}"
+            )
+        if self.to_baseline is not None:
+            sentences.append(
+                oppose(student.name, "the linear baseline", self.to_baseline, primary=self.primary)
+            )
+        sentences += [_saving(student, teacher), _CLEAN]
+        return tuple(sentences)
+
+    def _kept_in_words(self) -> str:
+        if self.kept is None:
+            return "The teacher is not clearly above the control either: there was nothing sure to be kept."
+        what = "votes" if self.primary == MACRO_F1 else "ratings"
+        interval = "" if math.isnan(self.kept.low) else f" [{self.kept.low:.0%}, {self.kept.high:.0%}]"
+        return f"It keeps {self.kept.value:.0%}{interval} of what the teacher gains over {what} alone."
+
+
+def as_json(report: DistillationReport) -> dict[str, Any]:
+    """Return everything that was measured, as JSON knows it."""
+    content = asdict(report) | {"verdict": report.verdict, "is_leaky": report.is_leaky}
+    del content["path"], content["primary"]
+    return dict(without_nan(content))
+
+
+def _saving(student: Contestant, teacher: Contestant) -> str:
+    heads = "1 head" if teacher.members == 1 else f"{teacher.members} heads"
+    sentence = (
+        f"It asks 1 head of {student.parameters:,} parameters where {teacher.name} asks {heads} of "
+        f"{teacher.parameters:,}, and {_encoders(student)} where that takes {_encoders(teacher)}"
+    )
+    mine, its = student.seconds_per_minute, teacher.seconds_per_minute
+    if mine is None or its is None:
+        return f"{sentence}; how long these take was not measured."
+    return f"{sentence}: {mine:.2g} instead of {its:.2g} s for a minute of speech."
+
+
+def _encoders(contestant: Contestant) -> str:
+    count = len(contestant.encoders)
+    if not count:
+        return "encoders that are not known"
+    return contestant.encoders[0] if count == 1 else f"{count} encoders"

@@ -1,1 +1,0 @@
-"""What a large extraction will take, before anything is bought."""

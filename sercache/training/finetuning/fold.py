@@ -1,0 +1,160 @@
+"""Fine-tuning on one fold, from the run folder back into it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from sercache.errors import TrainingError
+from sercache.evaluation.primary import primary_in
+from sercache.events import Event, Listener, ShouldStop
+from sercache.heads.protocol import HeadOutput
+from sercache.posteriors import Posteriors
+from sercache.recipe import FinetuningRecipe, MemberRecipe
+from sercache.run import DerivedMember, Run, library_versions
+from sercache.seeds import derive_seed
+from sercache.training.batches import FrameSource
+from sercache.training.checkpoint import load_head, save_head
+from sercache.training.context import RunContext
+from sercache.training.finetuning.clips import Clips
+from sercache.training.finetuning.live import LiveFeature
+from sercache.training.finetuning.loop import Finetuning
+from sercache.training.finetuning.overlay import EncoderOverlay
+from sercache.training.finetuning.processes import Processes
+from sercache.training.history import EpochLog
+from sercache.training.member import (
+    HISTORY_NAME,
+    PREDICTIONS_NAME,
+    STATE_NAME,
+    WEIGHTS_NAME,
+    FoldJob,
+    FoldRows,
+    fold_rows,
+    is_finished,
+)
+
+
+def overlay_name(feature: str) -> str:
+    """Return the name of the file, beside a fold's head, with a feature set's changed encoder weights."""
+    return f"encoder-{feature}.safetensors"
+
+
+@dataclass(frozen=True)
+class FoldFinetuning:
+    """What the folds of a fine-tuned member have in common.
+
+    Attributes:
+        context: the run.
+        member: whose heads are started from.
+        derived: what comes of it.
+        live: the feature sets whose encoders are trained, by their place in the member.
+        settings: of fine-tuning.
+        processes: that work together.
+        listener: told of every step and epoch; in the first process.
+        should_stop: looked at after every micro-batch.
+    """
+
+    context: RunContext
+    member: MemberRecipe
+    derived: DerivedMember
+    live: dict[int, LiveFeature]
+    settings: FinetuningRecipe
+    processes: Processes
+    listener: Listener
+    should_stop: ShouldStop
+
+    def run(self, fold: int) -> None:
+        """Fine-tune on one fold and publish it, the head's weights last; nothing is done if they are there.
+
+        Raises:
+            TrainingError: it cannot be trained on this fold.
+            Interrupted: ``should_stop`` said so; the next call goes on from there.
+        """
+        context, run = self.context, self.context.run
+        job = FoldJob(run.root, self.derived.name, fold, str(self.processes.device))
+        is_over = is_finished(run, job) if self.processes.is_first else _is_there(run, job)
+        self.processes.wait()
+        if is_over:
+            self.listener(Event("finish", job.name))
+            return
+        folder = run.fold_folder(self.derived.name, fold)
+        head, description = load_head(run.fold_folder(self.member.name, fold) / WEIGHTS_NAME)
+        for live in self.live.values():
+            live.trained.reset()
+        seed = derive_seed(context.recipe.seed, "finetune", self.member.name, self.member.seed, "fold", fold)
+        rows = fold_rows(context, self.member, fold)
+        targets = context.rows_of(self.member)
+        clips = self._clips(rows)
+        log = EpochLog(folder / HISTORY_NAME, run.tensorboard_folder(self.derived.name, fold))
+        training = Finetuning(
+            head,
+            (clips.select(rows.fit), targets.select(rows.fit)),
+            (clips.select(rows.stop), targets.select(rows.stop)),
+            self.settings,
+            context.recipe.training_of(self.member),
+            self.processes,
+            seed=seed,
+            stream_seed=derive_seed(context.recipe.seed, "stream"),
+            state_path=folder / STATE_NAME,
+            task=job.name,
+            log=log if self.processes.is_first else lambda history: None,
+            listener=self.listener,
+            should_stop=self.should_stop,
+        )
+        self.listener(Event("start", job.name))
+        try:
+            best = training.run().best
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{job.name}: {self.processes.device} is out of memory: turn gradient_checkpointing on, or "
+                "lower micro_batch_seconds or max_seconds"
+            ) from error
+        finally:
+            log.close()
+        predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
+        output = training.predict(clips.select(predicted))
+        if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
+            raise TrainingError(
+                f"{job.name}: it predicts what are no finite numbers; lower the learning rates"
+            )
+        if self.processes.is_first:
+            self._posteriors(fold, rows, predicted, output).save(folder / PREDICTIONS_NAME)
+            for live in self.live.values():
+                overlay = EncoderOverlay.of(live.trained, live.name, live.spec.fingerprint, live.precision)
+                overlay.save(folder / overlay_name(live.name))
+            described = replace(description, member=self.derived.name, best=best, versions=library_versions())
+            save_head(folder / WEIGHTS_NAME, training.head, described)
+            (folder / STATE_NAME).unlink(missing_ok=True)
+        self.processes.wait()
+        self.listener(Event("finish", job.name, values={"best": best[primary_in(best).key]}))
+
+    def _clips(self, rows: FoldRows) -> Clips:
+        """Return all utterances of a fold; what comes from the cache stays there, and off the device."""
+        ids = sorted({*rows.fit, *rows.stop, *(one for its in rows.predicted.values() for one in its)})
+        sets = self.context.sets_of(self.member)
+        source = FrameSource(sets, ids, self.processes.device, resident=False)
+        return Clips(source, self.live, self.settings.max_seconds, self.settings.micro_batch_seconds)
+
+    def _posteriors(
+        self, fold: int, rows: FoldRows, predicted: Sequence[str], output: HeadOutput
+    ) -> Posteriors:
+        corpus = self.context.corpus
+        return Posteriors(
+            member=self.derived.name,
+            ids=tuple(predicted),
+            classes=corpus.classes,
+            attributes=corpus.attribute_names,
+            class_probabilities=torch.softmax(output.logits.double(), dim=1).numpy(),
+            attribute_values=output.attributes.double().numpy(),
+            folds=np.full(len(predicted), fold),
+            origins=np.asarray(
+                [origin for origin, ids in rows.predicted.items() for _ in ids], dtype=np.str_
+            ),
+            fold_map_digest=self.context.folds.digest,
+        )
+
+
+def _is_there(run: Run, job: FoldJob) -> bool:
+    """Return whether a job is finished, and touch nothing: the first process clears up."""
+    return (run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists()
