@@ -94,7 +94,7 @@ def distill(
     with stop_flag() as should_stop:
         with progress_listener() as listener:
             plan = plan_distillation(run, settings, listener=listener, should_stop=should_stop)
-        folds = range(plan.context.recipe.folds.count)
+        folds = range(plan.data.recipe.folds.count)
         names = [f"{member.name}/fold-{fold}" for member in plan.trained for fold in folds]
         with live_training(names, should_stop) as listener:
             report = run_distillation(
@@ -108,10 +108,10 @@ def distill(
     written = [(path, "this table, for programs"), (path.parent, "the student's fold models")]
     with progress_listener() as listener:
         if onnx is not None:
-            export_student(plan.context, plan.student, onnx, listener)
+            export_student(plan.data, plan.student, onnx, listener)
             written.append((onnx, "the student, compared with torch"))
         if onnx_encoder is not None:
-            export_encoder_of(plan.context, plan.student, onnx_encoder, listener)
+            export_encoder_of(plan.data, plan.student, onnx_encoder, listener)
             written.append((onnx_encoder, "its encoder, compared with torch"))
     if not as_json:
         for place, what in written:

@@ -115,11 +115,11 @@ def benchmark_ensemble(
                 )
                 plans.append(report.plan)
             else:
-                context = lay_out(recipe)
-                frames = where_frames_are(context.frames(resolve_device(device)))
+                data = lay_out(recipe)
+                frames = where_frames_are(data.frames(resolve_device(device)))
                 for member in recipe.members:
                     for fold in range(folds):
-                        job = FoldJob(context.run.root, member.name, fold, resolve_device(device))
+                        job = FoldJob(data.run.root, member.name, fold, resolve_device(device))
                         train_folds([job], listener=listener, should_stop=should_stop)
             seconds[way] = time.perf_counter() - started
     return EnsembleBenchmark(

@@ -21,7 +21,7 @@ from sercache.heads.registry import parameter_count
 from sercache.heads.sequences import Padded, arrange
 from sercache.recipe import TrainingRecipe
 from sercache.training.batches import FrameSource
-from sercache.training.context import RunContext, split_ids
+from sercache.training.data import TrainingData, split_ids
 from sercache.training.ensemble import lay_out
 from sercache.training.loop import HeadTraining
 from sercache.training.objective import Targets, objective_of
@@ -189,21 +189,21 @@ class _Bench:
 
     def __init__(
         self,
-        context: RunContext,
+        data: TrainingData,
         settings: TrainingRecipe,
         device: torch.device,
         folder: Path,
         resident: bool | None,
     ) -> None:
-        self.context = context
+        self.data = data
         self.settings = settings
         self.device = device
         self.folder = folder
-        self.member = context.recipe.members[0]
-        sets = list(context.feature_sets.values())
-        self.source = FrameSource(sets, sorted(context.corpus.ids), device, resident)
-        self.ids = split_ids(context.corpus, "train")
-        self.targets = context.rows.targets(device)
+        self.member = data.recipe.members[0]
+        sets = list(data.feature_sets.values())
+        self.source = FrameSource(sets, sorted(data.corpus.ids), device, resident)
+        self.ids = split_ids(data.corpus, "train")
+        self.targets = data.rows.targets(device)
         self.objective = objective_of(settings)
         self.precision = precision_of(settings, device)
         self.batches = epoch_batches(
@@ -213,7 +213,7 @@ class _Bench:
         self._inputs: list[list[HeadInput]] = []
 
     def fresh_head(self) -> Head:
-        return self.context.build_head(self.member, 0).to(self.device)
+        return self.data.build_head(self.member, 0).to(self.device)
 
     def ways(self, width: int, feedforward: int, compile_head: bool) -> dict[str, _Way]:
         packed = self.device.type == "cpu"
@@ -284,9 +284,9 @@ class _Bench:
         stop = self.ids[:_STOP_ROWS]
         self.trained += 1
         training = HeadTraining(
-            self.context.build_head(self.member, 0),
-            (self.source.select(self.ids), self.context.rows.select(self.ids)),
-            (self.source.select(stop), self.context.rows.select(stop)),
+            self.data.build_head(self.member, 0),
+            (self.source.select(self.ids), self.data.rows.select(self.ids)),
+            (self.source.select(stop), self.data.rows.select(stop)),
             self.settings,
             seed=0,
             stream_seed=0,

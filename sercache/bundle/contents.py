@@ -24,7 +24,7 @@ from sercache.stacking.splits import make_plan
 from sercache.stacking.task import earlier_result, input_digest
 from sercache.stacking.votes import BestSingle, Mixture
 from sercache.training.baseline import baseline_posteriors, find_baseline
-from sercache.training.context import read_run_corpus
+from sercache.training.data import read_run_corpus
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.rows import LabelledRows
 

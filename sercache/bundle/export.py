@@ -32,7 +32,7 @@ from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run, fold_name, library_versions
 from sercache.stacking.saved import Signature
-from sercache.training.context import open_run, read_run_corpus, split_ids
+from sercache.training.data import open_run, read_run_corpus, split_ids
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.member import WEIGHTS_NAME
 from sercache.training.members import refit_members
@@ -95,9 +95,9 @@ def export_bundle(
         if contents.overlaid:
             name = next(iter(contents.overlaid))
             raise BundleError(f"'{name}' is fine-tuned and cannot be refitted; leave --refit out")
-        context = open_run(run.root.resolve())
+        data = open_run(run.root.resolve())
         place = resolve_device(device)
-        refit_members(context, contents.members, device=place, listener=listener, should_stop=should_stop)
+        refit_members(data, contents.members, device=place, listener=listener, should_stop=should_stop)
     folds = [ALL_FOLDS] if refit else list(range(recipe.folds.count))
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:

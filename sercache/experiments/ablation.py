@@ -26,7 +26,7 @@ from sercache.posteriors import Posteriors
 from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.stacking.table import primary_metric
-from sercache.training.context import read_run_corpus
+from sercache.training.data import read_run_corpus
 from sercache.training.ensemble import EnsembleReport, train_ensemble
 
 Floats = NDArray[np.float64]

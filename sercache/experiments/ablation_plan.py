@@ -7,7 +7,7 @@ from pathlib import Path
 from sercache.errors import RecipeError, did_you_mean
 from sercache.experiments.variants import FUSION_HEAD, VARIANTS
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.training.context import read_run_corpus, split_ids
+from sercache.training.data import read_run_corpus, split_ids
 
 FULL = "full"
 """The member as the recipe has it: what every variant is held against."""

@@ -28,7 +28,7 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe, dump_recipe
 from sercache.run import Run, library_versions
 from sercache.seeds import derive_seed
-from sercache.training.context import open_feature_sets
+from sercache.training.data import open_feature_sets
 from sercache.training.ensemble import EnsembleReport, train_ensemble
 
 _OWN = "own"

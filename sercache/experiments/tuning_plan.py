@@ -12,7 +12,7 @@ from sercache.experiments.search_space import Space, check_space, default_space
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
-from sercache.training.context import open_feature_sets, read_run_corpus, split_ids
+from sercache.training.data import open_feature_sets, read_run_corpus, split_ids
 
 
 @dataclass(frozen=True)

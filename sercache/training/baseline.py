@@ -23,7 +23,7 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import DerivedMember, Run, derived_members, fold_name, save_derived
 from sercache.seeds import derive_seed
-from sercache.training.context import RunContext
+from sercache.training.data import TrainingData
 from sercache.training.member import FoldJob, is_finished
 from sercache.training.members import MemberReport, train_members
 
@@ -165,7 +165,7 @@ def enter_baseline(run: Run, recipe: Recipe, training_rows: int) -> MemberRecipe
 
 
 def fit_baseline(
-    context: RunContext,
+    data: TrainingData,
     *,
     device: str,
     engine: EngineChoice = LOCAL,
@@ -177,7 +177,7 @@ def fit_baseline(
     The listener is told the score in one event; where the baseline cannot be fitted, why in one warning.
 
     Args:
-        context: a run that :func:`enter_baseline` has seen.
+        data: a run that :func:`enter_baseline` has seen.
         device: as torch names it.
         engine: where to fit; here, unless it is a cluster.
         listener: told of the progress.
@@ -191,23 +191,23 @@ def fit_baseline(
     """
     started = time.monotonic()
     try:
-        member = find_baseline(context.recipe, context.derived.values())
+        member = find_baseline(data.recipe, data.derived.values())
         if member is None:
             raise RecipeError("the run has none")
-        folds = range(context.recipe.folds.count)
+        folds = range(data.recipe.folds.count)
         was_there = all(
-            is_finished(context.run, FoldJob(context.run.root, member.name, fold, device)) for fold in folds
+            is_finished(data.run, FoldJob(data.run.root, member.name, fold, device)) for fold in folds
         )
         trained = train_members(
-            context,
+            data,
             [member],
             device=device,
             workers=None if engine.is_cluster else 1,
             engine=engine,
-            listener=_without_folds(context, member, listener),
+            listener=_without_folds(data, member, listener),
             should_stop=should_stop,
         )
-        report = _report(context, member, trained.members[0])
+        report = _report(data, member, trained.members[0])
     except Interrupted:
         raise
     except SercacheError as error:
@@ -224,22 +224,22 @@ def fit_baseline(
 
 
 def compare_members(
-    context: RunContext, baseline: BaselineReport, members: Sequence[MemberReport]
+    data: TrainingData, baseline: BaselineReport, members: Sequence[MemberReport]
 ) -> BaselineReport:
     """Return the baseline's report with each member's difference to it.
 
     Raises:
         StackingError: posteriors are missing or damaged.
     """
-    reference = Posteriors.load(context.run.posteriors_path(baseline.member.name))
+    reference = Posteriors.load(data.run.posteriors_path(baseline.member.name))
     differences: dict[str, Difference] = {}
     for member in members:
         if member.name == baseline.member.name or member.error:
             continue
-        posteriors = Posteriors.load(context.run.posteriors_path(member.name))
-        ids = _scored_ids(context, [reference, posteriors])
-        bootstrap = _bootstrap(context, ids)
-        first, second = (_metric(context, table, ids) for table in (posteriors, reference))
+        posteriors = Posteriors.load(data.run.posteriors_path(member.name))
+        ids = _scored_ids(data, [reference, posteriors])
+        bootstrap = _bootstrap(data, ids)
+        first, second = (_metric(data, table, ids) for table in (posteriors, reference))
         differences[member.name] = bootstrap.difference(first, second)
     return replace(baseline, differences=with_corrected_p(differences))
 
@@ -277,27 +277,27 @@ def _is_closed_form(member: MemberRecipe) -> bool:
         return False
 
 
-def _report(context: RunContext, member: MemberRecipe, scored: MemberReport) -> BaselineReport:
-    posteriors = Posteriors.load(context.run.posteriors_path(member.name))
-    ids = _scored_ids(context, [posteriors])
-    bootstrap = _bootstrap(context, ids)
-    has_layers = any(len(feature_set.layers) > 1 for feature_set in context.sets_of(member))
+def _report(data: TrainingData, member: MemberRecipe, scored: MemberReport) -> BaselineReport:
+    posteriors = Posteriors.load(data.run.posteriors_path(member.name))
+    ids = _scored_ids(data, [posteriors])
+    bootstrap = _bootstrap(data, ids)
+    has_layers = any(len(feature_set.layers) > 1 for feature_set in data.sets_of(member))
     return BaselineReport(
         member=scored,
         description=describe_baseline(member, has_layers=has_layers),
-        is_in_recipe=any(member.name == other.name for other in context.recipe.members),
-        primary=context.rows.truth.primary,
-        score=bootstrap.estimate(_metric(context, posteriors, ids)),
-        uar=bootstrap.estimate(_uar(context, posteriors, ids)) if context.corpus.classes else None,
+        is_in_recipe=any(member.name == other.name for other in data.recipe.members),
+        primary=data.rows.truth.primary,
+        score=bootstrap.estimate(_metric(data, posteriors, ids)),
+        uar=bootstrap.estimate(_uar(data, posteriors, ids)) if data.corpus.classes else None,
         seconds=math.nan,
     )
 
 
-def _scored_ids(context: RunContext, tables: Sequence[Posteriors]) -> tuple[str, ...]:
+def _scored_ids(data: TrainingData, tables: Sequence[Posteriors]) -> tuple[str, ...]:
     """Return the out-of-fold rows of all tables that count in the primary score, in the corpus's order."""
     shared = set.intersection(*(set(_out_of_fold(table)) for table in tables))
-    ids = [utterance_id for utterance_id in context.corpus.ids if utterance_id in shared]
-    is_scored = context.rows.select(ids).truth.is_scored
+    ids = [utterance_id for utterance_id in data.corpus.ids if utterance_id in shared]
+    is_scored = data.rows.select(ids).truth.is_scored
     return tuple(utterance_id for utterance_id, counts in zip(ids, is_scored, strict=True) if counts)
 
 
@@ -309,31 +309,31 @@ def _out_of_fold(table: Posteriors) -> list[str]:
     ]
 
 
-def _bootstrap(context: RunContext, ids: Sequence[str]) -> SpeakerBootstrap:
-    speakers = [context.corpus.by_id[utterance_id].speaker for utterance_id in ids]
-    samples = context.recipe.stacking.bootstrap_samples
-    return SpeakerBootstrap(speakers, samples, derive_seed(context.recipe.seed, "bootstrap"))
+def _bootstrap(data: TrainingData, ids: Sequence[str]) -> SpeakerBootstrap:
+    speakers = [data.corpus.by_id[utterance_id].speaker for utterance_id in ids]
+    samples = data.recipe.stacking.bootstrap_samples
+    return SpeakerBootstrap(speakers, samples, derive_seed(data.recipe.seed, "bootstrap"))
 
 
-def _metric(context: RunContext, table: Posteriors, ids: tuple[str, ...]) -> SumMetric:
+def _metric(data: TrainingData, table: Posteriors, ids: tuple[str, ...]) -> SumMetric:
     """Return the primary score of the rows ``ids``."""
     taken = table.take(ids)
-    return context.rows.select(ids).truth.metric(taken.class_probabilities, taken.attribute_values)
+    return data.rows.select(ids).truth.metric(taken.class_probabilities, taken.attribute_values)
 
 
-def _uar(context: RunContext, table: Posteriors, ids: tuple[str, ...]) -> SumMetric:
+def _uar(data: TrainingData, table: Posteriors, ids: tuple[str, ...]) -> SumMetric:
     decisions = table.take(ids).class_probabilities.argmax(axis=1)
-    truth = context.rows.select(ids).truth
+    truth = data.rows.select(ids).truth
     return confusion_metric(truth.labels, decisions, truth.num_classes, CONFUSION_METRICS["uar"])
 
 
-def _without_folds(context: RunContext, member: MemberRecipe, listener: Listener) -> Listener:
+def _without_folds(data: TrainingData, member: MemberRecipe, listener: Listener) -> Listener:
     """Return a listener that is told how far reading is; one event tells of all folds when they are fitted.
 
     Folds of a member of the recipe are told of as those of every member.
     """
-    folds = {f"{member.name}/{fold_name(fold)}" for fold in range(context.recipe.folds.count)}
-    is_derived = member.name in context.derived
+    folds = {f"{member.name}/{fold_name(fold)}" for fold in range(data.recipe.folds.count)}
+    is_derived = member.name in data.derived
 
     def tell(event: Event) -> None:
         if event.kind in ("note", "score"):

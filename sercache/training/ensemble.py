@@ -20,8 +20,8 @@ from sercache.training.baseline import (
     find_baseline,
     fit_baseline,
 )
-from sercache.training.context import (
-    RunContext,
+from sercache.training.data import (
+    TrainingData,
     open_feature_sets,
     open_run,
     read_run_corpus,
@@ -93,15 +93,15 @@ def train_ensemble(
         ProcessDied: nor was any, because processes were killed.
         Interrupted: ``should_stop`` said so.
     """
-    context = lay_out(recipe, listener, with_baseline=with_baseline)
+    data = lay_out(recipe, listener, with_baseline=with_baseline)
     device = engine.resolve_device(device)
     baseline = None
     if with_baseline:
         baseline = fit_baseline(
-            context, device=device, engine=engine, listener=listener, should_stop=should_stop
+            data, device=device, engine=engine, listener=listener, should_stop=should_stop
         )
     trained = train_members(
-        context,
+        data,
         recipe.members,
         device=device,
         workers=workers,
@@ -110,19 +110,19 @@ def train_ensemble(
         should_stop=should_stop,
     )
     if baseline is not None:
-        baseline = compare_members(context, baseline, trained.members)
-    num_classes = len(context.corpus.classes)
-    majority_macro_f1 = _majority_macro_f1(context) if num_classes else float("nan")
+        baseline = compare_members(data, baseline, trained.members)
+    num_classes = len(data.corpus.classes)
+    majority_macro_f1 = _majority_macro_f1(data) if num_classes else float("nan")
     normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
     return EnsembleReport(
-        context.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized, baseline
+        data.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized, baseline
     )
 
 
-def _majority_macro_f1(context: RunContext) -> float:
-    train = context.rows.select(split_ids(context.corpus, "train"))
+def _majority_macro_f1(data: TrainingData) -> float:
+    train = data.rows.select(split_ids(data.corpus, "train"))
     labels = train.consensus[train.consensus >= 0]
-    num_classes = len(context.corpus.classes)
+    num_classes = len(data.corpus.classes)
     majority = np.full_like(labels, np.bincount(labels, minlength=num_classes).argmax())
     return macro_f1(labels, majority, num_classes)
 
@@ -142,12 +142,12 @@ def train_ensemble_part(
     The first part fits the baseline too, unless it is a member of the recipe and so among the tasks.
     """
     has_first_task = part.number == 1
-    context = lay_out(recipe, listener, with_baseline=has_first_task)
+    data = lay_out(recipe, listener, with_baseline=has_first_task)
     device = engine.resolve_device(device)
     if has_first_task and find_baseline(recipe) is None:
-        fit_baseline(context, device=device, engine=engine, listener=listener, should_stop=should_stop)
+        fit_baseline(data, device=device, engine=engine, listener=listener, should_stop=should_stop)
     return train_part(
-        context,
+        data,
         recipe.members,
         part,
         device=device,
@@ -158,7 +158,7 @@ def train_ensemble_part(
     )
 
 
-def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool = False) -> RunContext:
+def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool = False) -> TrainingData:
     """Check that everything fits before anything is trained, and write what describes the run.
 
     Args:

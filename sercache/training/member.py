@@ -23,7 +23,7 @@ from sercache.run import Run, fold_name, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import HeadDescription, save_head
 from sercache.training.closed_form import Solution, fit_head
-from sercache.training.context import RunContext, open_run, split_ids
+from sercache.training.data import TrainingData, open_run, split_ids
 from sercache.training.diagnosis import frames_not_finite
 from sercache.training.history import EpochLog
 from sercache.training.loop import HeadTraining
@@ -89,32 +89,32 @@ def train_fold(
         TrainingError: the member cannot be trained on this fold.
         Interrupted: ``should_stop`` said so; the next call goes on after the last finished epoch.
     """
-    context = open_run(job.run_root)
-    if is_finished(context.run, job):
+    data = open_run(job.run_root)
+    if is_finished(data.run, job):
         return
-    folder = context.run.fold_folder(job.member, job.fold)
-    member = context.member(job.member)
-    settings = context.recipe.training_of(member)
-    seed = derive_seed(context.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
-    rows = fold_rows(context, member, job.fold)
-    feature_sets = context.sets_of(member)
-    if context.is_closed_form(member):
+    folder = data.run.fold_folder(job.member, job.fold)
+    member = data.member(job.member)
+    settings = data.recipe.training_of(member)
+    seed = derive_seed(data.recipe.seed, "member", member.name, member.seed, "fold", job.fold)
+    rows = fold_rows(data, member, job.fold)
+    feature_sets = data.sets_of(member)
+    if data.is_closed_form(member):
         listener(Event("start", job.name, total=1))
-        head = context.build_head(member, seed)
-        solution = _fit_head(context, job, member, head, rows.fit, listener, should_stop)
-        primary = primary_score(len(context.corpus.classes))
+        head = data.build_head(member, seed)
+        solution = _fit_head(data, job, member, head, rows.fit, listener, should_stop)
+        primary = primary_score(len(data.corpus.classes))
         best = {primary.key: solution.score, "penalty": solution.penalty}
     else:
-        head, start = _fresh_head(context, job, member, rows.fit, seed, listener, should_stop)
-        learned, judged = context.rows_of(member), context.judged_rows_of(member)
-        log = EpochLog(folder / HISTORY_NAME, context.run.tensorboard_folder(job.member, job.fold))
+        head, start = _fresh_head(data, job, member, rows.fit, seed, listener, should_stop)
+        learned, judged = data.rows_of(member), data.judged_rows_of(member)
+        log = EpochLog(folder / HISTORY_NAME, data.run.tensorboard_folder(job.member, job.fold))
         training = HeadTraining(
             head,
-            (context.frames_of(member, rows.fit, job.device), learned.select(rows.fit)),
-            (context.frames_of(member, rows.stop, job.device), judged.select(rows.stop)),
+            (data.frames_of(member, rows.fit, job.device), learned.select(rows.fit)),
+            (data.frames_of(member, rows.stop, job.device), judged.select(rows.stop)),
             settings,
             seed=seed,
-            stream_seed=derive_seed(context.recipe.seed, "stream"),
+            stream_seed=derive_seed(data.recipe.seed, "stream"),
             state_path=folder / STATE_NAME,
             start=start,
             task=job.name,
@@ -129,11 +129,11 @@ def train_fold(
             log.close()
         best = training.progress.best
         if head.base is not None:  # nothing has to stop any more: it may learn from all training rows
-            all_rows = tuple(sorted({*rows.fit, *rows.stop} & set(split_ids(context.corpus, "train"))))
-            _fit_head(context, job, member, head.base.cpu(), all_rows, listener, should_stop)
+            all_rows = tuple(sorted({*rows.fit, *rows.stop} & set(split_ids(data.corpus, "train"))))
+            _fit_head(data, job, member, head.base.cpu(), all_rows, listener, should_stop)
     head.to(job.device)
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-    source = context.frames_of(member, predicted, job.device)
+    source = data.frames_of(member, predicted, job.device)
     output = predict(head, source, settings.batch_size)
     if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
         reason = frames_not_finite(source) or "the head's weights have grown too large"
@@ -141,13 +141,13 @@ def train_fold(
     Posteriors(
         member=member.name,
         ids=tuple(predicted),
-        classes=context.corpus.classes,
-        attributes=context.corpus.attribute_names,
+        classes=data.corpus.classes,
+        attributes=data.corpus.attribute_names,
         class_probabilities=torch.softmax(output.logits.double(), dim=1).numpy(),
         attribute_values=output.attributes.double().numpy(),
         folds=np.full(len(predicted), job.fold),
         origins=np.asarray([origin for origin, ids in rows.predicted.items() for _ in ids], dtype=np.str_),
-        fold_map_digest=context.folds.digest,
+        fold_map_digest=data.folds.digest,
     ).save(folder / PREDICTIONS_NAME)
     description = HeadDescription(
         member=member.name,
@@ -156,9 +156,9 @@ def train_fold(
         options=dict(member.options),
         input_dims=[feature_set.dim for feature_set in feature_sets],
         input_layers=[len(feature_set.layers) for feature_set in feature_sets],
-        features={name: context.feature_sets[name].spec.fingerprint for name in member.features},
-        classes=list(context.corpus.classes),
-        attributes=[(one.name, one.low, one.high) for one in context.corpus.attributes],
+        features={name: data.feature_sets[name].spec.fingerprint for name in member.features},
+        classes=list(data.corpus.classes),
+        attributes=[(one.name, one.low, one.high) for one in data.corpus.attributes],
         best=best,
         versions=library_versions(),
         normalize=settings.normalize,
@@ -169,7 +169,7 @@ def train_fold(
 
 
 def _fit_head(
-    context: RunContext,
+    data: TrainingData,
     job: FoldJob,
     member: MemberRecipe,
     head: Head,
@@ -179,20 +179,20 @@ def _fit_head(
 ) -> Solution:
     """Fit a closed-form head that reads what ``member`` reads."""
     assert isinstance(head, PooledLinear)
-    per_speaker = context.recipe.normalizes_speakers(member)
+    per_speaker = data.recipe.normalizes_speakers(member)
     tables = [
-        context.pooled(name, head.statistics, job.device, listener, should_stop, per_speaker=per_speaker)
+        data.pooled(name, head.statistics, job.device, listener, should_stop, per_speaker=per_speaker)
         for name in member.features
     ]
     try:
         return fit_head(
             head,
             tables,
-            np.searchsorted(np.asarray(sorted(context.corpus.ids)), np.asarray(fit)).astype(np.int64),
-            context.corpus.select(fit),
-            context.rows_of(member).select(fit),
-            seed=derive_seed(context.recipe.seed, "inner folds", job.fold),
-            every_row=not context.is_closed_form(member),
+            np.searchsorted(np.asarray(sorted(data.corpus.ids)), np.asarray(fit)).astype(np.int64),
+            data.corpus.select(fit),
+            data.rows_of(member).select(fit),
+            seed=derive_seed(data.recipe.seed, "inner folds", job.fold),
+            every_row=not data.is_closed_form(member),
             should_stop=should_stop,
         )
     except TrainingError as error:
@@ -200,7 +200,7 @@ def _fit_head(
 
 
 def _fit_base(
-    context: RunContext,
+    data: TrainingData,
     job: FoldJob,
     member: MemberRecipe,
     base: Head,
@@ -211,12 +211,12 @@ def _fit_base(
     """Fit the base of a head; of :data:`BEST_BASE` the method that predicts left-out speakers better."""
     assert isinstance(base, PooledLinear)
     if member.options[BASE] != BEST_BASE:
-        return _fit_head(context, job, member, base, fit, listener, should_stop)
+        return _fit_head(data, job, member, base, fit, listener, should_stop)
     solutions: dict[Literal["ridge", "logistic"], Solution] = {}
     weights = {}
     for method in ("ridge", "logistic"):
         base.method = method
-        solutions[method] = _fit_head(context, job, member, base, fit, listener, should_stop)
+        solutions[method] = _fit_head(data, job, member, base, fit, listener, should_stop)
         weights[method] = {name: value.clone() for name, value in base.state_dict().items()}
     base.method = "logistic" if solutions["logistic"].score > solutions["ridge"].score else "ridge"
     base.load_state_dict(weights[base.method])
@@ -224,7 +224,7 @@ def _fit_base(
 
 
 def _fresh_head(
-    context: RunContext,
+    data: TrainingData,
     job: FoldJob,
     member: MemberRecipe,
     fit: tuple[str, ...],
@@ -233,15 +233,15 @@ def _fresh_head(
     should_stop: ShouldStop,
 ) -> tuple[Head, torch.Tensor | None]:
     """Return a head to train, and what it starts from on the rows ``fit``, ``(N, C + A)``; None: nothing."""
-    head = context.build_head(member, derive_seed(seed, "initialisation"))
-    if context.recipe.training_of(member).standardize:
-        per_speaker = context.recipe.normalizes_speakers(member)
+    head = data.build_head(member, derive_seed(seed, "initialisation"))
+    if data.recipe.training_of(member).standardize:
+        per_speaker = data.recipe.normalizes_speakers(member)
         for index, name in enumerate(member.features):
-            mean, deviation = context.statistics(name, fit, per_speaker=per_speaker)
+            mean, deviation = data.statistics(name, fit, per_speaker=per_speaker)
             head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
     if head.base is None:
         return head, None
-    solution = _fit_base(context, job, member, head.base, fit, listener, should_stop)
+    solution = _fit_base(data, job, member, head.base, fit, listener, should_stop)
     head.take_layer_weights(head.base)
     start = torch.from_numpy(solution.left_out).float()
     if not torch.isfinite(start).all():
@@ -253,7 +253,7 @@ def _fresh_head(
     return head, start
 
 
-def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
+def fold_rows(data: TrainingData, member: MemberRecipe, fold: int) -> FoldRows:
     """Return which utterances a fold model learns from, stops on, and predicts.
 
     A refit (``ALL_FOLDS``) learns from all folds and predicts only the splits that no fold has. A model stops
@@ -264,11 +264,11 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
         TrainingError: a speaker would be on both sides, or a side would be empty.
         CorpusError: there are too few speakers for an inner slice.
     """
-    corpus = context.corpus
+    corpus = data.corpus
     # Sorted: the order of the manifest's rows must not matter.
-    train = context.usable(member, sorted(split_ids(corpus, "train")))
-    development = context.usable(member, sorted(split_ids(corpus, "development")))
-    folds = context.folds.of(train)
+    train = data.usable(member, sorted(split_ids(corpus, "train")))
+    development = data.usable(member, sorted(split_ids(corpus, "development")))
+    folds = data.folds.of(train)
     own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
     others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)
     if not others or (not own and fold != ALL_FOLDS):
@@ -277,20 +277,20 @@ def fold_rows(context: RunContext, member: MemberRecipe, fold: int) -> FoldRows:
             f"{member.name}/{fold_name(fold)}: no row {side} the fold has frames in {member.features}"
         )
     stop: tuple[str, ...]
-    if context.is_closed_form(member):
+    if data.is_closed_form(member):
         fit, stop = others, ()
     elif development:
         fit, stop = others, development
     else:
-        seed = derive_seed(context.recipe.seed, "fold", fold)
-        fit, stop = inner_slice(corpus.select(others), context.recipe.folds.inner_share, seed)
+        seed = derive_seed(data.recipe.seed, "fold", fold)
+        fit, stop = inner_slice(corpus.select(others), data.recipe.folds.inner_share, seed)
         refuse_shared_speakers(corpus, fit, stop, f"fold {fold}: learned from and stopped on")
         refuse_shared_speakers(corpus, stop, own, f"fold {fold}: stopped on and predicted")
     refuse_shared_speakers(corpus, fit, own, f"fold {fold}: learned from and predicted")
     predicted: dict[Origin, tuple[str, ...]] = {
         "out-of-fold": own,
         "development": development,
-        "held-out": context.usable(member, split_ids(corpus, "test")),
+        "held-out": data.usable(member, split_ids(corpus, "test")),
     }
     return FoldRows(fit, stop, predicted)
 

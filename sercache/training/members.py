@@ -21,7 +21,7 @@ from sercache.heads.registry import build_head, parameter_count
 from sercache.options import check_options
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.training.context import RunContext, split_ids
+from sercache.training.data import TrainingData, split_ids
 from sercache.training.interleaved import FoldsFailed, train_folds
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS, class_weights
 from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
@@ -69,7 +69,7 @@ class Trained:
 
 
 def train_members(
-    context: RunContext,
+    data: TrainingData,
     members: Sequence[MemberRecipe],
     *,
     device: str,
@@ -85,7 +85,7 @@ def train_members(
     does not end the others.
 
     Args:
-        context: the run.
+        data: the run.
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
@@ -99,12 +99,12 @@ def train_members(
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
     jobs = [
-        FoldJob(context.run.root, member.name, fold, device)
-        for fold in range(context.recipe.folds.count)
+        FoldJob(data.run.root, member.name, fold, device)
+        for fold in range(data.recipe.folds.count)
         for member in members
     ]
-    plan, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
-    reports = [_gather(context, member, errors) for member in members]
+    plan, errors = _train(data, members, jobs, workers, engine, listener, should_stop)
+    reports = [_gather(data, member, errors) for member in members]
     if all(report.error for report in reports):
         for error in errors.values():
             if isinstance(error, CacheError | ProcessDied):
@@ -114,7 +114,7 @@ def train_members(
 
 
 def train_part(
-    context: RunContext,
+    data: TrainingData,
     members: Sequence[MemberRecipe],
     part: TaskRange,
     *,
@@ -133,19 +133,19 @@ def train_part(
         How many folds of all parts are finished, and how many there are.
     """
     jobs = [
-        FoldJob(context.run.root, member.name, fold, device)
-        for fold in range(context.recipe.folds.count)
+        FoldJob(data.run.root, member.name, fold, device)
+        for fold in range(data.recipe.folds.count)
         for member in members
     ]
-    _, errors = _train(context, members, part.part(jobs), workers, engine, listener, should_stop)
+    _, errors = _train(data, members, part.part(jobs), workers, engine, listener, should_stop)
     for error in errors.values():
         raise error
-    finished = [(context.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
+    finished = [(data.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
     return sum(finished), len(jobs)
 
 
 def refit_members(
-    context: RunContext,
+    data: TrainingData,
     members: Sequence[MemberRecipe],
     *,
     device: str,
@@ -160,7 +160,7 @@ def refit_members(
     do, on the development split or an inner slice of other speakers.
 
     Args:
-        context: the run.
+        data: the run.
         members: of its recipe, or derived ones that were entered into it.
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
@@ -172,8 +172,8 @@ def refit_members(
         TrainingError, CacheError, ProcessDied: a member cannot be trained.
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
-    jobs = [FoldJob(context.run.root, member.name, ALL_FOLDS, device) for member in members]
-    _, errors = _train(context, members, jobs, workers, engine, listener, should_stop)
+    jobs = [FoldJob(data.run.root, member.name, ALL_FOLDS, device) for member in members]
+    _, errors = _train(data, members, jobs, workers, engine, listener, should_stop)
     for error in errors.values():
         raise error
 
@@ -209,7 +209,7 @@ def check_member(
 
 
 def _train(
-    context: RunContext,
+    data: TrainingData,
     members: Sequence[MemberRecipe],
     jobs: Sequence[FoldJob],
     workers: int | None,
@@ -223,18 +223,18 @@ def _train(
     a run that is stopped after them has something to stack. A member's posteriors are joined as soon as its
     last fold is finished.
     """
-    listener = _Gathering(context, {job.member for job in jobs}, listener)
+    listener = _Gathering(data, {job.member for job in jobs}, listener)
     left = []
     for job in jobs:
-        if is_finished(context.run, job):
+        if is_finished(data.run, job):
             listener(Event("finish", job.name))
         else:
             left.append(job)
     by_name = {member.name: member for member in members}
-    context.measure_speakers([by_name[job.member] for job in left], listener, should_stop)
-    quick = [job for job in left if context.is_closed_form(by_name[job.member])]
+    data.measure_speakers([by_name[job.member] for job in left], listener, should_stop)
+    quick = [job for job in left if data.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
-    quick.sort(key=lambda job: _width(context, by_name[job.member]))
+    quick.sort(key=lambda job: _width(data, by_name[job.member]))
     plans: list[Plan] = []
     errors: dict[str, SercacheError] = {}
     try:
@@ -247,12 +247,12 @@ def _train(
             elif part is quick:
                 plan = plan_closed_form(part, wanted)
             else:
-                plan = plan_training(context, members, part, wanted)
+                plan = plan_training(data, members, part, wanted)
             plans.append(plan)
             listener(Event("note", "plan", message=plan.description))
-            errors |= _run(context, plan, choice, listener, should_stop)
+            errors |= _run(data, plan, choice, listener, should_stop)
     except Interrupted:
-        done = sum(is_finished(context.run, job) for job in jobs)
+        done = sum(is_finished(data.run, job) for job in jobs)
         raise Interrupted(
             f"stopped with {done} of {len(jobs)} folds finished; "
             "the same command goes on after the last finished epoch"
@@ -260,34 +260,34 @@ def _train(
     return "; then ".join(plan.description for plan in plans), errors
 
 
-def _width(context: RunContext, member: MemberRecipe) -> int:
+def _width(data: TrainingData, member: MemberRecipe) -> int:
     """Return how many numbers a member reads per frame, in all layers."""
-    return sum(len(feature_set.layers) * feature_set.dim for feature_set in context.sets_of(member))
+    return sum(len(feature_set.layers) * feature_set.dim for feature_set in data.sets_of(member))
 
 
 def _run(
-    context: RunContext, plan: Plan, choice: EngineChoice, listener: Listener, should_stop: ShouldStop
+    data: TrainingData, plan: Plan, choice: EngineChoice, listener: Listener, should_stop: ShouldStop
 ) -> dict[str, SercacheError]:
     """Run what was planned; return why jobs failed, by their names."""
     tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
     engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
     needs = Needs(cores=plan.threads, gpus=0.0 if plan.groups[0][0].device == "cpu" else 1.0)
-    work = [Task(name, train_folds, (group,), needs, _folders(context)) for name, group in tasks.items()]
+    work = [Task(name, train_folds, (group,), needs, _folders(data)) for name, group in tasks.items()]
     errors: dict[str, SercacheError] = {}
     for name, error in engine.run(work, listener, should_stop).items():
         if isinstance(error, FoldsFailed):
             errors |= error.errors
         else:
-            errors |= {job.name: error for job in tasks[name] if not is_finished(context.run, job)}
+            errors |= {job.name: error for job in tasks[name] if not is_finished(data.run, job)}
     return errors
 
 
 class _Gathering:
     """A listener that joins a member's posteriors when its last fold is finished, and tells of its score."""
 
-    def __init__(self, context: RunContext, members: Collection[str], listener: Listener) -> None:
-        self.context, self.listener = context, listener
-        self.left = {member: set(range(context.recipe.folds.count)) for member in members}
+    def __init__(self, data: TrainingData, members: Collection[str], listener: Listener) -> None:
+        self.data, self.listener = data, listener
+        self.left = {member: set(range(data.recipe.folds.count)) for member in members}
 
     def __call__(self, event: Event) -> None:
         self.listener(event)
@@ -299,34 +299,32 @@ class _Gathering:
             return
         del self.left[name]
         with suppress(SercacheError):  # the end of the command says what is wrong
-            score = score_out_of_fold(
-                self.context, gather_posteriors(self.context, self.context.member(name))
-            )
-            if self.context.corpus.classes:
+            score = score_out_of_fold(self.data, gather_posteriors(self.data, self.data.member(name)))
+            if self.data.corpus.classes:
                 values = {"macro_f1": score.macro_f1, "uar": score.uar}
             else:
                 values = {"mean_ccc": score.mean_ccc}
             self.listener(Event("score", name, values=values))
 
 
-def _folders(context: RunContext) -> tuple[Path, ...]:
+def _folders(data: TrainingData) -> tuple[Path, ...]:
     """Return what every machine that trains must see: the run first, which is written to."""
-    caches = {feature_set.folder.resolve() for feature_set in context.feature_sets.values()}
-    return context.run.root, *sorted(caches)
+    caches = {feature_set.folder.resolve() for feature_set in data.feature_sets.values()}
+    return data.run.root, *sorted(caches)
 
 
-def _gather(context: RunContext, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
+def _gather(data: TrainingData, member: MemberRecipe, errors: Mapping[str, SercacheError]) -> MemberReport:
     """Join the fold models' predictions into the member's posteriors, and score the out-of-fold rows."""
-    head = context.build_head(member, 0)
+    head = data.build_head(member, 0)
     described = (member.name, member.head, tuple(member.features), parameter_count(head))
     failed = [str(error) for name, error in errors.items() if name.rpartition("/")[0] == member.name]
     if failed:
         return MemberReport(*described, rows=0, macro_f1=np.nan, uar=np.nan, error=failed[0])
-    score = score_out_of_fold(context, gather_posteriors(context, member))
+    score = score_out_of_fold(data, gather_posteriors(data, member))
     return MemberReport(*described, **score._asdict())
 
 
-def gather_posteriors(context: RunContext, member: MemberRecipe) -> Posteriors:
+def gather_posteriors(data: TrainingData, member: MemberRecipe) -> Posteriors:
     """Join what the fold models of a member predicted, and write it into the run.
 
     Raises:
@@ -334,19 +332,19 @@ def gather_posteriors(context: RunContext, member: MemberRecipe) -> Posteriors:
         StackingError: a fold's predictions are missing or damaged.
     """
     parts = [
-        Posteriors.load(context.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
-        for fold in range(context.recipe.folds.count)
+        Posteriors.load(data.run.fold_folder(member.name, fold) / PREDICTIONS_NAME)
+        for fold in range(data.recipe.folds.count)
     ]
-    _refuse_foreign_rows(context, member, parts)
+    _refuse_foreign_rows(data, member, parts)
     posteriors = join_folds(parts)
-    posteriors.save(context.run.posteriors_path(member.name))
+    posteriors.save(data.run.posteriors_path(member.name))
     return posteriors
 
 
-def score_out_of_fold(context: RunContext, posteriors: Posteriors) -> OutOfFoldScore:
+def score_out_of_fold(data: TrainingData, posteriors: Posteriors) -> OutOfFoldScore:
     """Score the out-of-fold rows."""
     own = posteriors.origins == "out-of-fold"
-    truth = context.rows.select(posteriors.ids).truth.take(own)
+    truth = data.rows.select(posteriors.ids).truth.take(own)
     probabilities, values = posteriors.class_probabilities[own], posteriors.attribute_values[own]
     scored = truth.is_scored
     # Without attributes np.nan itself, which is equal to itself in a tuple: scores can be compared.
@@ -357,19 +355,19 @@ def score_out_of_fold(context: RunContext, posteriors: Posteriors) -> OutOfFoldS
     return OutOfFoldScore(int(scored.sum()), truth.score(probabilities, values), recall, attributes)
 
 
-def _refuse_foreign_rows(context: RunContext, member: MemberRecipe, parts: list[Posteriors]) -> None:
+def _refuse_foreign_rows(data: TrainingData, member: MemberRecipe, parts: list[Posteriors]) -> None:
     """Raise unless each training row was predicted once, by the model of the fold that holds its speaker."""
-    train = set(context.usable(member, split_ids(context.corpus, "train")))
+    train = set(data.usable(member, split_ids(data.corpus, "train")))
     for fold, part in enumerate(parts):
         own = [
             utterance_id
             for utterance_id, origin in zip(part.ids, part.origins, strict=True)
             if origin == "out-of-fold"
         ]
-        folds = set(part.folds.tolist()) | set(context.folds.of(own).tolist())
-        if part.fold_map_digest != context.folds.digest or folds != {fold}:
+        folds = set(part.folds.tolist()) | set(data.folds.of(own).tolist())
+        if part.fold_map_digest != data.folds.digest or folds != {fold}:
             raise TrainingError(
-                f"{context.run.fold_folder(member.name, fold)}: predictions of other folds than this run's; "
+                f"{data.run.fold_folder(member.name, fold)}: predictions of other folds than this run's; "
                 "remove that folder, and the same command trains it again"
             )
         train -= set(own)

@@ -18,7 +18,7 @@ import torch
 from sercache.devices import usable_cores
 from sercache.recipe import MemberRecipe
 from sercache.training.batches import FrameSource
-from sercache.training.context import RunContext, split_ids
+from sercache.training.data import TrainingData, split_ids
 from sercache.training.member import FoldJob
 from sercache.training.objective import Targets, objective_of
 from sercache.training.precision import precision_of
@@ -79,19 +79,19 @@ class Plan:
 
 
 def plan_training(
-    context: RunContext, members: Sequence[MemberRecipe], jobs: Sequence[FoldJob], workers: int | None
+    data: TrainingData, members: Sequence[MemberRecipe], jobs: Sequence[FoldJob], workers: int | None
 ) -> Plan:
     """Measure each member on a few rows, and return the layout that should end first.
 
     Args:
-        context: the run.
+        data: the run.
         members: all that are asked for.
         jobs: what is left to train of them.
         workers: processes; None is one per core, and 1 on a GPU.
     """
     if not jobs:
         return Plan((), 1, 0, 0.0)
-    all_jobs = len(members) * context.recipe.folds.count
+    all_jobs = len(members) * data.recipe.folds.count
     on_cpu = jobs[0].device == "cpu"
     if workers is None:
         workers = min(usable_cores(), all_jobs) if on_cpu else 1
@@ -101,8 +101,8 @@ def plan_training(
     if len(jobs) == 1:
         return Plan((tuple(jobs),), workers, threads, 0.0)
     left = [by_name[name] for name in dict.fromkeys(job.member for job in jobs)]
-    costs = _measured(context, left, jobs[0].device)
-    return choose(jobs, by_name, costs, lambda member: _row_visits(context, member), workers, threads)
+    costs = _measured(data, left, jobs[0].device)
+    return choose(jobs, by_name, costs, lambda member: _row_visits(data, member), workers, threads)
 
 
 def plan_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
@@ -181,38 +181,38 @@ def _makespan(seconds: Sequence[float], workers: int) -> float:
     return float(ends.max())
 
 
-def _row_visits(context: RunContext, member: MemberRecipe) -> float:
-    settings = context.recipe.training_of(member)
-    folds = context.recipe.folds.count
-    rows = context.rows.select(split_ids(context.corpus, "train"))
+def _row_visits(data: TrainingData, member: MemberRecipe) -> float:
+    settings = data.recipe.training_of(member)
+    folds = data.recipe.folds.count
+    rows = data.rows.select(split_ids(data.corpus, "train"))
     share = (folds - 1) / folds
     counts = np.bincount(rows.consensus[rows.consensus >= 0], minlength=1)
     classes = np.count_nonzero(counts) + settings.no_agreement_share
     balanced = min(len(rows), float(counts[counts > 0].min(initial=len(rows)) * classes))
-    if not context.corpus.classes:
+    if not data.corpus.classes:
         balanced = float(len(rows))  # there is nothing to balance: stage 2 takes all rows
     return share * (len(rows) * settings.stage1.epochs + balanced * settings.stage2.epochs)
 
 
-def _measured(context: RunContext, members: Sequence[MemberRecipe], device: str) -> dict[str, RowCost]:
-    source = context.frames(device, members)
-    train = split_ids(context.corpus, "train")
+def _measured(data: TrainingData, members: Sequence[MemberRecipe], device: str) -> dict[str, RowCost]:
+    source = data.frames(device, members)
+    train = split_ids(data.corpus, "train")
     lengths = source.select(train).lengths
     middle = np.argsort(lengths, kind="stable")[len(train) // 2 :][: 2 * _MEASURED_ROWS]
     ids = [train[row] for row in middle]
-    stays_in_memory = sum(one.size_bytes for one in context.feature_sets.values()) < _memory_bytes() / 2
+    stays_in_memory = sum(one.size_bytes for one in data.feature_sets.values()) < _memory_bytes() / 2
     gathering: dict[str, float] = {}
     steps: dict[Hashable, float] = {}
     costs = {}
     for member in members:
         for name in member.features:
             if name not in gathering:
-                one = source.select(ids, [context.feature_sets[name]])
+                one = source.select(ids, [data.feature_sets[name]])
                 gathering[name] = _gather_seconds(one, stays_in_memory)
         alike = (member.head, tuple(member.features), repr(sorted(member.options.items())))
         if alike not in steps:
-            own = source.select(ids[:_MEASURED_ROWS], context.sets_of(member))
-            steps[alike] = _step_seconds(context, member, own)
+            own = source.select(ids[:_MEASURED_ROWS], data.sets_of(member))
+            steps[alike] = _step_seconds(data, member, own)
         costs[member.name] = RowCost(steps[alike], {name: gathering[name] for name in member.features})
     return costs
 
@@ -229,14 +229,14 @@ def _gather_seconds(source: FrameSource, stays_in_memory: bool) -> float:
     return seconds / max(1, len(first))
 
 
-def _step_seconds(context: RunContext, member: MemberRecipe, source: FrameSource) -> float:
+def _step_seconds(data: TrainingData, member: MemberRecipe, source: FrameSource) -> float:
     """Return what a training step costs, by row."""
-    settings = context.recipe.training_of(member)
-    head = context.build_head(member, 0).to(source.device).train()
+    settings = data.recipe.training_of(member)
+    head = data.build_head(member, 0).to(source.device).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-9, fused=True)
     objective = objective_of(settings)
     inputs = source.batch(np.arange(len(source.ids)))
-    rows = context.rows_of(member).select(source.ids).targets(source.device)
+    rows = data.rows_of(member).select(source.ids).targets(source.device)
     targets = Targets(rows.soft.nan_to_num(nan=0.0), rows.attributes)
     precision = precision_of(settings, source.device)
 

@@ -21,17 +21,17 @@ from sercache.recipe import MemberRecipe, dump_recipe
 from sercache.run import Run
 from sercache.stacking.comparison import compare
 from sercache.training.checkpoint import load_head
-from sercache.training.context import RunContext, open_run
+from sercache.training.data import TrainingData, open_run
 from sercache.training.member import WEIGHTS_NAME
 from sercache.training.prediction import predict
 
 
-def of_one_model(context: RunContext, member: MemberRecipe, fold: int) -> Posteriors:
+def of_one_model(data: TrainingData, member: MemberRecipe, fold: int) -> Posteriors:
     """Return what a fold's model says of every row, of those that it trained on too."""
-    head, _ = load_head(context.run.fold_folder(member.name, fold) / WEIGHTS_NAME)
-    honest = Posteriors.load(context.run.posteriors_path(member.name))
-    source = context.frames("cpu").select(honest.ids, context.sets_of(member))
-    output = predict(head, source, context.recipe.training_of(member).batch_size)
+    head, _ = load_head(data.run.fold_folder(member.name, fold) / WEIGHTS_NAME)
+    honest = Posteriors.load(data.run.posteriors_path(member.name))
+    source = data.frames("cpu").select(honest.ids, data.sets_of(member))
+    output = predict(head, source, data.recipe.training_of(member).batch_size)
     return replace(
         honest,
         class_probabilities=torch.softmax(output.logits.double(), dim=1).numpy(),
@@ -39,19 +39,19 @@ def of_one_model(context: RunContext, member: MemberRecipe, fold: int) -> Poster
     )
 
 
-def lay_out(context: RunContext, fold: int, folder: Path, *, leaks: bool) -> Run:
+def lay_out(data: TrainingData, fold: int, folder: Path, *, leaks: bool) -> Run:
     """Write a run whose test split is one fold; its fitting rows are in-sample where it ``leaks``."""
     run = Run(folder.resolve())
-    corpus = context.corpus
-    held_out = {one for one, its in context.folds.folds.items() if its == fold}
+    corpus = data.corpus
+    held_out = {one for one, its in data.folds.folds.items() if its == fold}
     rows = tuple(replace(row, split="test") if row.id in held_out else row for row in corpus.utterances)
     run.root.mkdir(parents=True, exist_ok=True)
     write_corpus(replace(corpus, utterances=rows), run.root / "corpus.csv")
     paths = {"corpus": run.root / "corpus.csv", "output": run.root}
-    write_atomically(run.recipe_path, dump_recipe(context.recipe.model_copy(update=paths)))
-    for member in context.recipe.members:
-        one_model = of_one_model(context, member, fold)
-        table = one_model if leaks else Posteriors.load(context.run.posteriors_path(member.name))
+    write_atomically(run.recipe_path, dump_recipe(data.recipe.model_copy(update=paths)))
+    for member in data.recipe.members:
+        one_model = of_one_model(data, member, fold)
+        table = one_model if leaks else Posteriors.load(data.run.posteriors_path(member.name))
         own = np.isin(np.asarray(table.ids), sorted(held_out))
         origins = np.where(
             table.origins == "out-of-fold", "in-sample" if leaks else "out-of-fold", table.origins
@@ -69,10 +69,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--fold", type=int, default=0)
     arguments = parser.parse_args()
-    context = open_run(arguments.run.resolve())
+    data = open_run(arguments.run.resolve())
     found = {}
     for name, leaks in (("honest", False), ("leak", True)):
-        run = lay_out(context, arguments.fold, arguments.out / name, leaks=leaks)
+        run = lay_out(data, arguments.fold, arguments.out / name, leaks=leaks)
         found[name] = {row.stacker: row for row in compare(run, allow_in_sample=leaks).rows}
     print(f"{'fitted on':12}  {'out-of-fold posteriors':>22}  {'in-sample posteriors':>22}")
     print(f"{'':12}" + 2 * f"  {'macro-F1':>10}  {'leak gap':>10}")

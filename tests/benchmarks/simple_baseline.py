@@ -21,25 +21,25 @@ from sercache.cache.frames import from_storage
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, confusion_metric
 from sercache.evaluation.metrics import macro_f1_of_confusion, uar_of_confusion
 from sercache.posteriors import Posteriors
-from sercache.training.context import RunContext, open_run
+from sercache.training.data import TrainingData, open_run
 
 
-def pooled_statistics(context: RunContext, features: list[str], ids: list[str]) -> np.ndarray:
+def pooled_statistics(data: TrainingData, features: list[str], ids: list[str]) -> np.ndarray:
     """Return mean and standard deviation over time of every layer of the feature sets, ``(N, P)``."""
     columns = []
     for name in features:
-        feature_set = context.feature_sets[name]
+        feature_set = data.feature_sets[name]
         for layer in feature_set.layers:
             frames = [from_storage(feature_set.frames(each, layer), feature_set.spec.dtype) for each in ids]
             columns.append(np.stack([np.concatenate([own.mean(axis=0), own.std(axis=0)]) for own in frames]))
     return np.concatenate(columns, axis=1)
 
 
-def predict(context: RunContext, pooled: np.ndarray, ids: list[str], model: Any) -> np.ndarray:
+def predict(data: TrainingData, pooled: np.ndarray, ids: list[str], model: Any) -> np.ndarray:
     """Return the class of each of ``ids``, predicted by a model that never saw its speaker, ``(N,)``."""
-    folds, labels = context.folds.of(ids), context.rows.select(ids).consensus
+    folds, labels = data.folds.of(ids), data.rows.select(ids).consensus
     predicted = np.empty(len(ids), np.int64)
-    for fold in range(context.folds.count):
+    for fold in range(data.folds.count):
         fit = (folds != fold) & (labels >= 0)
         fitted = make_pipeline(StandardScaler(), model).fit(pooled[fit], labels[fit])
         predicted[folds == fold] = fitted.predict(pooled[folds == fold])
@@ -52,16 +52,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--features", nargs="+", help="the recipe's names of feature sets; all unless given")
     arguments = parser.parse_args()
-    context = open_run(arguments.run.resolve())
-    root = context.run.root
-    tables = [Posteriors.load(context.run.posteriors_path(one.name)) for one in context.recipe.members]
+    data = open_run(arguments.run.resolve())
+    root = data.run.root
+    tables = [Posteriors.load(data.run.posteriors_path(one.name)) for one in data.recipe.members]
     tables += [Posteriors.load(path) for path in sorted(root.glob("stack/*/posteriors.parquet"))]
     ids = [each for each in tables[0].ids if all(each in set(table.ids) for table in tables)]
-    labels = context.rows.select(ids).consensus
+    labels = data.rows.select(ids).consensus
     bootstrap = SpeakerBootstrap(
-        [context.corpus.by_id[each].speaker for each in ids], samples=2000, seed=0, level=0.95
+        [data.corpus.by_id[each].speaker for each in ids], samples=2000, seed=0, level=0.95
     )
-    num_classes = len(context.corpus.classes)
+    num_classes = len(data.corpus.classes)
 
     def scores(predicted: np.ndarray) -> tuple[SumMetric, SumMetric]:
         return (
@@ -73,13 +73,13 @@ def main() -> None:
         estimate = bootstrap.estimate(metric)
         return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
-    features = arguments.features or list(context.feature_sets)
-    pooled = pooled_statistics(context, features, ids)
+    features = arguments.features or list(data.feature_sets)
+    pooled = pooled_statistics(data, features, ids)
     models = {
         "simple ridge": RidgeClassifier(alpha=0.1 * pooled.shape[1]),
         "simple logistic": LogisticRegression(C=0.01, max_iter=2000),
     }
-    rows = {name: scores(predict(context, pooled, ids, model)) for name, model in models.items()}
+    rows = {name: scores(predict(data, pooled, ids, model)) for name, model in models.items()}
     best = max(rows, key=lambda name: rows[name][0].value)
     for table in tables:
         rows[table.member] = scores(table.take(ids).class_probabilities.argmax(axis=1))

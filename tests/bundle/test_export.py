@@ -21,7 +21,7 @@ from sercache.experiments.distillation.student import DistillationSettings, plan
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
 from sercache.stacking.comparison import compare
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.finetuning.finetune import finetune_member
 from sercache.training.finetuning.processes import Processes
 from sercache.training.member import fold_rows
@@ -217,9 +217,9 @@ def test_a_refit_is_one_model_that_learnt_from_every_fold(finished, tmp_path):
 
 
 def test_the_rows_of_a_refit(finished):
-    context = open_run(finished.run.root.resolve())
+    data = open_run(finished.run.root.resolve())
     member = finished.recipe.members[1]
-    rows = fold_rows(context, member, ALL_FOLDS)
+    rows = fold_rows(data, member, ALL_FOLDS)
     train = {row.id for row in finished.corpus.utterances if row.split == "train"}
     assert set(rows.fit) | set(rows.stop) == train
     assert not {finished.corpus.by_id[one].speaker for one in rows.fit} & {

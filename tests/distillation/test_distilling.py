@@ -93,8 +93,8 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
 
 def test_lessons_are_mixed_with_the_votes_where_there_are_any_and_judged_rows_stay_true(in_turn):
     plan = plan_distillation(in_turn, settings(votes_share=0.25))
-    truth = plan.context.judged_rows_of(plan.student)
-    mixed = plan.context.rows_of(plan.student)
+    truth = plan.data.judged_rows_of(plan.student)
+    mixed = plan.data.rows_of(plan.student)
     lessons = plan.teacher.lessons.take(truth.ids)
     rated = np.isfinite(truth.soft).all(axis=1)
     wanted = 0.25 * truth.soft + 0.75 * lessons.class_probabilities

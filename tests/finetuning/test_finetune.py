@@ -25,7 +25,7 @@ from sercache.recipe import dump_recipe
 from sercache.run import derived_members
 from sercache.stacking.comparison import compare
 from sercache.training.checkpoint import load_head, load_tensors
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.finetuning.finetune import finetune_member
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.finetuning.overlay import EncoderOverlay
@@ -117,16 +117,16 @@ def test_what_it_leaves_is_a_member_that_stack_takes_and_judges(run, alone):
 def test_the_kept_weights_over_an_ordinary_encoder_predict_what_was_published(run, alone):
     """The way of a bundle: head and overlay from the run, encoder as it is loaded for inference."""
     finetune_member(run, "speech", alone, changes={"stage1": {"epochs": 3}})
-    context = open_run(run.root)
+    data = open_run(run.root)
     folder = run.fold_folder("speech-finetuned", 1)
     head, _ = load_head(folder / "weights.safetensors")
-    recipe = context.recipe.features["wav2vec2"]
+    recipe = data.recipe.features["wav2vec2"]
     encoder = load_encoder(recipe.encoder, recipe.layers)
     published = predictions(run, "speech-finetuned", 1)
     with EncoderOverlay.load(folder / overlay_name("wav2vec2")).applied_to(encoder), torch.no_grad():
         for row, utterance_id in enumerate(published.ids[:3]):
-            utterance = context.corpus.by_id[utterance_id]
-            [frames] = encoder.encode([load_audio(context.corpus.audio_path(utterance), 16_000)])
+            utterance = data.corpus.by_id[utterance_id]
+            [frames] = encoder.encode([load_audio(data.corpus.audio_path(utterance), 16_000)])
             pooled = torch.from_numpy(pool_over_time(frames, 2))
             output = head([HeadInput(pooled, torch.ones(pooled.shape[:2], dtype=torch.bool))])
             found = torch.softmax(output.logits[0], 0).numpy()

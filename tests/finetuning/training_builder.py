@@ -7,7 +7,7 @@ from sercache.events import ignore
 from sercache.recipe import FinetuningRecipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head, save_tensors
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.finetuning import loop
 from sercache.training.finetuning.clips import Clips
 from sercache.training.finetuning.live import open_live_feature

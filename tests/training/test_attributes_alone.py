@@ -19,7 +19,7 @@ from sercache.heads.registry import HEADS, build_head
 from sercache.posteriors import Posteriors
 from sercache.recipe import TargetsRecipe, TrainingRecipe, load_recipe
 from sercache.training.checkpoint import load_head
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.epoch import rank_of_epoch, rows_of_epoch, scores_of_epoch
 from sercache.training.member import HISTORY_NAME
@@ -46,13 +46,13 @@ def report(tmp_path_factory):
 
 
 def test_members_learn_the_attributes_and_have_no_class_columns(report):
-    context = open_run(report.run.root)
+    data = open_run(report.run.root)
     assert len(report.members) == 2
     for member in report.members:
         posteriors = Posteriors.load(report.run.posteriors_path(member.name))
         assert posteriors.classes == ()
-        assert posteriors.class_probabilities.shape == (len(context.corpus), 0)
-        truth = context.corpus.select(posteriors.ids).attribute_values
+        assert posteriors.class_probabilities.shape == (len(data.corpus), 0)
+        truth = data.corpus.select(posteriors.ids).attribute_values
         assert member.mean_ccc == pytest.approx(lins_mean(truth, posteriors.attribute_values))
         assert member.mean_ccc > 0.3
         assert member.rows == (~np.isnan(truth)).any(axis=1).sum() < len(truth)
@@ -61,11 +61,10 @@ def test_members_learn_the_attributes_and_have_no_class_columns(report):
 
 
 def test_the_baseline_has_a_mean_ccc_and_members_are_compared_by_it(report):
-    baseline, context = report.baseline, open_run(report.run.root)
+    baseline, data = report.baseline, open_run(report.run.root)
     tables = [Posteriors.load(report.run.posteriors_path(name)) for name in ("linear-baseline", "linear")]
     scores = [
-        lins_mean(context.corpus.select(table.ids).attribute_values, table.attribute_values)
-        for table in tables
+        lins_mean(data.corpus.select(table.ids).attribute_values, table.attribute_values) for table in tables
     ]
     assert baseline.score.value == pytest.approx(scores[0])
     assert baseline.score.low <= baseline.score.value <= baseline.score.high
@@ -85,11 +84,11 @@ def test_the_best_epoch_has_the_highest_mean_ccc(report):
             rows = list(csv.DictReader(stream))
         assert "macro_f1" not in rows[0]
         assert all(-1 <= float(row["mean_ccc"]) <= 1 for row in rows)
-    context = open_run(report.run.root)
+    data = open_run(report.run.root)
     best = load_head(folds[0].with_name("weights.safetensors"))[1].best
     with folds[0].open(newline="") as stream:
         assert best["mean_ccc"] == max(float(row["mean_ccc"]) for row in csv.DictReader(stream))
-    assert context.rows.soft.shape[1] == 0
+    assert data.rows.soft.shape[1] == 0
 
 
 def epoch(mean_ccc, stop_loss):
@@ -212,8 +211,8 @@ def test_rows_with_attributes_and_no_votes_keep_their_part_beside_classes(tmp_pa
     write_features(tmp_path, corpus)
     write_corpus(replace(corpus, utterances=rows), tmp_path / "corpus.csv")
     report = train_ensemble(load_recipe(write_recipe(tmp_path, members=[LINEAR])), workers=1)
-    context = open_run(report.run.root)
-    labelled = context.rows.select(sorted(silent))
+    data = open_run(report.run.root)
+    labelled = data.rows.select(sorted(silent))
     assert labelled.has_target.all()
     assert np.isnan(labelled.soft).all()
     assert set(Posteriors.load(report.run.posteriors_path("linear")).ids) >= silent

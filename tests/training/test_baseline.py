@@ -15,7 +15,7 @@ from sercache.recipe import MemberRecipe
 from sercache.run import Run, derived_members
 from sercache.training import baseline
 from sercache.training.baseline import enter_baseline, find_baseline, members_above
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble, train_ensemble_part
 
 QUICK = {"batch_size": 8, "stage1": {"epochs": 1}, "stage2": {"epochs": 0}}
@@ -45,9 +45,9 @@ def test_its_score_is_told_before_anything_else_is_planned_or_trained(trained):
 
 def test_scores_and_differences_are_those_of_the_written_posteriors(trained):
     report, _ = trained
-    context = open_run(report.run.root)
+    data = open_run(report.run.root)
     tables = [Posteriors.load(report.run.posteriors_path(name)) for name in ("linear-baseline", "weak")]
-    labels = context.rows.select(tables[0].ids).consensus
+    labels = data.rows.select(tables[0].ids).consensus
     known = labels >= 0
     predicted = [table.take(tables[0].ids).class_probabilities.argmax(axis=1)[known] for table in tables]
     scores = [f1_score(labels[known], classes, average="macro") for classes in predicted]

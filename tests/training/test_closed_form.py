@@ -18,7 +18,7 @@ from sercache.training import closed_form, penalty_search, pooled_features
 from sercache.training.block_weights import learn_block_weights
 from sercache.training.checkpoint import load_head
 from sercache.training.closed_form import fit_head
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import lay_out, train_ensemble
 from sercache.training.loop import HeadTraining
 from sercache.training.losses import class_weights
@@ -158,8 +158,8 @@ def test_labels_of_the_predicted_fold_change_nothing(tmp_path):
         corpus = make_corpus(folder)
         write_features(folder, corpus)
         recipe = load_recipe(write_recipe(folder, members=[RIDGE]))
-        context = lay_out(recipe)
-        fold = set(fold_rows(context, recipe.members[0], 0).predicted["out-of-fold"])
+        data = lay_out(recipe)
+        fold = set(fold_rows(data, recipe.members[0], 0).predicted["out-of-fold"])
         if shift:
             turned = [
                 replace(row, votes=tuple(np.roll(row.votes, shift))) if row.id in fold else row
@@ -167,8 +167,8 @@ def test_labels_of_the_predicted_fold_change_nothing(tmp_path):
             ]
             write_corpus(replace(corpus, utterances=tuple(turned)), folder / "corpus.csv")
             open_run.cache_clear()
-        list(train_fold(FoldJob(context.run.root, "ridge", 0, "cpu")))
-        weights.append(load_head(context.run.fold_folder("ridge", 0) / "weights.safetensors")[0].state_dict())
+        list(train_fold(FoldJob(data.run.root, "ridge", 0, "cpu")))
+        weights.append(load_head(data.run.fold_folder("ridge", 0) / "weights.safetensors")[0].state_dict())
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -249,10 +249,10 @@ def test_many_rows_are_fitted_as_few_are(monkeypatch, tmp_path):
 
 
 def predicted(recipe):
-    context = open_run(recipe.output.resolve())
+    data = open_run(recipe.output.resolve())
     from sercache.posteriors import Posteriors
 
-    return Posteriors.load(context.run.posteriors_path("ridge")).class_probabilities
+    return Posteriors.load(data.run.posteriors_path("ridge")).class_probabilities
 
 
 def test_a_frame_that_is_no_number_is_named(tmp_path):
@@ -261,7 +261,7 @@ def test_a_frame_that_is_no_number_is_named(tmp_path):
     def centre(name, utterance):
         return np.full(DIM * 2 if name == "speech" else 4, np.nan if utterance.id == "s3/2" else 1.0)
 
-    with pytest.MonkeyPatch.context() as patch:  # a cache that another tool wrote
+    with pytest.MonkeyPatch.data() as patch:  # a cache that another tool wrote
         patch.setattr(
             "run_builder.to_storage",
             lambda frames, dtype: (
@@ -338,15 +338,15 @@ def test_what_a_head_with_a_base_starts_from_was_predicted_without_the_rows_spea
     }
     write_features(tmp_path, corpus, centre_of=lambda name, row: 5 * voices[row.speaker][name])
     recipe = load_recipe(write_recipe(tmp_path, members=[RIDGE | {"options": {"penalty": 0.001}}]))
-    context = lay_out(recipe)
+    data = lay_out(recipe)
     member = recipe.members[0]
-    tables = [context.pooled(name, STATISTICS, "cpu") for name in member.features]
+    tables = [data.pooled(name, STATISTICS, "cpu") for name in member.features]
     ids = sorted(corpus.ids)
-    rows = context.rows_of(member).select(ids)
-    head = context.build_head(member, 0)
+    rows = data.rows_of(member).select(ids)
+    head = data.build_head(member, 0)
     solution = fit_head(head, tables, np.arange(len(ids)), corpus.select(ids), rows, seed=0)
     within = (solution.left_out[:, :3].argmax(axis=1) == rows.consensus).mean()
-    known = predict(head, context.frames("cpu").select(ids, context.sets_of(member)), 32)
+    known = predict(head, data.frames("cpu").select(ids, data.sets_of(member)), 32)
     assert (known.logits.argmax(dim=1).numpy() == rows.consensus).mean() > 0.9 > 0.6 > within
 
 
@@ -392,9 +392,9 @@ def test_a_block_of_noise_counts_less_than_a_useful_one():
 
 def test_pooled_tables_are_what_the_head_pools(tmp_path):
     recipe = make_run(tmp_path, members=[RIDGE])
-    context = lay_out(recipe)
-    ids = [*sorted(context.corpus.ids), "s9/9"]
-    (speech, _) = (context.feature_sets[name] for name in ("speech", "words"))
+    data = lay_out(recipe)
+    ids = [*sorted(data.corpus.ids), "s9/9"]
+    (speech, _) = (data.feature_sets[name] for name in ("speech", "words"))
     table = pooled_table(speech, ids, STATISTICS, torch.device("cpu"), tmp_path)
     assert table.present.tolist() == [True] * (len(ids) - 1) + [False]
     assert table.present.sum() == len(ids) - 1

@@ -29,7 +29,7 @@ from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import WEIGHTS_NAME, fold_rows, refuse_shared_speakers
 from sercache.training.prediction import predict
@@ -109,12 +109,12 @@ def test_a_feature_that_names_the_speaker_teaches_nothing_about_other_speakers(t
     write_features(tmp_path, corpus, centre_of=lambda name, row: voices[name][int(row.speaker[1:])])
     member = {"name": "linear", "head": "mean-linear", "features": ["speech", "words"]}
     report = train_ensemble(load_recipe(write_recipe(tmp_path, members=[member])), workers=1)
-    context = open_run(report.run.root)
-    fit = fold_rows(context, context.recipe.members[0], 0).fit
+    data = open_run(report.run.root)
+    fit = fold_rows(data, data.recipe.members[0], 0).fit
     head, _ = load_head(report.run.fold_folder("linear", 0) / WEIGHTS_NAME)
-    source = FrameSource(context.sets_of(context.recipe.members[0]), fit, torch.device("cpu"))
+    source = FrameSource(data.sets_of(data.recipe.members[0]), fit, torch.device("cpu"))
     learned = predict(head, source, 16).logits.argmax(dim=1).numpy()
-    assert (learned == context.rows.select(fit).consensus).mean() > 0.95
+    assert (learned == data.rows.select(fit).consensus).mean() > 0.95
     assert report.members[0].macro_f1 < 0.7
 
 
@@ -127,8 +127,8 @@ def test_a_shared_speaker_is_refused_loudly(tmp_path):
 def test_other_splits_are_predicted_by_the_mean_of_the_fold_models(tmp_path):
     recipe = make_run(tmp_path, splits=SPLITS)
     report = train_ensemble(recipe, workers=1)
-    context = open_run(report.run.root)
-    rows = fold_rows(context, recipe.members[0], 0)
+    data = open_run(report.run.root)
+    rows = fold_rows(data, recipe.members[0], 0)
     assert {i.split("/")[0] for i in rows.stop} == {"s5"}
     assert {i.split("/")[0] for i in rows.fit} <= {f"s{k}" for k in range(5)}
     table = Posteriors.load(report.run.posteriors_path("fusion"))
@@ -307,8 +307,8 @@ def test_features_of_another_setting_cannot_slip_into_a_run(tmp_path):
 
 
 def test_dims_of_the_builder_are_what_the_heads_read(finished):
-    context = open_run(finished[0].output.resolve())
-    assert {name: one.dim for name, one in context.feature_sets.items()} == DIMS
+    data = open_run(finished[0].output.resolve())
+    assert {name: one.dim for name, one in data.feature_sets.items()} == DIMS
 
 
 def test_an_interrupt_stops_all_processes(tmp_path, finished):

@@ -14,7 +14,7 @@ from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
 from sercache.training import epoch
 from sercache.training.batches import FrameSource
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.loop import HeadTraining
 from sercache.training.losses import class_weights
@@ -169,9 +169,9 @@ def test_rows_without_a_class_teach_attributes(training):
 
 def test_test_rows_are_never_stopped_on(tmp_path):
     recipe = make_run(tmp_path, splits=["train"] * 6 + ["test"] * 2)
-    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    data = open_run(train_ensemble(recipe, workers=1).run.root)
     for fold in range(3):
-        rows = fold_rows(context, recipe.members[0], fold)
+        rows = fold_rows(data, recipe.members[0], fold)
         assert not {"s6", "s7"} & {each.split("/")[0] for each in rows.fit + rows.stop}
 
 

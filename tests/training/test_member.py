@@ -18,7 +18,7 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
-from sercache.training.context import open_run, refuse_crossing_speakers, warn_of_untrained_encoders
+from sercache.training.data import open_run, refuse_crossing_speakers, warn_of_untrained_encoders
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.prediction import predict
@@ -39,17 +39,17 @@ def speakers(ids):
 @pytest.mark.parametrize("splits", [None, ["train"] * 5 + ["development"] + ["test"] * 2])
 def test_learned_from_stopped_on_and_predicted_are_of_different_speakers(tmp_path, splits):
     recipe = make_run(tmp_path, splits=splits, members=[LINEAR])
-    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    data = open_run(train_ensemble(recipe, workers=1).run.root)
     predicted = []
     for fold in range(3):
-        rows = fold_rows(context, recipe.members[0], fold)
+        rows = fold_rows(data, recipe.members[0], fold)
         assert not speakers(rows.fit) & speakers(rows.stop)
         assert not speakers(rows.stop) & speakers(rows.predicted["out-of-fold"])
         for ids in rows.predicted.values():
             assert not speakers(rows.fit) & speakers(ids)
         predicted += rows.predicted["out-of-fold"]
     assert sorted(predicted) == sorted(
-        row.id for row in context.corpus.utterances if row.split in (None, "train")
+        row.id for row in data.corpus.utterances if row.split in (None, "train")
     )
 
 
@@ -68,11 +68,11 @@ def test_a_finished_fold_leaves_weights_predictions_and_history_and_nothing_else
 def test_the_weights_alone_give_the_predictions_again(finished):
     folder = finished.fold_folder("linear", 2)
     head, description = load_head(folder / "weights.safetensors")
-    context = open_run(finished.root)
-    assert description.features == {"speech": context.feature_sets["speech"].spec.fingerprint}
-    assert tuple(description.classes) == context.corpus.classes
+    data = open_run(finished.root)
+    assert description.features == {"speech": data.feature_sets["speech"].spec.fingerprint}
+    assert tuple(description.classes) == data.corpus.classes
     table = Posteriors.load(folder / "predictions.parquet")
-    source = FrameSource([context.feature_sets["speech"]], table.ids, torch.device("cpu"))
+    source = FrameSource([data.feature_sets["speech"]], table.ids, torch.device("cpu"))
     again = torch.softmax(predict(head, source, 9).logits.double(), dim=1)
     np.testing.assert_allclose(again.numpy(), table.class_probabilities, atol=1e-6)
 
@@ -179,11 +179,11 @@ def test_a_head_learns_from_several_cached_layers_and_is_rebuilt_from_its_file(t
     recipe = load_recipe(write_recipe(tmp_path, features=features, members=[member], training=training))
     report = train_ensemble(recipe, workers=1)
     assert report.members[0].macro_f1 > 0.6
-    context = open_run(report.run.root)
+    data = open_run(report.run.root)
     head, description = load_head(report.run.fold_folder("m", 0) / "weights.safetensors")
     assert description.input_layers == [3]
     table = Posteriors.load(report.run.fold_folder("m", 0) / "predictions.parquet")
-    source = FrameSource(context.sets_of(recipe.members[0]), table.ids, torch.device("cpu"))
+    source = FrameSource(data.sets_of(recipe.members[0]), table.ids, torch.device("cpu"))
     again = torch.softmax(predict(head, source, 7).logits.double(), dim=1).numpy()
     np.testing.assert_allclose(again, table.class_probabilities, atol=1e-5)
     if kind == "weighted":

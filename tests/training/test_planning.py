@@ -11,7 +11,7 @@ from run_builder import make_run
 
 from sercache.recipe import MemberRecipe
 from sercache.training import planning
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob
 from sercache.training.planning import RowCost, choose, plan_training
@@ -85,25 +85,25 @@ def test_the_last_process_ends_within_a_third_of_the_best_possible(seconds, work
 
 def test_a_real_plan_measures_every_member_and_leaves_the_generators_alone(tmp_path):
     recipe = make_run(tmp_path)
-    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    data = open_run(train_ensemble(recipe, workers=1).run.root)
     left = [
-        FoldJob(context.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
+        FoldJob(data.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
     ]
     before = torch.random.get_rng_state()
-    plan = plan_training(context, recipe.members, left, 1)
+    plan = plan_training(data, recipe.members, left, 1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert plan.seconds > 0
     assert sum(map(len, plan.groups)) == 6
-    measured = planning._measured(context, recipe.members, "cpu")
+    measured = planning._measured(data, recipe.members, "cpu")
     assert set(measured["fusion"].gather) == {"speech", "words"}
     assert measured["fusion"].step > measured["linear"].step > 0
 
 
 def test_a_member_that_does_not_fit_the_device_is_planned_and_does_not_end_the_others(tmp_path, monkeypatch):
     recipe = make_run(tmp_path)
-    context = open_run(train_ensemble(recipe, workers=1).run.root)
+    data = open_run(train_ensemble(recipe, workers=1).run.root)
     jobs = [
-        FoldJob(context.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
+        FoldJob(data.run.root, member.name, fold, "cpu") for fold in range(3) for member in recipe.members
     ]
 
     def no_room(function, device):
@@ -111,7 +111,7 @@ def test_a_member_that_does_not_fit_the_device_is_planned_and_does_not_end_the_o
 
     monkeypatch.setattr(planning, "_gather_seconds", lambda *_: 0.0)
     monkeypatch.setattr(planning, "_seconds_of", no_room)
-    assert sum(map(len, plan_training(context, recipe.members, jobs, 1).groups)) == len(jobs)
+    assert sum(map(len, plan_training(data, recipe.members, jobs, 1).groups)) == len(jobs)
 
 
 def test_nothing_left_is_nothing_planned(tmp_path):

@@ -21,7 +21,7 @@ from sercache.recipe import load_recipe
 from sercache.run import derived_members
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head
-from sercache.training.context import open_run
+from sercache.training.data import open_run
 from sercache.training.ensemble import lay_out, train_ensemble
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.pooled_features import pooled_table
@@ -138,17 +138,17 @@ def odd(row):
 def test_frames_are_z_scores_of_all_clips_of_the_speaker(tmp_path, resident, change):
     missing = {("words", f"s5/{number}") for number in range(2, 9)}  # two clips of s5 have words
     recipe = make_shifted(tmp_path, splits=["train"] * 6 + ["test"] * 2, missing=missing, change=change)
-    context = lay_out_run(recipe)
-    sets = [context.feature_sets[name] for name in ("speech", "words")]
-    tables = [context.speakers(name) for name in ("speech", "words")]
-    source = FrameSource(sets, context.corpus.ids, CPU, resident)
-    rows = np.arange(len(context.corpus))[::-1].copy()
+    data = lay_out_run(recipe)
+    sets = [data.feature_sets[name] for name in ("speech", "words")]
+    tables = [data.speakers(name) for name in ("speech", "words")]
+    source = FrameSource(sets, data.corpus.ids, CPU, resident)
+    rows = np.arange(len(data.corpus))[::-1].copy()
     before = [given.frames.clone() for given in source.batch(rows)]
     batches = source.normalized(tables).batch(rows)
     compared = 0
     for feature_set, given in zip(sets, batches, strict=True):
         for place, row in enumerate(rows):
-            wanted = expected(feature_set, context.corpus, context.corpus.utterances[row])
+            wanted = expected(feature_set, data.corpus, data.corpus.utterances[row])
             found = given.frames[place][given.mask[place]].numpy()
             np.testing.assert_allclose(found, wanted, atol=2e-5)
             compared += len(wanted)
@@ -160,11 +160,11 @@ def test_frames_are_z_scores_of_all_clips_of_the_speaker(tmp_path, resident, cha
 
 def test_what_is_standardised_and_pooled_is_normalised_first(tmp_path):
     recipe = make_shifted(tmp_path)
-    context = lay_out_run(recipe)
-    feature_set, table = context.feature_sets["speech"], context.speakers("speech")
-    ids = tuple(sorted(context.corpus.ids))[: 5 * 9]
-    rows = [context.corpus.by_id[utterance_id] for utterance_id in ids]
-    frames = [expected(feature_set, context.corpus, row) for row in rows]
+    data = lay_out_run(recipe)
+    feature_set, table = data.feature_sets["speech"], data.speakers("speech")
+    ids = tuple(sorted(data.corpus.ids))[: 5 * 9]
+    rows = [data.corpus.by_id[utterance_id] for utterance_id in ids]
+    frames = [expected(feature_set, data.corpus, row) for row in rows]
     found = input_statistics(feature_set, ids, 0, table)
     np.testing.assert_allclose(found.mean, np.concatenate(frames).mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(found.deviation, np.concatenate(frames).std(axis=0), atol=1e-5)
@@ -202,29 +202,29 @@ def test_moving_all_frames_of_a_speaker_changes_nothing(tmp_path):
 @pytest.mark.parametrize("member", [RIDGE, LINEAR], ids=["closed form", "epochs"])
 def test_labels_of_the_judged_rows_are_not_used(tmp_path, monkeypatch, member):
     recipe = make_shifted(tmp_path, members=[member])
-    context = lay_out_run(recipe)
-    rows = fold_rows(context, recipe.members[0], 1)
-    job = FoldJob(context.run.root, member["name"], 1, "cpu")
-    predictions = context.run.fold_folder(member["name"], 1) / "predictions.parquet"
+    data = lay_out_run(recipe)
+    rows = fold_rows(data, recipe.members[0], 1)
+    job = FoldJob(data.run.root, member["name"], 1, "cpu")
+    predictions = data.run.fold_folder(member["name"], 1) / "predictions.parquet"
 
     def turned(row):
         is_judged = row.id in rows.predicted["out-of-fold"]
         return replace(row, votes=row.votes[1:] + row.votes[:1], attributes=(2.5,)) if is_judged else row
 
-    corpus = replace(context.corpus, utterances=tuple(map(turned, context.corpus.utterances)))
+    corpus = replace(data.corpus, utterances=tuple(map(turned, data.corpus.utterances)))
     other = replace(
-        context,
+        data,
         corpus=corpus,
         rows=LabelledRows.of(corpus, recipe.targets),
         **{name: {} for name in ("_rows", "_frames", "_statistics", "_pooled", "_speakers")},
     )
     found = []
-    for used in (context, other):
+    for used in (data, other):
         monkeypatch.setattr(member_module, "open_run", lambda root, used=used: used)
         list(train_fold(job))
         found.append(Posteriors.load(predictions))
         predictions.with_name("weights.safetensors").unlink()
-    assert not np.array_equal(context.rows.soft, other.rows.soft, equal_nan=True)
+    assert not np.array_equal(data.rows.soft, other.rows.soft, equal_nan=True)
     np.testing.assert_array_equal(found[0].class_probabilities, found[1].class_probabilities)
     np.testing.assert_array_equal(found[0].attribute_values, found[1].attribute_values)
 
@@ -239,11 +239,9 @@ def test_other_speakers_in_the_manifest_give_other_predictions(tmp_path):
     tables = []
     for name, change in (("true", lambda row: row), ("lent", lend)):
         recipe = make_shifted(tmp_path / name, members=[RIDGE])
-        context = lay_out_run(recipe)
-        corpus = replace(context.corpus, utterances=tuple(map(change, context.corpus.utterances)))
-        tables.append(
-            speaker_statistics(context.feature_sets["speech"], corpus, context.run.root / "speakers")
-        )
+        data = lay_out_run(recipe)
+        corpus = replace(data.corpus, utterances=tuple(map(change, data.corpus.utterances)))
+        tables.append(speaker_statistics(data.feature_sets["speech"], corpus, data.run.root / "speakers"))
     assert tables[0].digest != tables[1].digest
     assert not torch.allclose(tables[0].mean, tables[1].mean, atol=0.1)
 
@@ -302,26 +300,26 @@ def test_two_processes_train_the_same_run(tmp_path, finished):
 
 
 def test_speakers_are_measured_once_and_measured_anew_where_the_table_is_damaged(tmp_path):
-    context = lay_out_run(make_shifted(tmp_path))
-    feature_set, folder = context.feature_sets["speech"], tmp_path / "speakers"
+    data = lay_out_run(make_shifted(tmp_path))
+    feature_set, folder = data.feature_sets["speech"], tmp_path / "speakers"
     seen = []
-    first = speaker_statistics(feature_set, context.corpus, folder, listener=seen.append)
-    assert seen[-1].done == seen[-1].total == len(context.corpus)
-    again = speaker_statistics(feature_set, context.corpus, folder, listener=lambda event: seen.append(1 / 0))
+    first = speaker_statistics(feature_set, data.corpus, folder, listener=seen.append)
+    assert seen[-1].done == seen[-1].total == len(data.corpus)
+    again = speaker_statistics(feature_set, data.corpus, folder, listener=lambda event: seen.append(1 / 0))
     (path,) = folder.iterdir()
     content = path.read_bytes()
     flipped = bytearray(content)
     flipped[-3] ^= 16
     for damaged in (content[:-50], bytes(flipped), b""):
         path.write_bytes(damaged)
-        anew = speaker_statistics(feature_set, context.corpus, folder)
+        anew = speaker_statistics(feature_set, data.corpus, folder)
         for table in (again, anew):
             assert torch.equal(table.mean, first.mean)
             assert torch.equal(table.scale, first.scale)
             assert table.digest == first.digest
         assert path.read_bytes() == content
     with pytest.raises(Interrupted, match="while speakers were measured"):
-        speaker_statistics(feature_set, context.corpus, tmp_path / "other", should_stop=lambda: True)
+        speaker_statistics(feature_set, data.corpus, tmp_path / "other", should_stop=lambda: True)
 
 
 def test_a_frame_that_is_no_number_costs_only_the_members_that_need_it(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ WILD = {
 def together(groups_of):
     """Plan the jobs in these groups, whatever was measured."""
 
-    def plan(context, members, jobs, workers):
+    def plan(data, members, jobs, workers):
         groups = groups_of(jobs) if jobs else []
         return Plan(tuple(map(tuple, groups)), 1, 0, 0.0)
 
@@ -61,7 +61,7 @@ LAYOUTS = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     recipe = make_run(tmp_path_factory.mktemp("alone"), members=MEMBERS)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.data() as patch:
         patch.setattr(members, "plan_training", together(LAYOUTS["one by one"]))
         train_ensemble(recipe, workers=1)
     return outcome(recipe)

@@ -29,31 +29,29 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
     Raises:
         StackingError: there are none that count in the primary score.
     """
-    context, teacher = plan.context, plan.teacher
+    data, teacher = plan.data, plan.teacher
     said: list[tuple[Role, str, Posteriors, tuple[str, ...]]] = [
         ("teacher", teacher.name, teacher.said.posteriors, teacher.said.members)
     ]
     roles: list[tuple[Role, str]] = [("student", plan.student.name)]
     if plan.control is not None:
         roles.append(("control", plan.control.name))
-    said += [
-        (role, name, Posteriors.load(context.run.posteriors_path(name)), (name,)) for role, name in roles
-    ]
+    said += [(role, name, Posteriors.load(data.run.posteriors_path(name)), (name,)) for role, name in roles]
     best = teacher.best_single
     said.append(("best-single", best.members[0], best.posteriors, best.members))
-    baseline = baseline_posteriors(context.run, context.recipe)
+    baseline = baseline_posteriors(data.run, data.recipe)
     if baseline is not None and set(teacher.judged.inputs.ids) <= set(baseline.ids):
         said.append(("baseline", baseline.member, baseline, (baseline.member,)))
     judged = _shared(teacher.judged, [table for _, _, table, _ in said])
     bootstrap = SpeakerBootstrap(
         judged.speakers,
-        context.recipe.stacking.bootstrap_samples,
-        derive_seed(context.recipe.seed, "bootstrap"),
+        data.recipe.stacking.bootstrap_samples,
+        derive_seed(data.recipe.seed, "bootstrap"),
     )
     scores = {role: scores_of(judged, _prediction(table, judged)) for role, _, table, _ in said}
     attributes = tuple(attribute.name for attribute in judged.inputs.attributes)
     names, primary = score_names(attributes, has_classes=bool(judged.inputs.classes)), judged.truth.primary
-    costs = member_costs(context.recipe, list(context.derived.values()))
+    costs = member_costs(data.recipe, list(data.derived.values()))
 
     def contestant(role: Role, name: str, members: tuple[str, ...]) -> Contestant:
         cost = None if costs is None else costs.of(members)
@@ -81,7 +79,7 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
         lessons=len(teacher.lessons.ids),
         votes_share=plan.votes_share,
         device=_device(costs),
-        path=context.run.distillation_path(plan.student.name),
+        path=data.run.distillation_path(plan.student.name),
         primary=primary,
         to_baseline=bootstrap.difference(decisive["student"], decisive["baseline"])
         if "baseline" in decisive
@@ -132,8 +130,8 @@ def _prediction(table: Posteriors, judged: StackingRows) -> Prediction:
 
 
 def _parameters(plan: Distillation, member: str) -> int:
-    context = plan.context
-    return context.recipe.folds.count * parameter_count(context.build_head(context.member(member), 0))
+    data = plan.data
+    return data.recipe.folds.count * parameter_count(data.build_head(data.member(member), 0))
 
 
 def _device(costs: MemberCosts | None) -> str:
@@ -175,7 +173,7 @@ def run_distillation(
         Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
     """
     trained = train_members(
-        plan.context,
+        plan.data,
         plan.trained,
         device=resolve_device(device),
         workers=workers,

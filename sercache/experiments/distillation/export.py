@@ -12,7 +12,7 @@ from sercache.events import Event, Listener, ignore
 from sercache.recipe import MemberRecipe
 from sercache.run import Run
 from sercache.training.checkpoint import load_head
-from sercache.training.context import RunContext
+from sercache.training.data import TrainingData
 from sercache.training.member import WEIGHTS_NAME
 
 
@@ -52,7 +52,7 @@ def check_exports(
 
 
 def export_student(
-    context: RunContext, member: MemberRecipe, path: Path, listener: Listener = ignore
+    data: TrainingData, member: MemberRecipe, path: Path, listener: Listener = ignore
 ) -> float:
     """Write the mean of a trained member's fold models as one ONNX model; see :func:`export_heads`.
 
@@ -65,8 +65,8 @@ def export_student(
     """
     listener(Event("start", "export/head", total=1))
     loaded = [
-        load_head(context.run.fold_folder(member.name, fold) / WEIGHTS_NAME)
-        for fold in range(context.recipe.folds.count)
+        load_head(data.run.fold_folder(member.name, fold) / WEIGHTS_NAME)
+        for fold in range(data.recipe.folds.count)
     ]
     worst = export_heads([head for head, _ in loaded], loaded[0][1], path)
     listener(Event("finish", "export/head", values={"difference": worst}))
@@ -74,7 +74,7 @@ def export_student(
 
 
 def export_encoder_of(
-    context: RunContext, member: MemberRecipe, path: Path, listener: Listener = ignore
+    data: TrainingData, member: MemberRecipe, path: Path, listener: Listener = ignore
 ) -> float:
     """Write the encoder of a member's only feature set as an ONNX model; see :func:`export_encoder`.
 
@@ -87,6 +87,6 @@ def export_encoder_of(
     """
     (name,) = member.features
     listener(Event("start", "export/encoder", total=1))
-    worst = export_encoder(context.recipe.features[name], context.feature_sets[name].spec, path)
+    worst = export_encoder(data.recipe.features[name], data.feature_sets[name].spec, path)
     listener(Event("finish", "export/encoder", values={"difference": worst}))
     return worst

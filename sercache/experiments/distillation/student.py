@@ -14,7 +14,7 @@ from sercache.options import Options
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import DerivedMember, Run, save_derived
-from sercache.training.context import RunContext, open_feature_sets, open_run, refuse_unextracted
+from sercache.training.data import TrainingData, open_feature_sets, open_run, refuse_unextracted
 from sercache.training.members import check_member
 
 SMALL_HEAD = "attentive-statistics"
@@ -53,14 +53,14 @@ class Distillation:
     """A student and its teacher.
 
     Attributes:
-        context: the run, with the student in it.
+        data: the run, with the student in it.
         teacher: whom it learns from.
         student: entered as a derived member.
         control: the same head on the votes alone: a member of the recipe, or a derived one; None is none.
         votes_share: of the votes in the student's targets.
     """
 
-    context: RunContext
+    data: TrainingData
     teacher: Teacher
     student: MemberRecipe
     control: MemberRecipe | None
@@ -69,7 +69,7 @@ class Distillation:
     @property
     def trained(self) -> tuple[MemberRecipe, ...]:
         """The members that are to be trained."""
-        own = self.control is not None and self.control.name in self.context.derived
+        own = self.control is not None and self.control.name in self.data.derived
         return (self.student, self.control) if own and self.control is not None else (self.student,)
 
 
@@ -132,10 +132,10 @@ def _student(recipe: Recipe, settings: DistillationSettings) -> MemberRecipe:
 
 
 def _check_features(run: Run, recipe: Recipe, student: MemberRecipe) -> None:
-    context = open_run(run.root.resolve())
+    data = open_run(run.root.resolve())
     sets = open_feature_sets(recipe, [student])
-    refuse_unextracted({name: sets[name] for name in student.features}, context.corpus)
-    check_member(recipe, student, sets, len(context.corpus.classes))
+    refuse_unextracted({name: sets[name] for name in student.features}, data.corpus)
+    check_member(recipe, student, sets, len(data.corpus.classes))
 
 
 def _control(run: Run, recipe: Recipe, student: MemberRecipe) -> MemberRecipe:

@@ -13,7 +13,7 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import FinetuningRecipe, MemberRecipe
 from sercache.run import DerivedMember, Run, save_derived
 from sercache.seeds import derive_seed
-from sercache.training.context import RunContext, open_run
+from sercache.training.data import TrainingData, open_run
 from sercache.training.finetuning.fold import FoldFinetuning
 from sercache.training.finetuning.live import LiveFeature, open_live_feature, why_not_trainable
 from sercache.training.finetuning.processes import Processes
@@ -96,27 +96,27 @@ def finetune_member(
     """
     listener = listener if processes.is_first else ignore
     open_run.cache_clear()
-    context = open_run(run.root)
-    settings = context.recipe.finetuning_with(dict(changes or {}))
-    member = _member(context, member_name)
-    if context.recipe.normalizes_speakers(member):
+    data = open_run(run.root)
+    settings = data.recipe.finetuning_with(dict(changes or {}))
+    member = _member(data, member_name)
+    if data.recipe.normalizes_speakers(member):
         raise TrainingError(
             f"member '{member.name}' is normalised per speaker (normalize: speaker), whose statistics change "
             "with the encoder: it cannot be fine-tuned; fine-tune a member with normalize: none"
         )
-    chosen = _chosen(context, member, features)
-    _refuse_closed_form(context, member)
-    _refuse_untrained(context, member)
+    chosen = _chosen(data, member, features)
+    _refuse_closed_form(data, member)
+    _refuse_untrained(data, member)
     new_name = name or f"{member.name}-finetuned"
     kept = settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
     new = MemberRecipe.model_validate(member.model_dump() | {"name": _checked_name(new_name)})
     derived = DerivedMember("finetuned", member.name, new, {"features": chosen, **kept})
-    live = _open(context, member, chosen, settings, processes, listener)
+    live = _open(data, member, chosen, settings, processes, listener)
     if processes.is_first:
         save_derived(run, derived)
     processes.wait()
-    work = FoldFinetuning(context, member, derived, live, settings, processes, listener, should_stop)
-    folds = range(context.recipe.folds.count)
+    work = FoldFinetuning(data, member, derived, live, settings, processes, listener, should_stop)
+    folds = range(data.recipe.folds.count)
     try:
         for fold in folds:
             work.run(fold)
@@ -126,8 +126,8 @@ def finetune_member(
             f"stopped with {done} of {len(folds)} folds finished; "
             "the same command goes on after the last finished step"
         ) from None
-    before = score_out_of_fold(context, Posteriors.load(run.posteriors_path(member.name)))
-    after = score_out_of_fold(context, gather_posteriors(context, new)) if processes.is_first else before
+    before = score_out_of_fold(data, Posteriors.load(run.posteriors_path(member.name)))
+    after = score_out_of_fold(data, gather_posteriors(data, new)) if processes.is_first else before
     encoders = tuple(
         TrainedEncoder(
             one.name,
@@ -141,17 +141,17 @@ def finetune_member(
     return FinetuningReport(run, derived, settings, encoders, cached, before, after)
 
 
-def _member(context: RunContext, name: str) -> MemberRecipe:
-    members = {member.name: member for member in context.recipe.members}
+def _member(data: TrainingData, name: str) -> MemberRecipe:
+    members = {member.name: member for member in data.recipe.members}
     if name not in members:
         raise RecipeError(
-            f"{context.run.root} has no member '{name}' (there are: {', '.join(members)})."
+            f"{data.run.root} has no member '{name}' (there are: {', '.join(members)})."
             f"{did_you_mean(name, members)}"
         )
     return members[name]
 
 
-def _chosen(context: RunContext, member: MemberRecipe, features: Sequence[str]) -> list[str]:
+def _chosen(data: TrainingData, member: MemberRecipe, features: Sequence[str]) -> list[str]:
     """Return the feature sets whose encoders are to be trained, in the member's order."""
     for feature in features:
         if feature not in member.features:
@@ -159,22 +159,22 @@ def _chosen(context: RunContext, member: MemberRecipe, features: Sequence[str]) 
                 f"member '{member.name}' reads no feature set '{feature}' (it reads: "
                 f"{', '.join(member.features)}).{did_you_mean(feature, member.features)}"
             )
-    reasons = {one: why_not_trainable(context.recipe.features[one]) for one in features or member.features}
+    reasons = {one: why_not_trainable(data.recipe.features[one]) for one in features or member.features}
     for feature, reason in reasons.items():
         if reason and (features or all(reasons.values())):
             raise TrainingError(f"feature set '{feature}' cannot be fine-tuned: {reason}")
     return [one for one in member.features if not reasons.get(one, "not chosen")]
 
 
-def _refuse_closed_form(context: RunContext, member: MemberRecipe) -> None:
+def _refuse_closed_form(data: TrainingData, member: MemberRecipe) -> None:
     """Raise a RecipeError for heads that know the rows on which fine-tuning would stop."""
     others = [
         other.name
-        for other in context.recipe.members
-        if not context.is_closed_form(other) and other.options.get(BASE, "none") == "none"
+        for other in data.recipe.members
+        if not data.is_closed_form(other) and other.options.get(BASE, "none") == "none"
     ]
     advice = f"fine-tune another member ({', '.join(others)})" if others else "add a member without a base"
-    if context.is_closed_form(member):
+    if data.is_closed_form(member):
         raise RecipeError(
             f"member '{member.name}' ({member.head}) was fitted without epochs, on all rows of its folds: "
             f"nothing is left to stop fine-tuning by; {advice}"
@@ -186,9 +186,9 @@ def _refuse_closed_form(context: RunContext, member: MemberRecipe) -> None:
         )
 
 
-def _refuse_untrained(context: RunContext, member: MemberRecipe) -> None:
-    run = context.run
-    wanted = [run.fold_folder(member.name, k) / WEIGHTS_NAME for k in range(context.recipe.folds.count)]
+def _refuse_untrained(data: TrainingData, member: MemberRecipe) -> None:
+    run = data.run
+    wanted = [run.fold_folder(member.name, k) / WEIGHTS_NAME for k in range(data.recipe.folds.count)]
     for path in [*wanted, run.posteriors_path(member.name)]:
         if not path.is_file():
             raise TrainingError(
@@ -213,7 +213,7 @@ def _checked_name(name: str) -> str:
 
 
 def _open(
-    context: RunContext,
+    data: TrainingData,
     member: MemberRecipe,
     chosen: Sequence[str],
     settings: FinetuningRecipe,
@@ -227,13 +227,13 @@ def _open(
     return {
         member.features.index(feature): open_live_feature(
             feature,
-            context.recipe.features[feature],
-            context.feature_sets[feature],
-            context.corpus,
+            data.recipe.features[feature],
+            data.feature_sets[feature],
+            data.corpus,
             settings,
             device,
             precision,
-            derive_seed(context.recipe.seed, "lora", member.name, feature),
+            derive_seed(data.recipe.seed, "lora", member.name, feature),
             listener,
         )
         for feature in chosen

@@ -16,7 +16,7 @@ from sercache.run import DerivedMember, Run, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head, save_head
-from sercache.training.context import RunContext
+from sercache.training.data import TrainingData
 from sercache.training.finetuning.clips import Clips
 from sercache.training.finetuning.live import LiveFeature
 from sercache.training.finetuning.loop import Finetuning
@@ -45,7 +45,7 @@ class FoldFinetuning:
     """What the folds of a fine-tuned member have in common.
 
     Attributes:
-        context: the run.
+        data: the run.
         member: whose heads are started from.
         derived: what comes of it.
         live: the feature sets whose encoders are trained, by their place in the member.
@@ -55,7 +55,7 @@ class FoldFinetuning:
         should_stop: looked at after every micro-batch.
     """
 
-    context: RunContext
+    data: TrainingData
     member: MemberRecipe
     derived: DerivedMember
     live: dict[int, LiveFeature]
@@ -71,7 +71,7 @@ class FoldFinetuning:
             TrainingError: it cannot be trained on this fold.
             Interrupted: ``should_stop`` said so; the next call goes on from there.
         """
-        context, run = self.context, self.context.run
+        data, run = self.data, self.data.run
         job = FoldJob(run.root, self.derived.name, fold, str(self.processes.device))
         is_over = is_finished(run, job) if self.processes.is_first else _is_there(run, job)
         self.processes.wait()
@@ -82,9 +82,9 @@ class FoldFinetuning:
         head, description = load_head(run.fold_folder(self.member.name, fold) / WEIGHTS_NAME)
         for live in self.live.values():
             live.trained.reset()
-        seed = derive_seed(context.recipe.seed, "finetune", self.member.name, self.member.seed, "fold", fold)
-        rows = fold_rows(context, self.member, fold)
-        targets = context.rows_of(self.member)
+        seed = derive_seed(data.recipe.seed, "finetune", self.member.name, self.member.seed, "fold", fold)
+        rows = fold_rows(data, self.member, fold)
+        targets = data.rows_of(self.member)
         clips = self._clips(rows)
         log = EpochLog(folder / HISTORY_NAME, run.tensorboard_folder(self.derived.name, fold))
         training = Finetuning(
@@ -92,10 +92,10 @@ class FoldFinetuning:
             (clips.select(rows.fit), targets.select(rows.fit)),
             (clips.select(rows.stop), targets.select(rows.stop)),
             self.settings,
-            context.recipe.training_of(self.member),
+            data.recipe.training_of(self.member),
             self.processes,
             seed=seed,
-            stream_seed=derive_seed(context.recipe.seed, "stream"),
+            stream_seed=derive_seed(data.recipe.seed, "stream"),
             state_path=folder / STATE_NAME,
             task=job.name,
             log=log if self.processes.is_first else lambda history: None,
@@ -132,14 +132,14 @@ class FoldFinetuning:
     def _clips(self, rows: FoldRows) -> Clips:
         """Return all utterances of a fold; what comes from the cache stays there, and off the device."""
         ids = sorted({*rows.fit, *rows.stop, *(one for its in rows.predicted.values() for one in its)})
-        sets = self.context.sets_of(self.member)
+        sets = self.data.sets_of(self.member)
         source = FrameSource(sets, ids, self.processes.device, resident=False)
         return Clips(source, self.live, self.settings.max_seconds, self.settings.micro_batch_seconds)
 
     def _posteriors(
         self, fold: int, rows: FoldRows, predicted: Sequence[str], output: HeadOutput
     ) -> Posteriors:
-        corpus = self.context.corpus
+        corpus = self.data.corpus
         return Posteriors(
             member=self.derived.name,
             ids=tuple(predicted),
@@ -151,7 +151,7 @@ class FoldFinetuning:
             origins=np.asarray(
                 [origin for origin, ids in rows.predicted.items() for _ in ids], dtype=np.str_
             ),
-            fold_map_digest=self.context.folds.digest,
+            fold_map_digest=self.data.folds.digest,
         )
 
 

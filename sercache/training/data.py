@@ -31,7 +31,7 @@ from sercache.training.teacher_targets import Guide
 
 
 @dataclass(frozen=True)
-class RunContext:
+class TrainingData:
     """The recipe, corpus, targets, folds and feature sets of a run.
 
     ``rows`` has the recipe's targets; what one member learns from is :meth:`rows_of`. ``derived`` has the
@@ -217,7 +217,7 @@ class RunContext:
 
 
 @lru_cache(maxsize=1)
-def open_run(root: Path) -> RunContext:
+def open_run(root: Path) -> TrainingData:
     """Open a run folder that :func:`~sercache.training.ensemble.train_ensemble` has laid out.
 
     Raises:
@@ -229,7 +229,7 @@ def open_run(root: Path) -> RunContext:
     rows = LabelledRows.of(corpus, recipe.targets)
     derived = {one.name: one for one in derived_members(run)}
     feature_sets = open_feature_sets(recipe, [one.member for one in derived.values()])
-    return RunContext(run, recipe, corpus, rows, FoldMap.load(run.folds_path), feature_sets, derived)
+    return TrainingData(run, recipe, corpus, rows, FoldMap.load(run.folds_path), feature_sets, derived)
 
 
 def read_run_corpus(recipe: Recipe) -> Corpus:
