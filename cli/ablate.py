@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sercache.events import Context
+
 from .common_options import Json
 from .engine_options import Address, EngineName, engine_choice
 
@@ -76,8 +78,7 @@ def ablate(
             device=device,
             workers=workers,
             engine=engine_choice(engine, address),
-            listener=listener,
-            should_stop=should_stop,
+            context=Context(listener=listener, should_stop=should_stop),
         )
     if as_json:
         print_json(read_json(report.json_path))

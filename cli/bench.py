@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sercache.events import Context
+
 from .bench_engine import bench_engine
 from .bench_extract import bench_extract
 from .bench_fit import bench_fit
@@ -82,8 +84,7 @@ def measure_cache(
                 mean_frames,
                 dim,
                 shards=shards,
-                listener=listener,
-                should_stop=should_stop,
+                context=Context(listener=listener, should_stop=should_stop),
             )
         for feature_set in open_feature_sets(path):
             opening = measure_opening(feature_set.folder)
@@ -93,8 +94,7 @@ def measure_cache(
                     feature_set,
                     limit_bytes=limit_mb * 1_000_000,
                     rounds=rounds,
-                    listener=listener,
-                    should_stop=should_stop,
+                    context=Context(listener=listener, should_stop=should_stop),
                 )
             measured.append({"folder": feature_set.folder, "opening": opening, "reading": reading})
             if as_json:

@@ -26,20 +26,18 @@ def bench_engine(
     from rich.table import Table
 
     from sercache.benchmarks.engines import measure_engines
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
     names = [name.strip() for name in engines.split(",") if name.strip()]
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         timings = measure_engines(
             names,
             tasks=tasks,
             task_seconds=seconds,
             workers=processes,
             address=address,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     if as_json:
         print_json(timings)

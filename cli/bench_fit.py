@@ -28,19 +28,17 @@ def bench_fit(
     from rich.table import Table
 
     from sercache.benchmarks.closed_form import measure_fits
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
     names = tuple(name.strip() for name in heads.split(",") if name.strip())
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         timings = measure_fits(
             rows,
             numbers,
             heads=names,
             rival=rival and rows <= 2 * _FEW_ROWS,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     if as_json:
         print_json(timings)

@@ -37,13 +37,12 @@ def bench_stack(
     Example: sercache bench stack --whole
     """
     from sercache.benchmarks.stacking import benchmark_comparison, benchmark_stacking
-    from sercache.events import stop_flag
     from sercache.recipe import StackingRecipe
 
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     title = f"{rows:,} rows x {members} members x {classes + attributes} outputs"
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         if whole:
             compared = benchmark_comparison(
                 rows,
@@ -51,8 +50,7 @@ def bench_stack(
                 classes,
                 attributes,
                 StackingRecipe(),
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
             if as_json:
                 return print_json(compared)
@@ -63,8 +61,7 @@ def bench_stack(
             classes,
             attributes,
             StackingRecipe().stackers,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     if as_json:
         print_json(timings)
@@ -90,20 +87,26 @@ def bench_stack_simulation(
     """
     from sercache.benchmarks import interval_simulation as simulation
     from sercache.benchmarks.stacking_simulation import learning_curves
-    from sercache.events import stop_flag
     from sercache.recipe import StackingRecipe
 
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     sizes = (200, 800, 3200) if quick else (200, 800, 3200, 12_800, 51_200)
     corpora = corpora or (12 if quick else 60)
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         curve = learning_curves(
-            sizes, StackingRecipe().stackers, seed=seed, listener=listener, should_stop=should_stop
+            sizes,
+            StackingRecipe().stackers,
+            seed=seed,
+            context=context,
         )
         coverages = [
             simulation.interval_coverage(
-                speakers, corpora, repeats=repeats, seed=seed, listener=listener, should_stop=should_stop
+                speakers,
+                corpora,
+                repeats=repeats,
+                seed=seed,
+                context=context,
             )
             for repeats, counts in ((None, (10, 30, 90)), (_REPEATS, (10, 30)))
             for speakers in counts
@@ -115,8 +118,7 @@ def bench_stack_simulation(
                 stacker=stacker,
                 repeats=repeats,
                 seed=seed,
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
             for stacker, repeats in (("soft-vote", None), ("lightgbm", None), ("logistic", _REPEATS))
             for speakers in (10, 30)

@@ -50,9 +50,8 @@ def bench_train(
     Example: sercache bench train --ensemble --members 6 --folds 5
     """
     from sercache.errors import SercacheError
-    from sercache.events import stop_flag
 
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     try:
         frame_counts, sizes = ([int(each) for each in text.split(",")] for text in (mean_frames, dims))
@@ -68,7 +67,7 @@ def bench_train(
     for option, value in only_there.items():
         if value is not None:
             raise SercacheError(f"{option} {'does not go with' if ensemble else 'wants'} --ensemble")
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         if ensemble:
             from sercache.benchmarks.ensemble_training import benchmark_ensemble
 
@@ -85,8 +84,7 @@ def bench_train(
                 folds=folds or 5,
                 epochs=epochs or 4,
                 device=device,
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
         else:
             from sercache.benchmarks.training import benchmark_training
@@ -102,8 +100,7 @@ def bench_train(
                 rounds=rounds or 3,
                 compile_head=compile_head,
                 resident=_RESIDENT[frames or "auto"],
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
     if as_json:
         print_json(compared if ensemble else measured)

@@ -52,12 +52,11 @@ def bundle(
     """
     from sercache.bundle.export import export_bundle
     from sercache.bundle.hub import push_bundle
-    from sercache.events import stop_flag
     from sercache.run import Run
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         report = export_bundle(
             Run(run),
             output,
@@ -67,8 +66,7 @@ def bundle(
             refit=refit,
             device=device,
             replace=replace,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
         address = push_bundle(report.folder, push, private=private) if push is not None else None
     if as_json:

@@ -101,18 +101,17 @@ def verify_cache(
     from sercache.cache.verify import verify, verify_sources
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
     feature_sets = open_feature_sets(path)
     corpus = None if sources is None else read_corpus(sources)
     rotten = []
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         for feature_set in feature_sets:
-            found = verify(feature_set, listener=listener, should_stop=should_stop)
+            found = verify(feature_set, context=context)
             if corpus is not None and not found:
-                found = verify_sources(feature_set, corpus, listener=listener, should_stop=should_stop)
+                found = verify_sources(feature_set, corpus, context=context)
             rotten += found
     if as_json:
         print_json(rotten)

@@ -22,12 +22,11 @@ def push(
     Example: sercache cache push cache s3://bucket/cache
     """
     from sercache.cache.remote import transfer
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
-    with stop_flag() as should_stop, progress_listener() as listener:
-        done = transfer.push(cache, url, listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        done = transfer.push(cache, url, context=context)
     if as_json:
         print_json(done)
         return
@@ -47,12 +46,11 @@ def pull(
     Example: sercache cache pull s3://bucket/cache cache
     """
     from sercache.cache.remote import transfer
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
-    with stop_flag() as should_stop, progress_listener() as listener:
-        done = transfer.pull(url, cache, listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        done = transfer.pull(url, cache, context=context)
     if as_json:
         print_json(done)
         return
@@ -75,12 +73,11 @@ def mirror(
     Example: sercache cache mirror s3://bucket/cache cache --limit-gb 50
     """
     from sercache.cache.remote.mirror import make_mirror
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
-    with stop_flag() as should_stop, progress_listener() as listener:
-        made = make_mirror(url, folder, round(limit_gb * 1e9), listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        made = make_mirror(url, folder, round(limit_gb * 1e9), context=context)
     if as_json:
         print_json(made)
         return

@@ -90,11 +90,10 @@ def repair(
     from sercache.cache.fingerprint import encoder_name
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
-    from sercache.events import stop_flag
     from sercache.extract.repair import repair as mend
     from sercache.recipe import load_recipe
 
-    from .console import print_json, progress_listener, say
+    from .console import command_context, print_json, say
 
     places = list(encoder or [])
     corpus_path = source
@@ -105,7 +104,7 @@ def repair(
     folders = {encoder_name(place): place for place in reversed(places)}
     corpus = read_corpus(corpus_path)
     lost, reports = [], []
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         for feature_set in open_feature_sets(path):
             name = feature_set.spec.encoder
             column = feature_set.spec.options.get("text_column")
@@ -115,8 +114,7 @@ def repair(
                 folders.get(name, name),
                 device=device,
                 trust_remote_code=trust_remote_code,
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
             text = f" (texts: {column})" if column else ""
             reports.append(done)
@@ -156,9 +154,8 @@ def prune(
     from sercache.cache import prune as pruning
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import CacheError
-    from sercache.events import stop_flag
 
-    from .console import console, progress_listener, say_next
+    from .console import command_context, console, say_next
 
     if keep_layers and keep_corpus:
         raise CacheError("one at a time: --keep-layers or --keep-corpus")
@@ -189,11 +186,11 @@ def prune(
         return
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(1)
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         for feature_set, _ in plans:
             if keep_layers:
                 layers = pruning.kept_layers(feature_set, keep_layers)
-                pruning.keep_layers(feature_set, layers, listener=listener, should_stop=should_stop)
+                pruning.keep_layers(feature_set, layers, context=context)
             elif ids is not None:
                 pruning.keep_utterances(feature_set, ids)
             else:
@@ -235,12 +232,11 @@ def merge(
     Example: sercache cache merge cache from-node-1 from-node-2
     """
     from sercache.cache.merge import merge as merge_caches
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener, say_next
+    from .console import command_context, console, print_json, say_next
 
-    with stop_flag() as should_stop, progress_listener() as listener:
-        merged = merge_caches(target, sources, listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        merged = merge_caches(target, sources, context=context)
     if as_json:
         print_json(
             [{"folder": one.feature_set.folder, "added": one.added, "known": one.known} for one in merged]
@@ -272,14 +268,18 @@ def export(
     Example: sercache cache export cache/logmel-0123456789ab frames --format safetensors
     """
     from sercache.cache.exchange.exporting import export as export_frames
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener
+    from .console import command_context, console, print_json
 
     (found,) = open_feature_sets(feature_set, only_one=True)
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         done = export_frames(
-            found, output, format, layer=layer, as_float32=float32, listener=listener, should_stop=should_stop
+            found,
+            output,
+            format,
+            layer=layer,
+            as_float32=float32,
+            context=context,
         )
     if as_json:
         print_json(done)
@@ -313,15 +313,18 @@ def import_frames(
     from sercache.cache.exchange.importing import Foreign, import_npy
     from sercache.cache.layers import parse_layers
     from sercache.corpus.manifest import read_corpus
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener, say_next
+    from .console import command_context, console, print_json, say_next
 
     names = parse_layers(layers, num_layers).names
     foreign = Foreign(encoder, modality, names, num_layers, None if modality == "text" else frame_rate)
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         done = import_npy(
-            folder, cache, read_corpus(corpus), foreign, listener=listener, should_stop=should_stop
+            folder,
+            cache,
+            read_corpus(corpus),
+            foreign,
+            context=context,
         )
     if as_json:
         print_json(

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sercache.events import Event, Listener
+from sercache.events import Context, Event, Listener, stop_flag
 
 _PIPED_WIDTH = 100
 
@@ -149,6 +149,13 @@ def progress_listener() -> Iterator[Listener]:
                 progress.update(bar, total=total or 1, completed=total or 1)
 
         yield show
+
+
+@contextmanager
+def command_context() -> Iterator[Context]:
+    """Yield the context of a command: progress bars, and a flag that Ctrl-C and SIGTERM set."""
+    with stop_flag() as should_stop, progress_listener() as listener:
+        yield Context(listener, should_stop)
 
 
 def print_message(event: Event) -> None:

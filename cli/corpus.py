@@ -90,12 +90,11 @@ def check(
     Example: sercache corpus check corpus.csv
     """
     from sercache.corpus.check import check_corpus
-    from sercache.events import stop_flag
 
-    from .console import print_json, progress_listener, say_next
+    from .console import command_context, print_json, say_next
 
-    with stop_flag() as should_stop, progress_listener() as listener:
-        problems = check_corpus(manifest, decode=decode, listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        problems = check_corpus(manifest, decode=decode, context=context)
     if as_json:
         print_json(problems)
     else:

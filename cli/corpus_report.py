@@ -34,13 +34,12 @@ def corpus_report(
     from sercache.corpus.manifest import read_corpus
     from sercache.corpus.report import as_json as report_as_json
     from sercache.corpus.report import report_corpus
-    from sercache.events import stop_flag
 
-    from .console import console, print_json, progress_listener, say_next
+    from .console import command_context, console, print_json, say_next
 
     corpus = read_corpus(manifest)
-    with stop_flag() as should_stop, progress_listener() as listener:
-        report = report_corpus(manifest, corpus, listener=listener, should_stop=should_stop)
+    with command_context() as context:
+        report = report_corpus(manifest, corpus, context=context)
     if output is not None:
         from sercache.reporting.corpus_page import write_corpus_page
 

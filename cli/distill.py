@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sercache.events import Context
+
 from .common_options import Json
 
 if TYPE_CHECKING:
@@ -93,12 +95,17 @@ def distill(
     check_exports(run, settings.features, head=onnx, encoder=onnx_encoder, training=settings.training)
     with stop_flag() as should_stop:
         with progress_listener() as listener:
-            plan = plan_distillation(run, settings, listener=listener, should_stop=should_stop)
+            plan = plan_distillation(
+                run, settings, context=Context(listener=listener, should_stop=should_stop)
+            )
         folds = range(plan.data.recipe.folds.count)
         names = [f"{member.name}/fold-{fold}" for member in plan.trained for fold in folds]
         with live_training(names, should_stop) as listener:
             report = run_distillation(
-                plan, device=device, workers=workers, listener=listener, should_stop=should_stop
+                plan,
+                device=device,
+                workers=workers,
+                context=Context(listener=listener, should_stop=should_stop),
             )
     if as_json:
         print_json(report_as_json(report))

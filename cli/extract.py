@@ -97,13 +97,12 @@ def extract(
     from sercache.corpus.manifest import read_corpus
     from sercache.engines.task_range import parse_task_range
     from sercache.errors import RecipeError
-    from sercache.events import stop_flag
     from sercache.extract.extraction import extract as extract_features
     from sercache.recipe import load_recipe
     from sercache.recipe_names import check_names
 
     from . import cache_remote, extract_preview
-    from .console import console, print_json, progress_listener, say_next
+    from .console import command_context, console, print_json, say_next
 
     is_recipe = source.suffix.lower() in (".yaml", ".yml")
     options = {
@@ -133,7 +132,7 @@ def extract(
     if check:
         extract_preview.check(read_corpus(corpus_path), features, cache_root, places, check_clips, as_json)
         return
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         report = extract_features(
             read_corpus(corpus_path),
             features,
@@ -144,8 +143,7 @@ def extract(
             replace_changed=replace_changed,
             engine=engine_choice(engine, address),
             part=None if task_range is None else parse_task_range(task_range, os.environ),
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     if as_json:
         print_json(report)

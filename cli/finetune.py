@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sercache.events import Context
+
 from .common_options import Json
 
 if TYPE_CHECKING:
@@ -98,8 +100,7 @@ def finetune(
                 features=features or (),
                 name=name,
                 changes=changes,
-                listener=listener,
-                should_stop=should_stop,
+                context=Context(listener=listener, should_stop=should_stop),
             )
     except Interrupted:
         if processes.is_first:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sercache.events import Context
+
 if TYPE_CHECKING:
     from sercache.bundle.clips import ClipPrediction, FailedClip, Recording
 
@@ -131,7 +133,9 @@ def predict(
             nonlocal failed
             # Where answers appear on the terminal, they are the progress.
             told = listener if output is not None or not console.is_terminal else ignore
-            for answer in opened.predict(recordings, windows=cut, listener=told, should_stop=should_stop):
+            for answer in opened.predict(
+                recordings, windows=cut, context=Context(listener=told, should_stop=should_stop)
+            ):
                 failed += isinstance(answer, FailedClip)
                 yield answer
 

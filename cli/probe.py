@@ -35,17 +35,16 @@ def probe(
     Example: sercache probe cache/wavlm-0123456789ab corpus.csv
     """
     from sercache.corpus.manifest import read_corpus
-    from sercache.events import stop_flag
     from sercache.experiments.layer_probe import as_json as report_as_json
     from sercache.experiments.layer_probe import probe_layers, save_probe
 
     from .cache_folders import open_feature_sets
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     corpus = read_corpus(corpus_path)
     feature_sets = open_feature_sets(path)
     reports = []
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         for feature_set in feature_sets:
             reports.append(
                 probe_layers(
@@ -55,8 +54,7 @@ def probe(
                     seed=seed,
                     deviation=deviation,
                     with_sum=sums,
-                    listener=listener,
-                    should_stop=should_stop,
+                    context=context,
                 )
             )
     written: list[Path | None] = [None] * len(reports)

@@ -30,15 +30,17 @@ def report(
 
     Example: sercache report runs/demo
     """
-    from sercache.events import stop_flag
     from sercache.reporting.report import write_report
     from sercache.run import Run
 
-    from .console import console, progress_listener
+    from .console import command_context, console
 
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         path = write_report(
-            Run(run), output, embed_audio=embed_audio, listener=listener, should_stop=should_stop
+            Run(run),
+            output,
+            embed_audio=embed_audio,
+            context=context,
         )
     console.print(f"  {path}  [dim]open it in a browser[/]", highlight=False, soft_wrap=True)
 
@@ -46,15 +48,14 @@ def report(
 def report_after_stacking(run: Path) -> Path | None:
     """Write a run's report; where that cannot be done, say why in a line: the run is finished anyway."""
     from sercache.errors import Interrupted, SercacheError
-    from sercache.events import stop_flag
     from sercache.reporting.report import write_report
     from sercache.run import Run
 
-    from .console import progress_console, progress_listener
+    from .console import command_context, progress_console
 
     try:
-        with stop_flag() as should_stop, progress_listener() as listener:
-            return write_report(Run(run), listener=listener, should_stop=should_stop)
+        with command_context() as context:
+            return write_report(Run(run), context=context)
     except Interrupted:
         raise
     except SercacheError as error:

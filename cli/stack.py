@@ -76,14 +76,13 @@ def stack(
     Example: sercache stack --predictions a.csv b.csv --labels corpus.csv -o stacked
     """
     from sercache.errors import StackingError
-    from sercache.events import stop_flag
     from sercache.files import read_json
     from sercache.recipe import StackingRecipe, speaker_note
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
     from sercache.stacking.external.members import Sources, rows_of_sources, save_sources
 
-    from .console import console, print_json, progress_listener, say_next
+    from .console import command_context, console, print_json, say_next
     from .report import report_after_stacking
 
     if predictions != (labels is not None):
@@ -92,10 +91,10 @@ def stack(
         raise StackingError("one run at a time; files of predictions want --predictions and --labels")
     folder = Run(output if predictions else paths[0])
     choice = engine_choice(engine, address)
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         if labels is not None:
             sources = Sources(tuple(paths), labels, out_of_fold, seed)
-            rows = rows_of_sources(sources, listener=listener)
+            rows = rows_of_sources(sources, listener=context.listener)
             save_sources(folder, sources)
             comparison = compare_rows(
                 rows,
@@ -103,16 +102,14 @@ def stack(
                 seed,
                 folder,
                 engine=choice,
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
         else:
             comparison = compare(
                 folder,
                 allow_in_sample=allow_in_sample,
                 engine=choice,
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
     report = report_after_stacking(folder.root) if with_report else None
     if as_json:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sercache.events import Context
+
 from .common_options import Json
 from .engine_options import Address, EngineName, engine_choice
 
@@ -73,8 +75,7 @@ def train_ensemble(
                 device=device,
                 workers=workers,
                 engine=choice,
-                listener=listener,
-                should_stop=should_stop,
+                context=Context(listener=listener, should_stop=should_stop),
             )
         else:
             report = train(
@@ -82,8 +83,7 @@ def train_ensemble(
                 device=device,
                 workers=workers,
                 engine=choice,
-                listener=listener,
-                should_stop=should_stop,
+                context=Context(listener=listener, should_stop=should_stop),
             )
     if part is not None:
         _show_part(part, finished, total, recipe_path)

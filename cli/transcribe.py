@@ -44,11 +44,10 @@ def transcribe(
     from sercache.corpus.manifest import read_corpus, write_corpus
     from sercache.devices import computes_in_bfloat16, resolve_device
     from sercache.errors import SercacheError
-    from sercache.events import stop_flag
     from sercache.extract.transcribe.transcription import transcribe_corpus
     from sercache.extract.transcribe.whisper import WhisperTranscriber
 
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise SercacheError(f"--precision {precision}: write auto, float32 or bfloat16")
@@ -57,7 +56,7 @@ def transcribe(
     transcriber = WhisperTranscriber(
         model, language=language, device=place, precision="bfloat16" if is_coarse else "float32"
     )
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         report = transcribe_corpus(
             utterances,
             transcriber,
@@ -66,8 +65,7 @@ def transcribe(
             device=place,
             max_failures=max_failures,
             again=again,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     write_corpus(report.corpus, target)
     if as_json:

@@ -68,7 +68,6 @@ def tune(
 
     Example: sercache tune recipe.yaml --member fusion --trials 50
     """
-    from sercache.events import stop_flag
     from sercache.experiments.search_space import load_space
     from sercache.experiments.tuning import run_tuning
     from sercache.experiments.tuning_plan import plan_tuning
@@ -76,7 +75,7 @@ def tune(
     from sercache.files import read_json
     from sercache.recipe import load_recipe
 
-    from .console import print_json, progress_listener
+    from .console import command_context, print_json
 
     load_optuna()
     plan = plan_tuning(
@@ -88,7 +87,7 @@ def tune(
         reserve=reserve,
         output=output,
     )
-    with stop_flag() as should_stop, progress_listener() as listener:
+    with command_context() as context:
         report = run_tuning(
             plan,
             trials=trials,
@@ -96,8 +95,7 @@ def tune(
             device=device,
             workers=workers,
             engine=engine_choice(engine, address),
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     if as_json:
         print_json(read_json(report.json_path))

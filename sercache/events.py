@@ -42,6 +42,24 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What long work is given by its caller, and hands down unchanged.
+
+    Attributes:
+        listener: receives every event.
+        should_stop: looked at between steps; once it returns True the work raises
+            :class:`~sercache.errors.Interrupted`, with everything that is finished kept.
+    """
+
+    listener: Listener = ignore
+    should_stop: ShouldStop = never
+
+
+QUIET = Context()
+"""No listener, and nothing that interrupts."""
+
+
 @contextmanager
 def stop_flag() -> Iterator[ShouldStop]:
     """Yield a function that is True once SIGINT or SIGTERM came; a second signal ends the process at once.

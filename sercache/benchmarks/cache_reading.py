@@ -23,7 +23,7 @@ from sercache.benchmarks.ways import RowBatch, Sample, Way, aligned_memory
 from sercache.cache.frames import pad_into
 from sercache.cache.store import FeatureSet
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, ShouldStop, never
 from sercache.training.rows import epoch_batches
 
 _TASK = "reading a cache"
@@ -88,8 +88,7 @@ def measure_reading(
     batch_size: int = 32,
     rounds: int = 7,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Reading:
     """Fill random length-bucketed padded batches from a feature set, and from copies of it in other forms.
 
@@ -101,12 +100,11 @@ def measure_reading(
         batch_size: rows per batch.
         rounds: how often all batches are filled in each way.
         seed: of the sample and the batches.
-        listener: told of every round.
-        should_stop: looked at before every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: the feature set has no frames, or is damaged.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     if not len(feature_set):
         raise CacheError(f"{feature_set.folder}: holds no utterances to measure with; run sercache extract")
@@ -114,7 +112,7 @@ def measure_reading(
     sample = Sample.draw(feature_set, limit_bytes, generator)
     ranks = generator.permutation(len(sample.places))
     batches = epoch_batches(sample.places.counts, ranks, batch_size, generator)
-    warm = _read_warm(sample, batches, rounds, listener, should_stop)
+    warm = _read_warm(sample, batches, rounds, context)
     cold = _read_cold(sample, batches)  # only now no way holds the shards in memory any more
     payload = sample.payload_bytes(np.arange(len(sample.places)))
     return Reading(len(sample.places), payload, batch_size, warm, cold)
@@ -153,8 +151,7 @@ def _read_warm(
     sample: Sample,
     batches: Sequence[RowBatch],
     rounds: int,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> tuple[WarmReading, ...]:
     """Read all batches in each way, in turn."""
     filling = _Filling(sample, batches)
@@ -167,12 +164,12 @@ def _read_warm(
             "safetensors shards": ways.safetensors_files(sample, Path(folder), opened),
             "one .npy per utterance": ways.npy_files(sample, Path(folder)),
         }
-        listener(Event("start", _TASK, total=rounds + 1))
+        context.listener(Event("start", _TASK, total=rounds + 1))
         taken = []
         for number in range(rounds + 1):
-            taken.append(filling.seconds(list(those.values()), should_stop))
-            listener(Event("advance", _TASK, number + 1, rounds + 1))
-        listener(Event("finish", _TASK, rounds + 1, rounds + 1))
+            taken.append(filling.seconds(list(those.values()), context.should_stop))
+            context.listener(Event("advance", _TASK, number + 1, rounds + 1))
+        context.listener(Event("finish", _TASK, rounds + 1, rounds + 1))
     seconds = np.stack(taken[1:])  # the first round only warms up
     speeds = np.median(payload / seconds, axis=0).tolist()
     shares = np.median(seconds[:, :1] / seconds, axis=0).tolist()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sercache.corpus import Corpus, Utterance
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe
 from sercache.training.closed_form import fit_head
@@ -48,8 +48,7 @@ def measure_fits(
     heads: tuple[str, ...] = ("ridge", "logistic"),
     rival: bool = True,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> list[FitTiming]:
     """Fit heads on made-up pooled statistics, as a fold of a run is fitted.
 
@@ -61,11 +60,10 @@ def measure_fits(
         rival: whether scikit-learn's logistic regression is fitted too, with as many penalties and folds; a
             plain user's way, on standardised rows in memory.
         seed: of the rows.
-        listener: told of every fit.
-        should_stop: looked at between steps.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     dim = max(1, features // blocks)
     generator = np.random.default_rng(seed)
@@ -89,15 +87,15 @@ def measure_fits(
     with tempfile.TemporaryDirectory(prefix="sercache-bench-") as folder:
         table = _table(Path(folder), labels, blocks, dim, generator)
         for name in heads:
-            listener(Event("start", f"fit/{name}"))
+            context.listener(Event("start", f"fit/{name}"))
             head = build_head(name, [dim], len(_CLASSES), [], {"statistics": "mean"}, 0, [blocks])
             started = time.perf_counter()
             solution = fit_head(
-                head, [table], np.arange(rows), corpus, targets, seed=seed, should_stop=should_stop
+                head, [table], np.arange(rows), corpus, targets, seed=seed, should_stop=context.should_stop
             )
             seconds = time.perf_counter() - started
             timings.append(FitTiming(name, seconds, solution.score, _peak_bytes()))
-            listener(Event("finish", f"fit/{name}"))
+            context.listener(Event("finish", f"fit/{name}"))
         if rival:
             timings.append(_rival(table, labels, np.arange(rows) // _CLIPS_PER_SPEAKER))
     return timings

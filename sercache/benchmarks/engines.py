@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sercache.engines.protocol import Needs, Task
 from sercache.engines.registry import EngineChoice
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, ignore
 
 _STEPS = 20
 """Events of a task: a training tells of as many epochs."""
@@ -37,8 +37,7 @@ def measure_engines(
     task_seconds: float,
     workers: int,
     address: str | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> list[EngineTiming]:
     """Run tasks that take a known time on every engine; they sleep, so that no other load tells.
 
@@ -48,18 +47,17 @@ def measure_engines(
         task_seconds: how long each takes.
         workers: side by side.
         address: of the Ray cluster; None starts one here.
-        listener: told of every task.
-        should_stop: looked at between the steps of a task.
+        context: receives events, and says when to stop.
 
     Raises:
         SercacheError: there is no such engine, or no such cluster.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     timings = []
     for name in names:
         engine = EngineChoice(name, address if name == "ray" else None).open(workers, local=name)
         started = time.perf_counter()
-        engine.run([Task("start", _sleep, ("start", 0.0), Needs(cores=1))], ignore, should_stop)
+        engine.run([Task("start", _sleep, ("start", 0.0), Needs(cores=1))], replace(context, listener=ignore))
         start_seconds = time.perf_counter() - started
         side_by_side = min(engine.workers, workers)
         work = [Task(f"{n}", _sleep, (f"{n}", task_seconds), Needs(cores=1)) for n in range(tasks)]
@@ -68,22 +66,22 @@ def measure_engines(
         def tell(event: Event, name: str = name, done: set[str] = done) -> None:
             if event.kind == "finish":
                 done.add(event.task)
-                listener(Event("advance", name, len(done), tasks))
+                context.listener(Event("advance", name, len(done), tasks))
 
-        listener(Event("start", name, total=tasks))
+        context.listener(Event("start", name, total=tasks))
         started = time.perf_counter()
-        engine.run(work, tell, should_stop)
+        engine.run(work, replace(context, listener=tell))
         seconds = time.perf_counter() - started
-        listener(Event("finish", name, tasks, tasks))
+        context.listener(Event("finish", name, tasks, tasks))
         alone = -(-tasks // side_by_side) * task_seconds
         timings.append(EngineTiming(name, seconds, start_seconds, seconds / alone))
     return timings
 
 
-def _sleep(name: str, seconds: float, *, listener: Listener, should_stop: ShouldStop) -> None:
+def _sleep(name: str, seconds: float, *, context: Context) -> None:
     for step in range(_STEPS):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped")
         time.sleep(seconds / _STEPS)
-        listener(Event("advance", name, step, _STEPS))
-    listener(Event("finish", name))
+        context.listener(Event("advance", name, step, _STEPS))
+    context.listener(Event("finish", name))

@@ -10,7 +10,7 @@ from typing import Any
 from sercache.benchmarks.training import where_frames_are
 from sercache.benchmarks.training_run import synthetic_run
 from sercache.devices import resolve_device
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.training.ensemble import lay_out, train_ensemble
 from sercache.training.interleaved import train_folds
 from sercache.training.member import FoldJob
@@ -61,8 +61,7 @@ def benchmark_ensemble(
     folds: int = 5,
     epochs: int = 4,
     device: str = "auto",
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> EnsembleBenchmark:
     """Train members on every fold, from random features: as planned, and one by one.
 
@@ -77,11 +76,10 @@ def benchmark_ensemble(
         folds: how many.
         epochs: of each training, half of them in stage 2; none stops early.
         device: ``auto``, or a device as torch names it.
-        listener: told of both.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     chosen = _members(members, {"width": width, "feedforward": feedforward})
     training = {
@@ -101,17 +99,16 @@ def benchmark_ensemble(
                 members=chosen,
                 folds=folds,
                 training=training,
-                should_stop=should_stop,
+                context=Context(should_stop=context.should_stop),
             )
-            listener(Event("note", way, message=f"{members} members x {folds} folds, {way}"))
+            context.listener(Event("note", way, message=f"{members} members x {folds} folds, {way}"))
             started = time.perf_counter()
             if way == "planned":
                 report = train_ensemble(
                     recipe,
                     device=device,
                     with_baseline=False,
-                    listener=listener,
-                    should_stop=should_stop,
+                    context=context,
                 )
                 plans.append(report.plan)
             else:
@@ -120,7 +117,7 @@ def benchmark_ensemble(
                 for member in recipe.members:
                     for fold in range(folds):
                         job = FoldJob(data.run.root, member.name, fold, resolve_device(device))
-                        train_folds([job], listener=listener, should_stop=should_stop)
+                        train_folds([job], context=context)
             seconds[way] = time.perf_counter() - started
     return EnsembleBenchmark(
         members, folds, epochs, plans[0], frames, seconds["planned"], seconds["one by one"]

@@ -14,7 +14,7 @@ from sercache.benchmarks.stacking_simulation import macro_f1_on
 from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, confusion_metric, mean_over
 from sercache.evaluation.metrics import macro_f1_of_confusion
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Stacker
@@ -83,8 +83,7 @@ def interval_coverage(
     repeats: int | None = None,
     samples: int = 1000,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Coverage:
     """Simulate corpora: fit, judge on some speakers, and see whether intervals hold what is true of all.
 
@@ -97,14 +96,13 @@ def interval_coverage(
         repeats: assignments of speakers to folds in turn; None: the stackers are fitted on other speakers.
         samples: bootstrap draws.
         seed: of everything.
-        listener: told of every corpus.
-        should_stop: looked at before every corpus.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     task = f"coverage, {speakers} speakers{_in_turn(repeats)}"
-    listener(Event("start", task, total=corpora))
+    context.listener(Event("start", task, total=corpora))
     held = np.zeros(2)
     done = 0
     for world in range(_WORLDS):
@@ -112,7 +110,7 @@ def interval_coverage(
         rows_of_truth = _TRUTH_ROWS_PER_JUDGED * ROWS_PER_SPEAKER * speakers
         everyone, _ = truth.draw(rows_of_truth, derive_seed(seed, "everyone", world), "e")
         for corpus in range(world, corpora, _WORLDS):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted("stopped; nothing was written")
             plan = _plan(truth, speakers, repeats, derive_seed(seed, "coverage", speakers, corpus))
             scores, true = [], []
@@ -129,7 +127,7 @@ def interval_coverage(
                 difference.low <= true[0] - true[1] <= difference.high,
             ]
             done += 1
-            listener(Event("advance", task, done=done, total=corpora))
+            context.listener(Event("advance", task, done=done, total=corpora))
     return Coverage(speakers, repeats, corpora, *(held / corpora).tolist())
 
 
@@ -141,8 +139,7 @@ def null_p_values(
     repeats: int | None = None,
     samples: int = 1000,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> NullPValues:
     """Simulate corpora of members that are all alike, and compare stackers of two halves of them.
 
@@ -156,24 +153,23 @@ def null_p_values(
         repeats: assignments of speakers to folds in turn; None: the stackers are fitted on other speakers.
         samples: bootstrap draws.
         seed: of everything.
-        listener: told of every corpus.
-        should_stop: looked at before every corpus.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     truth = SimulatedMembers.alike(4, _CLASSES)
     task = f"p-values of {stacker}, {speakers} speakers{_in_turn(repeats)}"
-    listener(Event("start", task, total=corpora))
+    context.listener(Event("start", task, total=corpora))
     found = []
     for corpus in range(corpora):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped; nothing was written")
         plan = _plan(truth, speakers, repeats, derive_seed(seed, "null", speakers, corpus))
         halves = [_judged(_of_members(plan, places), stacker, seed)[0] for places in ([0, 1], [2, 3])]
         bootstrap = SpeakerBootstrap(plan.judged.speakers, samples, derive_seed(seed, "bootstrap", corpus))
         found.append(bootstrap.difference(*halves).p_value)
-        listener(Event("advance", task, done=corpus + 1, total=corpora))
+        context.listener(Event("advance", task, done=corpus + 1, total=corpora))
     return NullPValues(stacker, speakers, repeats, tuple(sorted(found)))
 
 

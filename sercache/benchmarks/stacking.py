@@ -13,7 +13,7 @@ import numpy as np
 from sercache.benchmarks.simulated_members import ROWS_PER_SPEAKER, SimulatedMembers
 from sercache.errors import Interrupted
 from sercache.evaluation.metrics import macro_f1
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.run import Run
@@ -71,8 +71,7 @@ def benchmark_comparison(
     attributes: int,
     settings: StackingRecipe,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> ComparisonTiming:
     """Compare all stackers on simulated rows, as ``sercache stack`` does, in this process.
 
@@ -82,11 +81,10 @@ def benchmark_comparison(
         classes: C.
         attributes: A.
         settings: of the comparison.
-        listener: told of its progress.
-        should_stop: looked at before every fit.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     judged = min(_NEW_ROWS, max(ROWS_PER_SPEAKER * 2, rows // 10))
     drawn, _ = SimulatedMembers.faulty(members, classes, attributes=attributes).draw(rows + judged, 0)
@@ -104,11 +102,17 @@ def benchmark_comparison(
             began[event.task] = time.perf_counter()
         elif event.kind == "finish":
             parts[event.task.removeprefix("stack/")] = time.perf_counter() - began[event.task]
-        listener(event)
+        context.listener(event)
 
     with TemporaryDirectory(prefix="sercache-bench-") as folder:
         started = time.perf_counter()
-        compare_rows(split, settings, 0, Run(Path(folder)), listener=timing, should_stop=should_stop)
+        compare_rows(
+            split,
+            settings,
+            0,
+            Run(Path(folder)),
+            context=Context(listener=timing, should_stop=context.should_stop),
+        )
         seconds = time.perf_counter() - started
     return ComparisonTiming(seconds, parts, int(is_judged.sum()), _peak_bytes(), before)
 
@@ -120,23 +124,24 @@ def benchmark_stacking(
     attributes: int,
     stackers: Sequence[str],
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> list[StackerTiming]:
     """Fit and apply stackers on simulated rows, one after the other, each in a fresh process.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
-    listener(Event("start", "stackers", total=len(stackers)))
+    context.listener(Event("start", "stackers", total=len(stackers)))
     timings = []
-    context = multiprocessing.get_context("spawn")
+    spawn = multiprocessing.get_context("spawn")
     for done, name in enumerate(stackers, start=1):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped; nothing was written")
-        with ProcessPoolExecutor(1, context) as pool:
+        with ProcessPoolExecutor(1, spawn) as pool:
             timings.append(pool.submit(_time, name, rows, members, classes, attributes).result())
-        listener(Event("advance", "stackers", done=done, total=len(stackers), values={"stacker": name}))
+        context.listener(
+            Event("advance", "stackers", done=done, total=len(stackers), values={"stacker": name})
+        )
     return timings
 
 

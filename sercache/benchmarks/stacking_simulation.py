@@ -8,7 +8,7 @@ import numpy as np
 from sercache.benchmarks.simulated_members import SimulatedMembers
 from sercache.errors import Interrupted
 from sercache.evaluation.metrics import macro_f1
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.protocol import Prediction
@@ -35,30 +35,29 @@ def learning_curves(
     members: int = 6,
     new_rows: int = _NEW_ROWS,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> LearningCurve:
     """Fit stackers on ever more rows, and judge them on the same new speakers.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     truth = SimulatedMembers.faulty(members, _CLASSES, seed=seed)
     new, bayes = truth.draw(new_rows, derive_seed(seed, "new"), "n")
     every, _ = truth.draw(max(sizes), derive_seed(seed, "fit"))
     total, done = len(sizes) * len(stackers), 0
-    listener(Event("start", "learning curves", total=total))
+    context.listener(Event("start", "learning curves", total=total))
     found: dict[str, list[float]] = {name: [] for name in stackers}
     for size in sizes:
         rows = every.take(np.arange(size, dtype=np.int64))
         for name in stackers:
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted("stopped; nothing was written")
             stacker = STACKERS[name](StackingRecipe(), seed)
             stacker.fit(rows)
             found[name].append(macro_f1_on(new, stacker.predict(new.inputs)))
             done += 1
-            listener(Event("advance", "learning curves", done=done, total=total))
+            context.listener(Event("advance", "learning curves", done=done, total=total))
     curves = {name: tuple(scores) for name, scores in found.items()}
     return LearningCurve(
         tuple(sizes), curves, macro_f1(*_known(new, bayes.argmax(axis=1)), len(new.inputs.classes))

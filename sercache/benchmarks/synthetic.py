@@ -13,7 +13,7 @@ from sercache.cache.sources import Source
 from sercache.cache.store import FeatureSet
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 _SHARD_BYTES = 256 << 20
 _SHARD_UTTERANCES = 20_000
@@ -29,8 +29,7 @@ def synthetic_feature_set(
     dtype: StorageDtype = "float16",
     shards: int = 1,
     seed: int = 0,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> FeatureSet:
     """Write a feature set of random frames into a cache folder.
 
@@ -42,12 +41,11 @@ def synthetic_feature_set(
         dtype: how frames are stored.
         shards: at least so many.
         seed: of lengths and frames.
-        listener: told of every shard.
-        should_stop: looked at after every shard.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: the disk is full.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     spec = FeatureSpec(
         encoder="synthetic",
@@ -71,18 +69,18 @@ def synthetic_feature_set(
     counts = np.maximum(1, np.rint(lengths)).astype(np.int64)
     feature_set = start_feature_set(root, spec)
     task = "synthetic features"
-    listener(Event("start", task, total=utterances))
+    context.listener(Event("start", task, total=utterances))
     frame_bytes = dim * STORED_AS[dtype].itemsize
     by_size = np.cumsum(counts) * frame_bytes // _SHARD_BYTES
     in_a_shard = max(1, min(_SHARD_UTTERANCES, utterances // shards))
     shard_of = np.maximum(by_size, np.arange(utterances) // in_a_shard)
     for shard in np.unique(shard_of).tolist():
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped before the synthetic features were written")
         rows = np.flatnonzero(shard_of == shard)
         publish_shard(feature_set, f"{shard:06d}", list(_utterances(rows, counts, spec, generator)))
-        listener(Event("advance", task, int(rows[-1]) + 1, utterances))
-    listener(Event("finish", task, utterances, utterances))
+        context.listener(Event("advance", task, int(rows[-1]) + 1, utterances))
+    context.listener(Event("finish", task, utterances, utterances))
     return FeatureSet(feature_set.folder)
 
 

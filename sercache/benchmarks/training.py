@@ -14,7 +14,7 @@ import torch
 from sercache.benchmarks.plain_training import NpyFiles, PlainDeepSER, plain_batches
 from sercache.benchmarks.training_run import ATTRIBUTES, CLASSES, synthetic_run
 from sercache.devices import resolve_device, usable_cores
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.heads import deepser
 from sercache.heads.protocol import Head, HeadInput, HeadOutput
 from sercache.heads.registry import parameter_count
@@ -91,8 +91,7 @@ def benchmark_training(
     rounds: int = 3,
     compile_head: bool = False,
     resident: bool | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> TrainingBenchmark:
     """Train a DeepSER head for an epoch in several ways, in turns, on random features.
 
@@ -107,11 +106,10 @@ def benchmark_training(
         rounds: epochs of each way.
         compile_head: also ``torch.compile``; its first epoch, which compiles, is a way of its own.
         resident: whether frames are kept on the device; None as training does: on a GPU those that fit.
-        listener: told of every epoch.
-        should_stop: looked at between epochs.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so while features were written.
+        Interrupted: ``context.should_stop`` returned True while features were written.
     """
     place = torch.device(resolve_device(device))
     member = {
@@ -133,8 +131,7 @@ def benchmark_training(
                 "stage1": {"epochs": 1},
                 "stage2": {"epochs": 0},
             },
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
         bench = _Bench(lay_out(recipe), recipe.training, place, Path(folder), resident)
         ways = bench.ways(width, feedforward, compile_head)
@@ -143,11 +140,11 @@ def benchmark_training(
         total = rounds * len(ways)
         for number in range(total):
             name = list(ways)[number % len(ways)]
-            if should_stop():
+            if context.should_stop():
                 break
-            listener(Event("advance", task, number, total, values={"way": name}))
+            context.listener(Event("advance", task, number, total, values={"way": name}))
             seconds[name].append(_timed(ways[name].epoch, place))
-        listener(Event("finish", task, total, total))
+        context.listener(Event("finish", task, total, total))
     speeds = []
     for name, way in ways.items():
         first, *others = seconds[name] or [float("nan")]

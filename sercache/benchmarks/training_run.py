@@ -10,7 +10,7 @@ import yaml
 from sercache.benchmarks.synthetic import synthetic_feature_set, utterance_id
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.recipe import Recipe, load_recipe
 
 CLASSES = ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")
@@ -27,8 +27,7 @@ def synthetic_run(
     members: Sequence[Mapping[str, Any]],
     folds: int,
     training: Mapping[str, Any],
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Recipe:
     """Write corpus, cache and recipe into ``folder``.
 
@@ -40,8 +39,7 @@ def synthetic_run(
         members: as in a recipe.
         folds: how many.
         training: as in a recipe.
-        listener: told of what is written.
-        should_stop: looked at after every shard.
+        context: receives events, and says when to stop.
     """
     generator = np.random.default_rng(0)
     votes = generator.multinomial(5, generator.dirichlet(np.full(len(CLASSES), 0.5), utterances))
@@ -61,7 +59,7 @@ def synthetic_run(
     features = {}
     for number, (frames, dim) in enumerate(zip(mean_frames, dims, strict=True)):
         feature_set = synthetic_feature_set(
-            folder / "cache", utterances, frames, dim, seed=number, listener=listener, should_stop=should_stop
+            folder / "cache", utterances, frames, dim, seed=number, context=context
         )
         features[f"set{number}"] = {"encoder": "synthetic", "fingerprint": feature_set.spec.fingerprint}
     recipe = {

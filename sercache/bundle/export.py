@@ -26,7 +26,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
 from sercache.errors import BundleError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import write_atomically
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
@@ -60,8 +60,7 @@ def export_bundle(
     refit: bool = False,
     device: str = "auto",
     replace: bool = False,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> BundleReport:
     """Put everything that predicts a new recording into one folder, which appears whole or not at all.
 
@@ -77,14 +76,13 @@ def export_bundle(
             there yet, instead of the mean of its fold models.
         device: of that training.
         replace: whether an earlier bundle there makes room.
-        listener: told of the parts.
-        should_stop: looked at in that training.
+        context: receives events, and says when to stop.
 
     Raises:
         BundleError: the run is not finished, its comparison is leaky, or the folder is taken.
         CacheError, EncoderError: a feature set or an encoder is gone, or is another one now.
         TrainingError: a member cannot be refitted.
-        Interrupted: ``should_stop`` said so; the same call goes on from there.
+        Interrupted: ``context.should_stop`` returned True; the same call goes on from there.
         OSError: the disk is full or the folder not writable.
     """
     output = output.resolve()
@@ -97,7 +95,7 @@ def export_bundle(
             raise BundleError(f"'{name}' is fine-tuned and cannot be refitted; leave --refit out")
         data = open_run(run.root.resolve())
         place = resolve_device(device)
-        refit_members(data, contents.members, device=place, listener=listener, should_stop=should_stop)
+        refit_members(data, contents.members, device=place, context=context)
     folds = [ALL_FOLDS] if refit else list(range(recipe.folds.count))
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -112,7 +110,7 @@ def export_bundle(
         opened = _feature_sets(recipe, contents.members, signature)
         features = {}
         for name, feature_set in opened.items():
-            listener(Event("note", name, message=f"{name}: {feature_set.spec.encoder}"))
+            context.listener(Event("note", name, message=f"{name}: {feature_set.spec.encoder}"))
             features[name] = describe_feature(
                 recipe.features[name], feature_set.spec, building, include=include_encoders
             )

@@ -29,7 +29,7 @@ from sercache.corpus import Attribute
 from sercache.devices import resolve_device, usable_cores
 from sercache.encoders.protocol import Precision
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener, ignore
 from sercache.extract.encode import group_by_seconds
 from sercache.extract.inputs import read_ahead
 
@@ -161,8 +161,7 @@ class Bundle:
         recordings: Iterable[Recording],
         *,
         windows: Windows | None = None,
-        listener: Listener = ignore,
-        should_stop: ShouldStop = never,
+        context: Context = QUIET,
     ) -> Iterator[ClipPrediction | FailedClip]:
         """Yield what is heard in recordings, in order; a bad one is a failed clip and does not end the rest.
 
@@ -176,15 +175,14 @@ class Bundle:
         Args:
             recordings: any number of them.
             windows: how to cut each for a timeline; None for none.
-            listener: told of the progress.
-            should_stop: looked at between groups.
+            context: receives events, and says when to stop.
 
         Raises:
             BundleError: members are normalised per speaker, and no speaker has enough recordings.
-            Interrupted: ``should_stop`` said so.
+            Interrupted: ``context.should_stop`` returned True.
         """
         if not self._ensemble.normalized:
-            yield from self._predict(recordings, windows, listener, should_stop)
+            yield from self._predict(recordings, windows, context)
             return
         listed = list(recordings)
         refuse_unknown_speakers(self.name, listed)
@@ -192,19 +190,18 @@ class Bundle:
             makers = {name: maker.keeping_in(Path(folder)) for name, maker in self._makers.items()}
             ensemble = replace(self._ensemble, makers=makers)
             keeping = Bundle(self.description, makers, ensemble, self._listening)
-            heard = keeping._hear_speakers(listed, listener, should_stop)
-            yield from keeping._predict(heard, windows, listener, should_stop)
+            heard = keeping._hear_speakers(listed, context)
+            yield from keeping._predict(heard, windows, context)
 
     def _predict(
         self,
         recordings: Iterable[Recording],
         windows: Windows | None,
-        listener: Listener,
-        should_stop: ShouldStop,
+        context: Context,
     ) -> Iterator[ClipPrediction | FailedClip]:
         done, total = 0, len(recordings) if isinstance(recordings, Sized) else None
         for group in self._read(recordings):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted(f"stopped after {done} recordings")
             decoded = [one for one in group if isinstance(one, Decoded)]
             answers = iter(self._answers(decoded))
@@ -213,12 +210,10 @@ class Bundle:
                 if windows is not None and isinstance(answer, ClipPrediction) and isinstance(one, Decoded):
                     answer = self._with_timeline(answer, one, windows)
                 done += 1
-                listener(Event("advance", "predict", done=done, total=total))
+                context.listener(Event("advance", "predict", done=done, total=total))
                 yield answer
 
-    def _hear_speakers(
-        self, recordings: Sequence[Recording], listener: Listener, should_stop: ShouldStop
-    ) -> list[Recording]:
+    def _hear_speakers(self, recordings: Sequence[Recording], context: Context) -> list[Recording]:
         """Measure every speaker's frames over all recordings; return these with what was transcribed.
 
         What cannot be decoded or encoded does not count.
@@ -227,12 +222,12 @@ class Bundle:
         words: dict[int, str] = {}
         done = 0
         for group in self._read(recordings):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted(f"stopped while speakers were measured, after {done} recordings")
             decoded = {done + place: one for place, one in enumerate(group) if isinstance(one, Decoded)}
             words |= self._hear_group(decoded)
             done += len(group)
-            listener(Event("advance", "measuring speakers", done=done, total=len(recordings)))
+            context.listener(Event("advance", "measuring speakers", done=done, total=len(recordings)))
         return with_words(recordings, words)
 
     def _hear_group(self, decoded: Mapping[int, Decoded]) -> dict[int, str]:

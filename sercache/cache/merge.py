@@ -11,7 +11,7 @@ from sercache.cache.shard import StoredUtterance, read_whole
 from sercache.cache.store import Cache, FeatureSet, shard_path, task_of
 from sercache.cache.writer import cannot_write, publish_shard, start_feature_set
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ def merge(
     target: Path,
     sources: Sequence[Path],
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> list[Merged]:
     """Bring everything that the source caches hold into the target; they stay as they are.
 
@@ -45,7 +44,7 @@ def merge(
     Raises:
         CacheError: two caches hold different frames of one utterance (nothing was changed then), a shard is
             damaged, a source holds no feature set, or the target cannot be written.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     pairs = []
     for source in sources:
@@ -58,7 +57,7 @@ def merge(
     for feature_set, into in pairs:
         _refuse_conflicts(feature_set, into)
     _refuse_conflicts_between([feature_set for feature_set, _ in pairs])
-    return [_merge_one(source, target, listener, should_stop) for source, _ in pairs]
+    return [_merge_one(source, target, context) for source, _ in pairs]
 
 
 def _refuse_conflicts(one: FeatureSet, other: FeatureSet) -> None:
@@ -90,14 +89,14 @@ def _refuse_conflicts_between(feature_sets: Sequence[FeatureSet]) -> None:
                 _refuse_conflicts(one, other)
 
 
-def _merge_one(source: FeatureSet, target: Path, listener: Listener, should_stop: ShouldStop) -> Merged:
+def _merge_one(source: FeatureSet, target: Path, context: Context) -> Merged:
     into = start_feature_set(target, source.spec)
     added = known = 0
     paths = source.shard_paths
     task = f"merge {source.folder}"
-    listener(Event("start", task, total=len(paths)))
+    context.listener(Event("start", task, total=len(paths)))
     for number, path in enumerate(paths, 1):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("merge: stopped; what was merged is in the target, the same command goes on")
         index, content = read_whole(path, source.spec)
         new = set(into.missing(index.ids))
@@ -114,10 +113,10 @@ def _merge_one(source: FeatureSet, target: Path, listener: Listener, should_stop
         if kept or (is_whole and not shard_path(into.folder, name).exists()):
             publish_shard(into, name, kept)
         added, known = added + len(kept), known + len(index.ids) - len(kept)
-        listener(Event("advance", task, number, len(paths), values={"added": f"{added:,}"}))
+        context.listener(Event("advance", task, number, len(paths), values={"added": f"{added:,}"}))
     merged = FeatureSet(into.folder)
     adopt_failures(source, merged)
-    listener(Event("finish", task, len(paths), len(paths)))
+    context.listener(Event("finish", task, len(paths), len(paths)))
     return Merged(merged, added, known)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 Floats = NDArray[np.float64]
 
@@ -21,8 +21,7 @@ def pooled_layer(
     ids: Sequence[str],
     *,
     deviation: bool = True,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Floats:
     """Return mean and standard deviation over time of each utterance's frames, ``(N, 2 D)`` or ``(N, D)``.
 
@@ -31,12 +30,11 @@ def pooled_layer(
         layers: one kept layer, or several, which are summed frame by frame first.
         ids: N utterances that the feature set has.
         deviation: whether standard deviations follow the means.
-        listener: told of the progress.
-        should_stop: looked at now and then.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: an utterance has a frame that is no finite number.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     places = feature_set.places(ids)
     dtype = feature_set.spec.dtype or "float32"
@@ -45,9 +43,9 @@ def pooled_layer(
     task = f"pooling {' + '.join(layers)}" if len(layers) <= 2 else f"pooling the sum of {len(layers)} layers"
     for row, planes in enumerate(zip(*streams, strict=True)):
         if row % _LOOK_EVERY == 0:
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted("stopped while layers were read; nothing was written")
-            listener(Event("advance", task, row, len(ids)))
+            context.listener(Event("advance", task, row, len(ids)))
         frames = sum(from_storage(plane, dtype).astype(np.float64) for plane in planes)
         mean = np.mean(frames, axis=0)
         pooled[row, : feature_set.dim] = mean
@@ -58,5 +56,5 @@ def pooled_layer(
                 f"{feature_set.folder}: utterance '{ids[row]}' has frames that are no finite numbers; "
                 "extract it again, or take it out of the corpus"
             )
-    listener(Event("finish", task, len(ids), len(ids)))
+    context.listener(Event("finish", task, len(ids), len(ids)))
     return pooled

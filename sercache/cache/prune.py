@@ -11,7 +11,7 @@ from sercache.cache.shard import StoredUtterance, read_whole
 from sercache.cache.store import FeatureSet, shard_path, task_of
 from sercache.cache.writer import cannot_write, drop_utterances, publish_shard, start_feature_set
 from sercache.errors import CacheError, EncoderError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 _REMOVED = ".removed"
 
@@ -38,8 +38,7 @@ def keep_layers(
     feature_set: FeatureSet,
     names: Collection[str],
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> FeatureSet:
     """Replace a feature set by one with some of its layers, named as if only those had been extracted.
 
@@ -48,12 +47,11 @@ def keep_layers(
     Args:
         feature_set: keeps several layers.
         names: those to keep, as :func:`kept_layers` returns them.
-        listener: is told of the progress.
-        should_stop: is asked between shards.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: a shard is damaged, or the cache cannot be written.
-        Interrupted: ``should_stop`` said so; the old feature set is still there.
+        Interrupted: ``context.should_stop`` returned True; the old feature set is still there.
     """
     layers = tuple(names)
     if layers == feature_set.layers:
@@ -61,19 +59,19 @@ def keep_layers(
     planes = [feature_set.layers.index(name) for name in layers]
     smaller = start_feature_set(feature_set.folder.parent, replace(feature_set.spec, layers=layers))
     task, paths = f"prune {feature_set.folder.name}", feature_set.shard_paths
-    listener(Event("start", task, total=len(paths)))
+    context.listener(Event("start", task, total=len(paths)))
     for number, path in enumerate(paths, 1):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("prune: stopped; nothing was removed, the same command goes on")
         if not shard_path(smaller.folder, task_of(path)).exists():
             publish_shard(smaller, task_of(path), _with_planes(path, feature_set, planes))
-        listener(Event("advance", task, number, len(paths)))
+        context.listener(Event("advance", task, number, len(paths)))
     smaller = FeatureSet(smaller.folder)
     adopt_failures(feature_set, smaller)
     if lacking := smaller.missing(list(feature_set.ids)):
         raise CacheError(f"{smaller.folder}: lacks '{lacking[0]}' still; {feature_set.folder} was kept")
     remove_feature_set(feature_set)
-    listener(Event("finish", task, len(paths), len(paths)))
+    context.listener(Event("finish", task, len(paths), len(paths)))
     return smaller
 
 

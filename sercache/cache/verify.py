@@ -9,7 +9,7 @@ from sercache.cache.sources import read_source
 from sercache.cache.store import FeatureSet, refuse_mirror
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, ShouldStop
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +27,22 @@ class Rotten:
     what: str
 
 
-def verify(
-    feature_set: FeatureSet, *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> list[Rotten]:
+def verify(feature_set: FeatureSet, *, context: Context = QUIET) -> list[Rotten]:
     """Read every byte of a feature set and compare it with its checksums.
 
     Raises:
         CacheError: it is a mirror, whose shards are checked as they come.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     refuse_mirror(feature_set.folder)
     task, paths = f"verify {feature_set.folder.name}", feature_set.shard_paths
-    listener(Event("start", task, total=len(paths)))
+    context.listener(Event("start", task, total=len(paths)))
     rotten: list[Rotten] = []
     for number, path in enumerate(paths, 1):
-        _check(should_stop)
+        _check(context.should_stop)
         rotten += verify_shard(path, feature_set)
-        listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
-    listener(Event("finish", task, len(paths), len(paths)))
+        context.listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
+    context.listener(Event("finish", task, len(paths), len(paths)))
     return rotten
 
 
@@ -52,8 +50,7 @@ def verify_sources(
     feature_set: FeatureSet,
     corpus: Corpus,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> list[Rotten]:
     """Read the audio or text of every cached utterance of ``corpus`` again and compare it with its hash."""
     task, modality = f"sources of {feature_set.folder.name}", feature_set.spec.modality
@@ -61,10 +58,10 @@ def verify_sources(
     if text_column is not None:
         corpus = corpus.with_text_of(str(text_column))
     cached = [utterance for utterance in corpus.utterances if utterance.id in feature_set]
-    listener(Event("start", task, total=len(cached)))
+    context.listener(Event("start", task, total=len(cached)))
     rotten: list[Rotten] = []
     for number, utterance in enumerate(cached, 1):
-        _check(should_stop)
+        _check(context.should_stop)
         stored, path = feature_set.source(utterance.id), corpus.root
         if modality == "audio":
             if utterance.audio is None:
@@ -78,8 +75,8 @@ def verify_sources(
                 rotten.append(Rotten(path, utterance.id, f"its {modality} has changed since the extraction"))
         except OSError as error:
             rotten.append(Rotten(path, utterance.id, f"its audio cannot be read ({error.strerror})"))
-        listener(Event("advance", task, number, len(cached), values={"changed": len(rotten)}))
-    listener(Event("finish", task, len(cached), len(cached)))
+        context.listener(Event("advance", task, number, len(cached), values={"changed": len(rotten)}))
+    context.listener(Event("finish", task, len(cached), len(cached)))
     return rotten
 
 

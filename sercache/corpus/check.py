@@ -14,7 +14,7 @@ from sercache.corpus.rows import SPLIT_NAMES, has_votes, parse_row
 from sercache.corpus.table import RawTable, read_table
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, Utterance
 from sercache.errors import AudioError, Interrupted, did_you_mean
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 TASK = "check"
 HEADER_LINE = 1
@@ -48,9 +48,7 @@ class _Row:
     utterance: Utterance
 
 
-def check_corpus(
-    path: Path, *, decode: bool = True, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> list[Problem]:
+def check_corpus(path: Path, *, decode: bool = True, context: Context = QUIET) -> list[Problem]:
     """Return all problems of a manifest, in the order of its lines.
 
     A broken row hides none of the others: cells that cannot be read count as missing, and the rest goes on.
@@ -58,12 +56,11 @@ def check_corpus(
     Args:
         path: the manifest, CSV or Parquet.
         decode: decode every recording to its end; False reads headers only.
-        listener: hears how far the recordings are.
-        should_stop: looked at between two recordings.
+        context: receives events, and says when to stop.
 
     Raises:
         CorpusError: the file is not a table at all.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     table = read_table(path)
     problems: list[Problem] = []
@@ -82,7 +79,7 @@ def check_corpus(
     problems += _check_ids(rows)
     problems += _check_speakers(rows, columns)
     problems += _check_repeated_recordings(rows)
-    problems += _check_recordings(path.parent, rows, decode, listener, should_stop)
+    problems += _check_recordings(path.parent, rows, decode, context)
     return sorted(problems, key=lambda problem: problem.line)
 
 
@@ -197,26 +194,24 @@ def _check_repeated_recordings(rows: list[_Row]) -> Iterator[Problem]:
             yield Problem(row.line, utterance.id, what, "warning")
 
 
-def _check_recordings(
-    root: Path, rows: list[_Row], decode: bool, listener: Listener, should_stop: ShouldStop
-) -> list[Problem]:
+def _check_recordings(root: Path, rows: list[_Row], decode: bool, context: Context) -> list[Problem]:
     """Open every recording, several at a time: decoding runs outside the interpreter's lock."""
     spoken = [row for row in rows if row.utterance.audio is not None]
     problems: list[Problem] = []
-    listener(Event("start", TASK, total=len(spoken)))
+    context.listener(Event("start", TASK, total=len(spoken)))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         findings = pool.map(lambda row: _defect(root, row.utterance, decode), spoken)
         try:
             for done, (row, what) in enumerate(zip(spoken, findings, strict=True), start=1):
                 if what:
                     problems.append(Problem(row.line, row.utterance.id, what, "error"))
-                listener(Event("advance", TASK, done=done, total=len(spoken)))
-                if should_stop():
+                context.listener(Event("advance", TASK, done=done, total=len(spoken)))
+                if context.should_stop():
                     raise Interrupted(f"stopped after {done} of {len(spoken)} recordings")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    listener(Event("finish", TASK, done=len(spoken), total=len(spoken)))
+    context.listener(Event("finish", TASK, done=len(spoken), total=len(spoken)))
     return problems
 
 

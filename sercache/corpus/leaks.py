@@ -15,7 +15,7 @@ import xxhash
 
 from sercache.corpus.utterance import SPLITS, Corpus, Utterance
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 TASK = "compare recordings"
 SPEAKERS = "speakers"
@@ -59,20 +59,18 @@ def boundary_of(corpus: Corpus) -> Boundary:
     return "splits" if len({row.split or "train" for row in corpus.utterances}) > 1 else "speakers"
 
 
-def find_leaks(
-    corpus: Corpus, *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> tuple[Leak, ...]:
+def find_leaks(corpus: Corpus, *, context: Context = QUIET) -> tuple[Leak, ...]:
     """Return what parts of a corpus share, speakers first.
 
     Recordings are compared by xxh3 of their bytes; only those are read that have the size of another one. One
     that cannot be read counts by its path.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     boundary = boundary_of(corpus)
     rows = [row for row in corpus.utterances if boundary == "splits" or row.speaker is not None]
-    recordings = _recordings(corpus, rows, listener, should_stop)
+    recordings = _recordings(corpus, rows, context)
     leaks = list(_shared("speaker", [(row.speaker, row) for row in rows], boundary))
     same, overlapping = _overlaps(rows, recordings)
     leaks += _shared("audio", same, boundary)
@@ -150,9 +148,7 @@ def _overlaps(
     return same, overlapping
 
 
-def _recordings(
-    corpus: Corpus, rows: Sequence[Utterance], listener: Listener, should_stop: ShouldStop
-) -> dict[str, str]:
+def _recordings(corpus: Corpus, rows: Sequence[Utterance], context: Context) -> dict[str, str]:
     """Return one name per recording for each path; equal names mean equal bytes."""
     by_size: dict[int, list[str]] = defaultdict(list)
     names: dict[str, str] = {}
@@ -168,16 +164,16 @@ def _recordings(
         if path.is_file():  # a pipe or a device has no end
             by_size[status.st_size].append(row.audio)
     candidates = [audio for group in by_size.values() if len(group) > 1 for audio in group]
-    listener(Event("start", TASK, total=len(candidates)))
+    context.listener(Event("start", TASK, total=len(candidates)))
     for done, audio in enumerate(candidates, start=1):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted(f"stopped after {done - 1} of {len(candidates)} recordings")
         try:
             names[audio] = _digest(names[audio])
         except OSError:
             continue
-        listener(Event("advance", TASK, done=done, total=len(candidates)))
-    listener(Event("finish", TASK, done=len(candidates), total=len(candidates)))
+        context.listener(Event("advance", TASK, done=done, total=len(candidates)))
+    context.listener(Event("finish", TASK, done=len(candidates), total=len(candidates)))
     return names
 
 

@@ -14,7 +14,7 @@ from sercache.corpus.leaks import Boundary, Leak, boundary_of, find_leaks
 from sercache.corpus.summary import CorpusSummary, Distribution, corpus_seconds, distribution_of, summarize
 from sercache.corpus.targets import consensus
 from sercache.corpus.utterance import Corpus
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.files import without_nan
 
 
@@ -89,26 +89,23 @@ class CorpusReport:
     attributes: tuple[AttributeReport, ...] = ()
 
 
-def report_corpus(
-    path: Path, corpus: Corpus, *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> CorpusReport:
+def report_corpus(path: Path, corpus: Corpus, *, context: Context = QUIET) -> CorpusReport:
     """Look at a corpus: its labels, its recordings' headers, and the bytes of those that may be the same.
 
     Args:
         path: of the manifest, for the report to name.
         corpus: what it holds.
-        listener: told how far the recordings are.
-        should_stop: looked at between two recordings.
+        context: receives events, and says when to stop.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
-    seconds = corpus_seconds(corpus, listener=listener, should_stop=should_stop)
+    seconds = corpus_seconds(corpus, context=context)
     summary = summarize(corpus, seconds=seconds)
     agreement = agreement_of(corpus)
     speakers = _speakers(corpus)
     boundary = boundary_of(corpus)
-    leaks = find_leaks(corpus, listener=listener, should_stop=should_stop)
+    leaks = find_leaks(corpus, context=context)
     spread = distribution_of(seconds)
     words = [len(row.text.split()) for row in corpus.utterances if row.text is not None]
     attributes = _attributes(corpus)

@@ -17,7 +17,7 @@ from sercache.corpus.targets import (
 )
 from sercache.corpus.utterance import NO_AGREEMENT, OTHER, SPLITS, Corpus, Utterance
 from sercache.errors import AudioError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 
 QUANTILES: Mapping[str, float] = {
     "least": 0.0,
@@ -211,22 +211,20 @@ def _ambiguity(corpus: Corpus) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def corpus_seconds(
-    corpus: Corpus, *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> NDArray[np.float64]:
+def corpus_seconds(corpus: Corpus, *, context: Context = QUIET) -> NDArray[np.float64]:
     """Return the duration of each utterance, ``(N,)`` in seconds, as :func:`utterance_seconds` does.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     seconds = np.full(len(corpus), np.nan)
-    listener(Event("start", DURATIONS_TASK, total=len(corpus)))
+    context.listener(Event("start", DURATIONS_TASK, total=len(corpus)))
     for place, row in enumerate(corpus.utterances):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted(f"stopped after {place} of {len(corpus)} recordings")
         seconds[place] = utterance_seconds(corpus, row)
-        listener(Event("advance", DURATIONS_TASK, done=place + 1, total=len(corpus)))
-    listener(Event("finish", DURATIONS_TASK, done=len(corpus), total=len(corpus)))
+        context.listener(Event("advance", DURATIONS_TASK, done=place + 1, total=len(corpus)))
+    context.listener(Event("finish", DURATIONS_TASK, done=len(corpus), total=len(corpus)))
     return seconds
 
 

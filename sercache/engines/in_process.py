@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sercache.engines.protocol import Task, use_cores
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event
 
 
 class InProcess:
@@ -14,23 +14,21 @@ class InProcess:
     def __init__(self, workers: int | None = 1, address: str | None = None) -> None:
         self.workers = 1
 
-    def run(
-        self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
-    ) -> Mapping[str, SercacheError]:
+    def run(self, tasks: Sequence[Task], context: Context) -> Mapping[str, SercacheError]:
         """Run all tasks in order; see :class:`~sercache.engines.protocol.Engine`."""
         errors: dict[str, SercacheError] = {}
         for task in tasks:
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted("stopped between two tasks")
             try:
                 with _cores(task.needs.cores):
-                    task.function(*task.arguments, listener=listener, should_stop=should_stop)
+                    task.function(*task.arguments, context=context)
             except Interrupted:
                 raise
             except SercacheError as error:
                 errors[task.name] = error
                 if not error.is_reported:
-                    listener(Event("warning", task.name, message=str(error)))
+                    context.listener(Event("warning", task.name, message=str(error)))
         return errors
 
 

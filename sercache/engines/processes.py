@@ -16,7 +16,7 @@ from typing import Any
 from sercache.devices import usable_cores
 from sercache.engines.protocol import Deaths, Task, use_cores
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event, Listener, ShouldStop
 
 _LOOK_SECONDS = 0.1
 """How often the main process looks for the wish to stop."""
@@ -37,9 +37,7 @@ class Processes:
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
         self.workers = workers or usable_cores()
 
-    def run(
-        self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
-    ) -> Mapping[str, SercacheError]:
+    def run(self, tasks: Sequence[Task], context: Context) -> Mapping[str, SercacheError]:
         """Run all tasks; see :class:`~sercache.engines.protocol.Engine`."""
         # Bare memory and no multiprocessing.Event: a process that is killed may take an event's lock with it.
         stop = _CONTEXT.RawValue(ctypes.c_bool, False)
@@ -50,7 +48,7 @@ class Processes:
         def fail(task: Task, error: SercacheError) -> None:
             errors[task.name] = error
             if not error.is_reported:
-                listener(Event("warning", task.name, message=str(error)))
+                context.listener(Event("warning", task.name, message=str(error)))
 
         try:
             while busy or (waiting and not stop.value):
@@ -73,7 +71,7 @@ class Processes:
                             waiting.append(worker.task)
                         continue
                     if kind == "event":
-                        listener(content)
+                        context.listener(content)
                         continue
                     idle.append(busy.pop(pipe))
                     if isinstance(content, SercacheError):
@@ -81,7 +79,7 @@ class Processes:
                             fail(worker.task, content)
                     elif content is not None:
                         raise content
-                if should_stop():
+                if context.should_stop():
                     stop.value = True
             is_stopped = stop.value
         finally:
@@ -160,7 +158,7 @@ def outcome(task: Task, tell: Listener, should_stop: ShouldStop) -> BaseExceptio
     """Run a task; return what it raised, in a form that can be sent."""
     try:
         use_cores(task.needs.cores)
-        task.function(*task.arguments, listener=tell, should_stop=should_stop)
+        task.function(*task.arguments, context=Context(listener=tell, should_stop=should_stop))
         return None
     except SercacheError as error:
         return error

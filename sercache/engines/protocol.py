@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sercache.errors import ProcessDied, SercacheError
-from sercache.events import Listener, ShouldStop
+from sercache.events import Context
 
 MOST_DEATHS = 3
 """A task whose worker died so often is taken for what kills it, and not tried again."""
@@ -59,9 +59,7 @@ class Engine(Protocol):
 
     workers: int
 
-    def run(
-        self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
-    ) -> Mapping[str, SercacheError]:
+    def run(self, tasks: Sequence[Task], context: Context) -> Mapping[str, SercacheError]:
         """Run all tasks; return the errors of those that failed, by task name.
 
         A task that raises a :class:`SercacheError` has failed; it is not tried again and ends no others.

@@ -23,7 +23,7 @@ from sercache.devices import usable_cores
 from sercache.engines.actor import Actor, Errand
 from sercache.engines.protocol import MOST_DEATHS, Deaths, Needs, Task
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event, Listener, ShouldStop
 
 _LOOK_SECONDS = 0.1
 _EVENT_SECONDS = 0.25
@@ -54,9 +54,7 @@ class RayCluster:
         self._most = workers
         self._address = address
 
-    def run(
-        self, tasks: Sequence[Task], listener: Listener, should_stop: ShouldStop
-    ) -> Mapping[str, SercacheError]:
+    def run(self, tasks: Sequence[Task], context: Context) -> Mapping[str, SercacheError]:
         """Run all tasks; see :class:`~sercache.engines.protocol.Engine`.
 
         Raises:
@@ -69,8 +67,8 @@ class RayCluster:
             alike = [task for task in tasks if task.needs == needs]
             with ExitStack() as stack:
                 errand = _errand(alike, stack)
-                pool = stack.enter_context(_Pool(ray, needs, errand, self._most, listener))
-                errors |= pool.run(alike, should_stop)
+                pool = stack.enter_context(_Pool(ray, needs, errand, self._most, context.listener))
+                errors |= pool.run(alike, context.should_stop)
         return errors
 
 

@@ -11,7 +11,7 @@ from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.errors import TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, holm
 from sercache.evaluation.primary import Truth, primary_score
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.experiments.ablation_plan import FULL, AblationPlan
 from sercache.experiments.ablation_report import (
     AblationReport,
@@ -230,8 +230,7 @@ def run_ablation(
     device: str = "auto",
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> AblationReport:
     """Train what is not trained yet, compare the variants with the full member, and write the table.
 
@@ -241,15 +240,14 @@ def run_ablation(
     Raises:
         RecipeError: the run's folder belongs to another recipe, or to other variants or seeds.
         TrainingError: the full member could not be trained with every seed: there is nothing to compare with.
-        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     trained = train_ensemble(
         plan.recipe,
         device=device,
         workers=workers,
         engine=engine,
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
     report = judge_ablation(plan, trained)
     write_atomically(report.csv_path, as_csv(report))

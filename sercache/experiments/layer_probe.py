@@ -31,7 +31,7 @@ from sercache.evaluation.bootstrap import (
 )
 from sercache.evaluation.metrics import macro_f1_of_confusion, uar_of_confusion
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth, primary_score
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.experiments.linear_probe import Probed, ProbeRows, chosen_on_inner_rows, probe
 from sercache.files import without_nan, write_atomically
 from sercache.recipe import TargetsRecipe
@@ -130,8 +130,7 @@ def probe_layers(
     deviation: bool = True,
     with_sum: bool = False,
     samples: int = 2000,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> LayerReport:
     """Probe every kept layer on the training split of a corpus.
 
@@ -143,14 +142,13 @@ def probe_layers(
         deviation: pool standard deviations as well as means.
         with_sum: also probe the sum of all kept layers, frame by frame.
         samples: draws of the bootstrap.
-        listener: told of every layer.
-        should_stop: looked at while layers are read, and between them.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError: there is nothing to probe on.
         CorpusError: there are fewer speakers than folds.
         CacheError: frames are damaged.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     chosen, rows = _rows(feature_set, corpus, folds, seed)
     wanted: list[tuple[str, str, tuple[str, ...]]] = [
@@ -160,12 +158,10 @@ def probe_layers(
         wanted.append(("sum of all", "", feature_set.layers))
     probed: list[Probed] = []
     for number, (name, _, layers) in enumerate(wanted):
-        vectors = pooled_layer(
-            feature_set, layers, chosen.ids, deviation=deviation, listener=listener, should_stop=should_stop
-        )
-        probed.append(probe(vectors, rows, should_stop))
-        listener(Event("advance", "probing", number + 1, len(wanted), values={"layer": name}))
-    listener(Event("finish", "probing", len(wanted), len(wanted)))
+        vectors = pooled_layer(feature_set, layers, chosen.ids, deviation=deviation, context=context)
+        probed.append(probe(vectors, rows, context.should_stop))
+        context.listener(Event("advance", "probing", number + 1, len(wanted), values={"layer": name}))
+    context.listener(Event("finish", "probing", len(wanted), len(wanted)))
     speakers = [row.speaker for row in chosen.utterances]
     bootstrap = SpeakerBootstrap(speakers, samples, derive_seed(seed, "probe"))
     scores = _scores(wanted, probed, rows, corpus.attribute_names, bootstrap)

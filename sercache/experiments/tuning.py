@@ -10,7 +10,7 @@ from pathlib import Path
 from sercache.corpus.manifest import corpus_digest, write_corpus
 from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.errors import Interrupted, RecipeError, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener
 from sercache.experiments.search_space import Settings, with_settings
 from sercache.experiments.tuning_plan import TuningPlan, with_reserved_as_test
 from sercache.experiments.tuning_report import (
@@ -49,8 +49,7 @@ def run_tuning(
     device: str = "auto",
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> TuningReport:
     """Search until ``trials`` have ended, those of earlier calls counted, and judge the best of them.
 
@@ -67,14 +66,13 @@ def run_tuning(
         device: ``auto``, or a device as torch names it.
         workers: processes that train side by side; see :func:`~sercache.training.ensemble.train_ensemble`.
         engine: where each trial's folds train.
-        listener: told of every epoch and of every trial.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         RecipeError: Optuna is not installed, or the folder belongs to another search.
         CacheError, CorpusError: features or corpus are missing or damaged.
         TrainingError: the recipe's own settings, or all trials, cannot be trained.
-        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     load_optuna()
     begun = time.monotonic()
@@ -86,8 +84,7 @@ def run_tuning(
             workers=workers,
             engine=engine,
             with_baseline=with_baseline,
-            listener=told,
-            should_stop=should_stop,
+            context=Context(listener=told, should_stop=context.should_stop),
         )
 
     def train(recipe: Recipe, told: Listener) -> float:
@@ -98,25 +95,25 @@ def run_tuning(
     with locked(plan.output):
         _lay_out(plan)
         study = Study(plan.study_path, plan.space, plan.seed)
-        own = _train_own(plan, train_all, listener)
+        own = _train_own(plan, train_all, context.listener)
         _publish(plan, study.trials)
-        listener(Event("start", "trials", total=trials))
+        context.listener(Event("start", "trials", total=trials))
         while len(study.trials) < trials:
             number = len(study.trials)
             if timeout_seconds is not None and time.monotonic() - begun >= timeout_seconds:
                 message = f"time is up after {number} of {trials} trials; the same command goes on"
-                listener(Event("note", "trials", message=message))
+                context.listener(Event("note", "trials", message=message))
                 break
-            if should_stop():
+            if context.should_stop():
                 raise _stopped(number, trials)
             try:
-                study.add(_run_trial(plan, number, study.suggest, train, listener))
+                study.add(_run_trial(plan, number, study.suggest, train, context.listener))
             except Interrupted:
                 raise _stopped(number, trials) from None
             _publish(plan, study.trials)
-            _tell(plan, study.trials, trials, listener)
+            _tell(plan, study.trials, trials, context.listener)
         try:
-            return _conclude(plan, study, own, train, listener)
+            return _conclude(plan, study, own, train, context.listener)
         except Interrupted:
             raise Interrupted("stopped before the verdict; the same command goes on from there") from None
 

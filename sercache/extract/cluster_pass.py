@@ -10,7 +10,7 @@ from sercache.corpus import Corpus
 from sercache.engines.protocol import Engine, Needs, Task
 from sercache.engines.registry import EngineChoice
 from sercache.errors import Interrupted, ProcessDied, SercacheError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.extract.device_pass import Feature, Share, run_share
 from sercache.extract.resolve import open_settled, settle
 from sercache.recipe import FeatureRecipe
@@ -21,14 +21,12 @@ class Spread:
 
     Args:
         name: what to call the pass in events.
-        listener: is told of the progress of all shares together.
-        should_stop: is asked while they run.
+        context: receives events, and says when to stop.
     """
 
-    def __init__(self, name: str, listener: Listener, should_stop: ShouldStop) -> None:
+    def __init__(self, name: str, context: Context) -> None:
         self.name = name
-        self._listener = listener
-        self._should_stop = should_stop
+        self._context = context
         self._shares: dict[str, Share] = {}
         self._done_seconds: dict[str, float] = {}
         self._finished: set[str] = set()
@@ -43,13 +41,13 @@ class Spread:
 
         Raises:
             SercacheError: more utterances failed than may, or a share failed for another reason.
-            Interrupted: ``should_stop`` said so.
+            Interrupted: ``context.should_stop`` returned True.
         """
         self._shares = {share.name: share for share in shares}
         tasks = [Task(share.name, run_share, (share,), needs, _folders(share)) for share in shares]
-        self._listener(Event("start", self.name, 0.0, self._total_seconds))
+        self._context.listener(Event("start", self.name, 0.0, self._total_seconds))
         try:
-            errors = engine.run(tasks, self._listen, self._wants_to_stop)
+            errors = engine.run(tasks, Context(self._listen, self._wants_to_stop))
         except Interrupted:
             raise self._over_limit or stopped(self.name, shares[0].cache_root) from None
         for name, error in errors.items():
@@ -60,7 +58,7 @@ class Spread:
         self._check_limit()
         if self._over_limit is not None:
             raise self._over_limit
-        self._listener(Event("finish", self.name, self._total_seconds, self._total_seconds))
+        self._context.listener(Event("finish", self.name, self._total_seconds, self._total_seconds))
 
     @property
     def _total_seconds(self) -> float:
@@ -69,11 +67,11 @@ class Spread:
         )
 
     def _wants_to_stop(self) -> bool:
-        return self._over_limit is not None or self._should_stop()
+        return self._over_limit is not None or self._context.should_stop()
 
     def _listen(self, event: Event) -> None:
         if event.kind in ("note", "warning") or event.task not in self._shares:
-            self._listener(event)
+            self._context.listener(event)
             return
         self._done_seconds[event.task] = event.done
         if event.kind == "finish":
@@ -84,7 +82,7 @@ class Spread:
         if next(iter(self._shares.values())).features[0].spec.modality == "audio":
             speed = done / max(time.monotonic() - self._started, 1e-9)
             values["speed"] = f"{speed:.0f}x real time" if speed >= 10 else f"{speed:.1f}x real time"
-        self._listener(Event("advance", self.name, done, self._total_seconds, values=values))
+        self._context.listener(Event("advance", self.name, done, self._total_seconds, values=values))
 
     def _check_limit(self) -> None:
         """Count what failed in finished shares: each worker knows only of its own."""
@@ -116,7 +114,7 @@ def settle_elsewhere(
     task = Task(
         f"{name}: settings", _settle, (cache_root, recipe, corpus, device), needs_of(device, 1), (cache_root,)
     )
-    for error in engine.open(1, local="ray").run([task], ignore, never).values():
+    for error in engine.open(1, local="ray").run([task], QUIET).values():
         raise error
 
 
@@ -133,8 +131,7 @@ def _settle(
     corpus: Corpus,
     device: str,
     *,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> None:
     cache = Cache(cache_root)
     open_settled(cache, settle(cache, recipe, corpus, device), device)

@@ -13,7 +13,7 @@ from sercache.corpus import Corpus
 from sercache.encoders.protocol import Encoder, Precision, StagedEncoder
 from sercache.encoders.registry import load_encoder
 from sercache.errors import CacheError
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.extract.autotune import restore_batch_limit
 from sercache.extract.pipeline import PassRunner
 from sercache.extract.schedule import Task
@@ -70,20 +70,18 @@ def run_share(
     share: Share,
     encoders: Sequence[Encoder] = (),
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> None:
     """Do a device's tasks; what it makes lies in the cache.
 
     Args:
         share: the work.
         encoders: one per feature set, if they are loaded already.
-        listener: is told of the progress.
-        should_stop: is asked between groups.
+        context: receives events, and says when to stop.
 
     Raises:
         SercacheError: too many utterances failed, or the cache cannot be written.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     if share.device.startswith("cuda"):
         import torch
@@ -96,7 +94,7 @@ def run_share(
             from sercache.encoders.checkpoint import quiet_transformers
 
             stack.enter_context(quiet_transformers())
-        PassRunner(share.name, share.corpus, lanes, listener, should_stop).run(
+        PassRunner(share.name, share.corpus, lanes, context).run(
             [task for task in share.tasks if not _is_done(task, lanes, share.begun_ns)]
         )
 

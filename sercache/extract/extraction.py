@@ -18,7 +18,7 @@ from sercache.engines.protocol import Task as EngineTask
 from sercache.engines.registry import AUTO, LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, SercacheError
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.extract.cluster_pass import Spread, needs_of, settle_elsewhere, stopped
 from sercache.extract.device_pass import Feature, Share, deal, run_share
 from sercache.extract.resolve import open_settled, settle, unsettled, without_changed
@@ -72,8 +72,7 @@ def extract(
     replace_changed: bool = False,
     engine: EngineChoice = LOCAL,
     part: TaskRange | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> ExtractionReport:
     """Bring every feature set up to date with a corpus; what is in the cache is not computed again.
 
@@ -93,14 +92,13 @@ def extract(
         replace_changed: extract anew what changed since it was extracted.
         engine: where to extract.
         part: which of the tasks to do; None for all. Several parts may be done at once.
-        listener: is told of the progress.
-        should_stop: is asked between calls of the encoder.
+        context: receives events, and says when to stop.
 
     Raises:
         SercacheError: too many utterances failed.
         CacheError: the cache holds other audio or text under an id, cannot be written, or is damaged.
         EncoderError: an encoder cannot be loaded.
-        Interrupted: ``should_stop`` said so; all shards published until then stay.
+        Interrupted: ``context.should_stop`` returned True; all shards published until then stay.
     """
     if part is not None and replace_changed:
         raise SercacheError("--replace-changed takes features away: do it once, without --task-range")
@@ -115,8 +113,7 @@ def extract(
         failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         retry_failed=retry_failed,
         replace_changed=replace_changed,
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
     return ExtractionReport(tuple(extraction.reports(features)))
 
@@ -152,8 +149,7 @@ class _Extraction:
     failure_limit: int
     retry_failed: bool
     replace_changed: bool
-    listener: Listener
-    should_stop: ShouldStop
+    context: Context
 
     def reports(self, features: Mapping[str, FeatureRecipe]) -> Iterator[FeatureReport]:
         """Fill all feature sets, neighbours that read the same in one pass."""
@@ -247,14 +243,12 @@ class _Extraction:
             workers = None if len(places) == 1 else len(places)
             cores = 1 if is_numpy else _threads_here() if workers is None else usable_cores() // workers
             shares = [share(f"{name}: {task.name}", places[0], [task]) for task in tasks]
-            spread = Spread(name, self.listener, self.should_stop)
+            spread = Spread(name, self.context)
             spread.run(self.engine.open(workers, local="ray"), shares, needs_of(places[0], cores))
             return
         if len(places) == 1 and self.engine.name == AUTO:
             encoders = [opened.encoder for opened in lacking]
-            run_share(
-                share(name, places[0], tasks), encoders, listener=self.listener, should_stop=self.should_stop
-            )
+            run_share(share(name, places[0], tasks), encoders, context=self.context)
             return
         shares = [
             share(name if len(places) == 1 else f"{name} [{number}: {place}]", place, hand)
@@ -267,7 +261,7 @@ class _Extraction:
             for one in shares
         ]
         try:
-            errors = self.engine.open(len(work), local="processes").run(work, self.listener, self.should_stop)
+            errors = self.engine.open(len(work), local="processes").run(work, self.context)
         except Interrupted:
             raise stopped(name, self.cache.root) from None
         for error in errors.values():

@@ -17,7 +17,7 @@ from sercache.cache.shard import StoredUtterance
 from sercache.corpus import Corpus
 from sercache.encoders.protocol import StagedEncoder
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event
 from sercache.extract.encode import Ready, group_by_seconds, prepare_row
 from sercache.extract.inputs import FailedRow, read_ahead, read_input
 from sercache.extract.schedule import WORD_PIECES_PER_SECOND, PlannedUtterance, Task
@@ -57,15 +57,13 @@ class PassRunner:
         name: what to call the pass in events.
         corpus: where utterances find their audio.
         lanes: the feature sets to fill; their encoders read the same kind of input at the same rate.
-        listener: is told of the progress.
-        should_stop: is asked between groups.
+        context: receives events, and says when to stop.
     """
 
     name: str
     corpus: Corpus
     lanes: Sequence[Lane]
-    listener: Listener
-    should_stop: ShouldStop
+    context: Context
     _done_seconds: float = 0.0
     _total_seconds: float = 0.0
     _started: float = field(default_factory=time.monotonic)
@@ -76,11 +74,11 @@ class PassRunner:
         Raises:
             SercacheError: more utterances failed than may.
             CacheError: a value does not fit into the dtype, or the cache cannot be written.
-            Interrupted: ``should_stop`` said so; the tasks in flight are dropped.
+            Interrupted: ``context.should_stop`` returned True; the tasks in flight are dropped.
         """
         rows = [row for task in tasks for row in task.rows]
         self._total_seconds = sum(row.seconds for row in rows)
-        self.listener(Event("start", self.name, 0.0, self._total_seconds))
+        self.context.listener(Event("start", self.name, 0.0, self._total_seconds))
         costs = ((row, max(row.seconds, _LEAST_COST_SECONDS)) for row in rows)
         reading = read_ahead(self._read, costs, limit=_AHEAD_SECONDS, workers=_READERS)
         begun: deque[_Begun] = deque()
@@ -99,7 +97,7 @@ class PassRunner:
                         future.cancel()
                 for lane in self.lanes:
                     lane.save_ledger()
-        self.listener(Event("finish", self.name, self._total_seconds, self._total_seconds))
+        self.context.listener(Event("finish", self.name, self._total_seconds, self._total_seconds))
 
     def _read(self, planned: PlannedUtterance) -> tuple[Ready, ...]:
         """Decode an utterance once, and prepare it for every lane."""
@@ -143,7 +141,7 @@ class PassRunner:
         return _Begun(task, len(group), seconds, is_last, tuple(stored))
 
     def _collect(self, begun: _Begun, publisher: Publisher) -> None:
-        if self.should_stop():
+        if self.context.should_stop():
             publisher.wait()
             lane = self.lanes[0]
             raise Interrupted(
@@ -164,4 +162,6 @@ class PassRunner:
         if self.lanes[0].spec.modality == "audio":
             speed = self._done_seconds / max(time.monotonic() - self._started, 1e-9)
             values["speed"] = f"{speed:.0f}x real time" if speed >= 10 else f"{speed:.1f}x real time"
-        self.listener(Event("advance", self.name, self._done_seconds, self._total_seconds, values=values))
+        self.context.listener(
+            Event("advance", self.name, self._done_seconds, self._total_seconds, values=values)
+        )

@@ -11,7 +11,7 @@ from sercache.cache.writer import cannot_write, publish_shard
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
 from sercache.errors import CacheError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.extract.extraction import extract
 from sercache.extract.resolve import settle
 from sercache.recipe import FeatureRecipe
@@ -44,8 +44,7 @@ def repair(
     *,
     device: str = "auto",
     trust_remote_code: bool = False,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Repaired:
     """Verify a feature set and extract again what is damaged.
 
@@ -60,16 +59,15 @@ def repair(
         encoder: the name or folder of its encoder.
         device: where to compute.
         trust_remote_code: let Python code that comes with a checkpoint run.
-        listener: is told of the progress.
-        should_stop: is asked now and then.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: the encoder makes another feature set now, or the cache cannot be written.
         EncoderError: the encoder cannot be loaded.
-        Interrupted: ``should_stop`` said so; the same command goes on.
+        Interrupted: ``context.should_stop`` returned True; the same command goes on.
     """
     folder, spec = feature_set.folder, feature_set.spec
-    found = verify(feature_set, listener=listener, should_stop=should_stop)
+    found = verify(feature_set, context=context)
     aside = sorted(folder.glob(f"shard-*.h5{_SET_ASIDE}"))
     if not found and not aside:
         return Repaired(folder, (), 0, ())
@@ -85,15 +83,16 @@ def repair(
     wanted = [name for name in corpus.ids if name in damaged] if not aside else list(corpus.ids)
     before = len(FeatureSet(folder).missing(wanted))
     if wanted:
-        listener(Event("note", folder.name, message=f"{folder.name}: extracting again what was damaged"))
+        context.listener(
+            Event("note", folder.name, message=f"{folder.name}: extracting again what was damaged")
+        )
         extract(
             corpus.select(wanted),
             {folder.name: recipe},
             folder.parent,
             devices=[place],
             max_failures=len(wanted),
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
     mended = FeatureSet(folder)
     for path in aside:

@@ -10,7 +10,7 @@ from sercache.cache.pooling import pooled_layer
 from sercache.cache.store import Cache
 from sercache.errors import Interrupted, SercacheError
 from sercache.evaluation.metrics import Floats
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.reporting.blocks import Cell, Colouring, Map, MapPoint, Section, Table, count, number, shown
 from sercache.reporting.facts import Facts, Judged
 
@@ -24,13 +24,13 @@ _MOST_COLOURINGS = 3
 _THIRDS = ("low third", "middle third", "high third")
 
 
-def map_section(facts: Facts, listener: Listener = ignore, should_stop: ShouldStop = never) -> Section | None:
+def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
     """Show the map; None where rows are not at hand, or are too few."""
     judged = facts.judged
     if judged is None or len(judged.rows) < 5:
         return None
     chosen = _sample(judged)
-    vectors, chosen, source = _vectors(facts, judged, chosen, listener, should_stop)
+    vectors, chosen, source = _vectors(facts, judged, chosen, context)
     if len(chosen) < 5:
         return None
     places, method = in_the_plane(vectors, judged.seed)
@@ -114,7 +114,7 @@ def _sample(judged: Judged) -> NDArray[np.int64]:
 
 
 def _vectors(
-    facts: Facts, judged: Judged, chosen: NDArray[np.int64], listener: Listener, should_stop: ShouldStop
+    facts: Facts, judged: Judged, chosen: NDArray[np.int64], context: Context
 ) -> tuple[Floats, NDArray[np.int64], str]:
     """Return what the rows are placed by, the rows that have it, and what it is in words."""
     recipe = facts.recipe
@@ -128,9 +128,7 @@ def _vectors(
                 if not there.any():
                     continue
                 own = [one for one, is_there in zip(ids, there, strict=True) if is_there]
-                pooled = pooled_layer(
-                    feature_set, feature_set.layers[-1:], own, listener=listener, should_stop=should_stop
-                )
+                pooled = pooled_layer(feature_set, feature_set.layers[-1:], own, context=context)
                 words = f"the pooled features '{name}' ({shown(feature_set.spec.encoder, 60)})"
                 return pooled, chosen[there], words
             except Interrupted:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sercache._version import __version__
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import write_atomically
 from sercache.reporting.blocks import Page, Section, render, shown
 from sercache.reporting.calibration_section import calibration_section
@@ -35,8 +35,7 @@ def write_report(
     output: Path | None = None,
     *,
     embed_audio: bool = False,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Path:
     """Write the report of a run that ``sercache stack`` has finished; return where it lies.
 
@@ -44,25 +43,22 @@ def write_report(
         run: its folder; or a folder where others' predictions were stacked.
         output: where the page goes; None: ``report.html`` in the run.
         embed_audio: put the sound of the listed clips into the page. Without, it plays them where they lie.
-        listener: told of the progress.
-        should_stop: looked at before every section.
+        context: receives events, and says when to stop.
 
     Raises:
         ReportError: nothing was stacked yet, or a library is missing.
-        Interrupted: ``should_stop`` said so; nothing was written.
+        Interrupted: ``context.should_stop`` returned True; nothing was written.
     """
     path = output if output is not None else run.report_path
-    page = make_page(run, AudioLinks(path.parent, embed_audio), listener, should_stop)
+    page = make_page(run, AudioLinks(path.parent, embed_audio), context)
     write_atomically(path, render(page))
     return path
 
 
-def make_page(
-    run: Run, links: AudioLinks, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> Page:
+def make_page(run: Run, links: AudioLinks, context: Context = QUIET) -> Page:
     """Compute everything that the report shows; see :func:`write_report`."""
-    listener(Event("start", _TASK))
-    facts = read_facts(run, listener)
+    context.listener(Event("start", _TASK))
+    facts = read_facts(run, context.listener)
     found = groupings(facts)
     sets = feature_sets(facts)
     failures = failures_of(sets)
@@ -76,19 +72,19 @@ def make_page(
         lambda: sizes_section(facts),
         lambda: members_section(facts),
         lambda: subgroups_section(facts, found),
-        lambda: map_section(facts, listener, should_stop),
+        lambda: map_section(facts, context),
         lambda: clips_section(facts, links),
         lambda: troubles_section(facts, failures),
     )
     sections: list[Section] = []
     for done, make in enumerate(makers, start=1):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped while the report was made; nothing was written")
         section = make()
         if section is not None:
             sections.append(section)
-        listener(Event("advance", _TASK, done=done, total=len(makers)))
-    listener(Event("finish", _TASK))
+        context.listener(Event("advance", _TASK, done=done, total=len(makers)))
+    context.listener(Event("finish", _TASK))
     return Page(
         title=shown(run.root.resolve().name, 60),
         subtitle=_subtitle(facts),

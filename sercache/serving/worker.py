@@ -15,7 +15,7 @@ from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Windows
 from sercache.bundle.description import BundleDescription
 from sercache.corpus.utterance import Attribute
 from sercache.errors import Interrupted, SercacheError, ServingError
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.serving.limits import Limits
 
 _LOG = logging.getLogger(__name__)
@@ -57,8 +57,7 @@ class Predictor(Protocol):
         recordings: Iterable[Recording],
         *,
         windows: Windows | None = None,
-        listener: Listener = ignore,
-        should_stop: ShouldStop = never,
+        context: Context = QUIET,
     ) -> Iterator[ClipPrediction | FailedClip]:
         """Predict recordings, in order."""
 
@@ -206,7 +205,9 @@ class Worker:
         error: Exception
         try:
             predictions = self._predictor.predict(
-                [job.recording for job in jobs], windows=jobs[0].windows, should_stop=should_stop
+                [job.recording for job in jobs],
+                windows=jobs[0].windows,
+                context=Context(should_stop=should_stop),
             )
             for job, prediction in zip(jobs, predictions, strict=True):
                 job.answer.set_result(prediction)

@@ -6,7 +6,7 @@ import numpy as np
 
 from sercache.evaluation.calibration.assessment import CalibrationReport, Predicted, judge_calibration
 from sercache.evaluation.calibration.fitted import Calibration
-from sercache.events import Listener, ShouldStop
+from sercache.events import Context
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
@@ -25,8 +25,7 @@ def calibrate(
     settings: StackingRecipe,
     seed: int,
     folder: Path,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> CalibrationReport | None:
     """Judge all ways of calibrating a stacker, and keep the one that the recipe asks for beside it.
 
@@ -41,14 +40,13 @@ def calibrate(
         settings: calibrator, coverage, thresholds.
         seed: of the comparison.
         folder: of the fitted stacker.
-        listener: told of the progress.
-        should_stop: looked at before every fit.
+        context: receives events, and says when to stop.
 
     Returns:
         The report; None where there are no folds to cross-fit over, or no classes to calibrate.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     folds = np.unique(plan.assignments[0])
     if ALL_FOLDS in folds or len(folds) < 2 or not plan.fitting.inputs.classes:
@@ -57,7 +55,7 @@ def calibrate(
         crossed = result.predictions[0].class_probabilities
     else:
         where = folder / CROSS_FITTED_NAME
-        in_turn = cross_fitted(plan, result.name, settings, seed, where, listener, should_stop)
+        in_turn = cross_fitted(plan, result.name, settings, seed, where, context)
         crossed = in_turn.predictions[0].class_probabilities
     fitting = _predicted(plan.fitting, crossed)
     if plan.held_out is None:
@@ -96,21 +94,18 @@ def cross_fitted(
     settings: StackingRecipe,
     seed: int,
     folder: Path,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> StackerResult:
     """Return what stackers fitted on the other folds say of each fitting row; it is kept in ``folder``.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     in_turn = Plan(plan.fitting, None, plan.assignments[:1])
     digest = input_digest(name, in_turn.digest(), settings, seed)
     result = earlier_result(name, digest, folder, 1)
     if result is None:
-        result = run_stacker(
-            name, in_turn, settings, seed, digest, folder, listener=listener, should_stop=should_stop
-        )
+        result = run_stacker(name, in_turn, settings, seed, digest, folder, context=context)
     return result
 
 

@@ -12,7 +12,7 @@ from sercache.errors import Interrupted
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, SumMetric, holm, mean_over
 from sercache.evaluation.calibration.registry import CALIBRATORS
 from sercache.evaluation.primary import MACRO_F1
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener, ignore
 from sercache.files import write_atomically, write_json
 from sercache.posteriors import Posteriors
 from sercache.recipe import StackingRecipe
@@ -53,18 +53,17 @@ def compare(
     *,
     allow_in_sample: bool = False,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Comparison:
     """Fit and judge the recipe's stackers on the posteriors of a run; see :func:`compare_rows`.
 
     Raises:
         StackingError: members may not be stacked (:func:`sercache.stacking.joining.join`), or there are no
             rows to fit or judge on.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     recipe = run.recipe()
-    rows = load_rows(run, allow_in_sample=allow_in_sample, listener=listener)
+    rows = load_rows(run, allow_in_sample=allow_in_sample, listener=context.listener)
     return compare_rows(
         rows,
         recipe.stacking,
@@ -74,8 +73,7 @@ def compare(
         normalized_members=[one.name for one in recipe.members if recipe.normalizes_speakers(one)],
         baseline=baseline_posteriors(run, recipe),
         engine=engine,
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
 
 
@@ -89,8 +87,7 @@ def compare_rows(
     normalized_members: Sequence[str] = (),
     baseline: Posteriors | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Comparison:
     """Fit and judge stackers on joined posteriors, and write the results into a folder.
 
@@ -107,29 +104,31 @@ def compare_rows(
         normalized_members: names of members whose frames are standardised per speaker.
         baseline: what the linear baseline predicts, shown beside the stackers and seen by none of them.
         engine: where to fit; ``auto`` is one stacker after the other, here.
-        listener: told of the progress.
-        should_stop: looked at before every fit.
+        context: receives events, and says when to stop.
 
     Raises:
         StackingError: there are no rows to fit or judge on.
-        Interrupted: ``should_stop`` said so; the same call goes on from there.
+        Interrupted: ``context.should_stop`` returned True; the same call goes on from there.
     """
     for name in settings.stackers:
         STACKERS[name]
     CALIBRATORS[settings.calibration]
-    plan = make_plan(rows, settings.repeats, seed, listener)
-    results = _results(plan, settings, seed, run, engine, listener, should_stop)
-    if baseline is not None and (linear := baseline_result(baseline, plan, run, listener)) is not None:
+    plan = make_plan(rows, settings.repeats, seed, context.listener)
+    results = _results(plan, settings, seed, run, engine, context)
+    if (
+        baseline is not None
+        and (linear := baseline_result(baseline, plan, run, context.listener)) is not None
+    ):
         results.append(linear)
-    listener(Event("start", "stack/intervals", total=1))
+    context.listener(Event("start", "stack/intervals", total=1))
     with threads_worth_having(plan.fitting.inputs.features().size):
-        comparison = judge(plan, results, settings, seed, run, listener)
+        comparison = judge(plan, results, settings, seed, run, context.listener)
         normalized = tuple(name for name in comparison.members if name in normalized_members)
         comparison = replace(comparison, normalized_members=normalized)
         if not comparison.is_leaky:
             chosen = next(result for result in results if result.name == comparison.choice)
             folder = run.stacker_folder(chosen.name)
-            report = calibrate(plan, chosen, settings, seed, folder, listener, should_stop)
+            report = calibrate(plan, chosen, settings, seed, folder, context)
             curves = _curves(plan, settings, seed, costs)
             comparison = replace(comparison, calibration=report, curves=curves)
             write_atomically(run.curves_path, curves_as_csv(curves))
@@ -137,7 +136,7 @@ def compare_rows(
         comparison = replace(comparison, soup=SoupAccount.read(run.stacker_folder("soup")))
     write_atomically(run.comparison_path, as_csv(comparison))
     write_json(run.metrics_path, as_json(comparison))
-    listener(Event("finish", "stack/intervals"))
+    context.listener(Event("finish", "stack/intervals"))
     return comparison
 
 
@@ -252,8 +251,7 @@ def _results(
     seed: int,
     run: Run,
     engine: EngineChoice,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> list[StackerResult]:
     plan_digest = plan.digest()
     classes = plan.fitting.inputs.classes
@@ -274,10 +272,10 @@ def _results(
             arguments = (name, plan, settings, seed, digest, folder)
             tasks.append(Task(f"stack/{name}", run_stacker, arguments, _needs(engine), (run.root.resolve(),)))
         else:
-            listener(Event("start", f"stack/{name}", total=1))
-            listener(Event("finish", f"stack/{name}", values={"state": "reused"}))
+            context.listener(Event("start", f"stack/{name}", total=1))
+            context.listener(Event("finish", f"stack/{name}", values={"state": "reused"}))
     try:
-        errors = engine.open(None, local="in-process").run(tasks, listener, should_stop)
+        errors = engine.open(None, local="in-process").run(tasks, context)
     except Interrupted:
         raise Interrupted("stopped while stackers were fitted; the same command goes on from there") from None
     for error in errors.values():

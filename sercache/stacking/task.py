@@ -13,7 +13,7 @@ from sercache.devices import threads_worth_having
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation.metrics import confusion, macro_f1_of_confusion, mean_ccc
 from sercache.evaluation.primary import primary_score
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event
 from sercache.files import read_json, write_json
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe
@@ -101,19 +101,18 @@ def run_stacker(
     digest: str,
     folder: Path,
     *,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> StackerResult:
     """Fit and judge a stacker in every round, fit it on all fitting rows, and write what came out.
 
     The seed of a round is the same for all stackers: they stop on the same rows.
 
     Raises:
-        Interrupted: ``should_stop`` said so; the stacker is done again from its start.
+        Interrupted: ``context.should_stop`` returned True; the stacker is done again from its start.
     """
     STACKERS[name]  # loads its libraries, whose threads are looked after from here on
     with threads_worth_having(plan.fitting.inputs.features().size):
-        return _run_stacker(name, plan, settings, seed, digest, folder, listener, should_stop)
+        return _run_stacker(name, plan, settings, seed, digest, folder, context)
 
 
 def _run_stacker(
@@ -123,18 +122,17 @@ def _run_stacker(
     seed: int,
     digest: str,
     folder: Path,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> StackerResult:
     task, total = f"stack/{name}", plan.num_rounds + (plan.held_out is None)
-    listener(Event("start", task, total=total))
+    context.listener(Event("start", task, total=total))
     (folder / "result.json").unlink(missing_ok=True)
     seen = _FittingScore(len(plan.fitting.inputs.classes))
     predicted = [_empty_prediction(plan.judged) for _ in range(plan.repeats)]
     predict_seconds = 0.0
 
     def fitted(rows: StackingRows, *round_: int) -> tuple[Stacker, float]:
-        if should_stop():
+        if context.should_stop():
             raise Interrupted(f"stopped while fitting '{name}'; the same command goes on from there")
         stacker = STACKERS[name](settings, derive_seed(seed, "stack", *round_))
         started = time.perf_counter()
@@ -149,7 +147,7 @@ def _run_stacker(
         for whole, part in zip(predicted[one.repeat], prediction, strict=True):
             whole[one.places] = part
         seen.add(one.fit, stacker.predict(one.fit.inputs))
-        listener(Event("advance", task, done=done, total=total))
+        context.listener(Event("advance", task, done=done, total=total))
     if plan.held_out is None:
         stacker, fit_seconds = fitted(plan.fitting, 0, ALL_FOLDS)
     result = StackerResult(
@@ -166,7 +164,7 @@ def _run_stacker(
     figures = {_fitting_key(plan.fitting.inputs.classes): result.fitting_score}
     figures |= {figure: getattr(result, figure) for figure in _FIGURES}
     write_json(folder / "result.json", {"input_digest": digest, "figures": figures})
-    listener(Event("finish", task))
+    context.listener(Event("finish", task))
     return result
 
 

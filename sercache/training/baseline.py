@@ -17,7 +17,7 @@ from sercache.evaluation.bootstrap import (
 )
 from sercache.evaluation.metrics import CONFUSION_METRICS
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener
 from sercache.heads.registry import HEADS
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
@@ -169,8 +169,7 @@ def fit_baseline(
     *,
     device: str,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> BaselineReport | None:
     """Fit the baseline of a run on every fold, write its posteriors and score them.
 
@@ -180,14 +179,13 @@ def fit_baseline(
         data: a run that :func:`enter_baseline` has seen.
         device: as torch names it.
         engine: where to fit; here, unless it is a cluster.
-        listener: told of the progress.
-        should_stop: looked at between steps.
+        context: receives events, and says when to stop.
 
     Returns:
         None where the baseline cannot be fitted.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     started = time.monotonic()
     try:
@@ -204,22 +202,21 @@ def fit_baseline(
             device=device,
             workers=None if engine.is_cluster else 1,
             engine=engine,
-            listener=_without_folds(data, member, listener),
-            should_stop=should_stop,
+            context=replace(context, listener=_without_folds(data, member, context.listener)),
         )
         report = _report(data, member, trained.members[0])
     except Interrupted:
         raise
     except SercacheError as error:
         message = f"there is no baseline to compare with, it cannot be fitted: {error}"
-        listener(Event("warning", BASELINE_NAME, message=message))
+        context.listener(Event("warning", BASELINE_NAME, message=message))
         return None
     if not was_there:
         report = replace(report, seconds=time.monotonic() - started)
     values = {report.primary.key: report.score.value}
     if report.uar is not None:
         values["uar"] = report.uar.value
-    listener(Event("score", member.name, message=report.sentence, values=values))
+    context.listener(Event("score", member.name, message=report.sentence, values=values))
     return report
 
 

@@ -15,7 +15,7 @@ from sercache.corpus.folds import FoldMap
 from sercache.corpus.manifest import read_corpus
 from sercache.encoders.random_weights import has_random_weights
 from sercache.errors import CacheError, CorpusError, RecipeError, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener
 from sercache.heads.protocol import Head
 from sercache.heads.registry import HEADS, build_head
 from sercache.posteriors import Posteriors
@@ -107,40 +107,35 @@ class TrainingData:
             return source.normalized([self.speakers(name) for name in member.features])
         return source
 
-    def speakers(
-        self, name: str, listener: Listener = ignore, should_stop: ShouldStop = never
-    ) -> SpeakerStatistics:
+    def speakers(self, name: str, context: Context = QUIET) -> SpeakerStatistics:
         """Return mean and scale of every speaker in a feature set; measured once per run.
 
         Raises:
             CacheError: frames are damaged, or not finite.
-            Interrupted: ``should_stop`` said so.
+            Interrupted: ``context.should_stop`` returned True.
         """
         if name not in self._speakers:
             self._speakers[name] = speaker_statistics(
                 self.feature_sets[name],
                 self.corpus,
                 self.run.root / "speakers",
-                listener=listener,
-                should_stop=should_stop,
+                context=context,
             )
         return self._speakers[name]
 
-    def measure_speakers(
-        self, members: Sequence[MemberRecipe], listener: Listener, should_stop: ShouldStop
-    ) -> None:
+    def measure_speakers(self, members: Sequence[MemberRecipe], context: Context) -> None:
         """Measure the speakers that members are normalised by, before processes train them side by side."""
         normalized = [member for member in members if self.recipe.normalizes_speakers(member)]
         for name in sorted({name for member in normalized for name in member.features}):
             with suppress(CacheError):  # the members' own trainings say what is wrong
-                averaged = self.speakers(name, listener, should_stop).averaged
+                averaged = self.speakers(name, context).averaged
                 if averaged:
                     message = (
                         f"feature set '{name}': {averaged} utterances name no speaker, or one with fewer "
                         f"than {MIN_CLIPS} clips; they are normalised as the average speaker of the training "
                         "split"
                     )
-                    listener(Event("warning", name, message=message))
+                    context.listener(Event("warning", name, message=message))
 
     def statistics(self, name: str, fit: tuple[str, ...], *, per_speaker: bool = False) -> InputStatistics:
         """Return mean and deviation of a feature set over the training rows of a fold, measured once.
@@ -162,8 +157,7 @@ class TrainingData:
         name: str,
         statistics: tuple[str, ...],
         device: str,
-        listener: Listener = ignore,
-        should_stop: ShouldStop = never,
+        context: Context = QUIET,
         *,
         per_speaker: bool = False,
     ) -> PooledTable:
@@ -173,7 +167,7 @@ class TrainingData:
 
         Raises:
             CacheError: frames are damaged, or not finite.
-            Interrupted: ``should_stop`` said so.
+            Interrupted: ``context.should_stop`` returned True.
         """
         key = (name, statistics, per_speaker)
         if key not in self._pooled:
@@ -183,9 +177,8 @@ class TrainingData:
                 statistics,
                 torch.device(device),
                 self.run.root / "pooled",
-                speakers=self.speakers(name, listener, should_stop) if per_speaker else None,
-                listener=listener,
-                should_stop=should_stop,
+                speakers=self.speakers(name, context) if per_speaker else None,
+                context=context,
             )
         return self._pooled[key]
 

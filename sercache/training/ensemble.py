@@ -1,6 +1,6 @@
 """The ensemble: every member on every fold, and the out-of-fold posteriors that come of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.evaluation.metrics import macro_f1
 from sercache.evaluation.primary import PrimaryScore, primary_score
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener, ignore
 from sercache.recipe import Recipe
 from sercache.run import Run, fold_name, library_versions
 from sercache.training.baseline import (
@@ -65,8 +65,7 @@ def train_ensemble(
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
     with_baseline: bool = True,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> EnsembleReport:
     """Train every member of a recipe on every fold, and write the members' posteriors.
 
@@ -83,31 +82,29 @@ def train_ensemble(
             head is too small to keep several busy), and 1 on a GPU.
         engine: where to train.
         with_baseline: whether to fit the baseline and to compare the members with it.
-        listener: told of every epoch.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         RecipeError: the run folder belongs to another recipe, or the recipe does not fit the corpus.
         CacheError, CorpusError: features or corpus are missing or damaged.
         TrainingError: no member could be trained.
         ProcessDied: nor was any, because processes were killed.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
-    data = lay_out(recipe, listener, with_baseline=with_baseline)
+    data = lay_out(recipe, context.listener, with_baseline=with_baseline)
     device = engine.resolve_device(device)
     baseline = None
     if with_baseline:
-        baseline = fit_baseline(
-            data, device=device, engine=engine, listener=listener, should_stop=should_stop
-        )
+        baseline = fit_baseline(data, device=device, engine=engine, context=context)
     trained = train_members(
         data,
         recipe.members,
         device=device,
         workers=workers,
         engine=engine,
-        listener=listener if baseline is None else _once(listener, baseline, recipe.folds.count),
-        should_stop=should_stop,
+        context=context
+        if baseline is None
+        else replace(context, listener=_once(context.listener, baseline, recipe.folds.count)),
     )
     if baseline is not None:
         baseline = compare_members(data, baseline, trained.members)
@@ -134,18 +131,17 @@ def train_ensemble_part(
     device: str = "auto",
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> tuple[int, int]:
     """Train a part of the members' folds; see :func:`~sercache.training.members.train_part`.
 
     The first part fits the baseline too, unless it is a member of the recipe and so among the tasks.
     """
     has_first_task = part.number == 1
-    data = lay_out(recipe, listener, with_baseline=has_first_task)
+    data = lay_out(recipe, context.listener, with_baseline=has_first_task)
     device = engine.resolve_device(device)
     if has_first_task and find_baseline(recipe) is None:
-        fit_baseline(data, device=device, engine=engine, listener=listener, should_stop=should_stop)
+        fit_baseline(data, device=device, engine=engine, context=context)
     return train_part(
         data,
         recipe.members,
@@ -153,8 +149,7 @@ def train_ensemble_part(
         device=device,
         workers=workers,
         engine=engine,
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
 
 

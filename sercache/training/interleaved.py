@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sercache.errors import Interrupted, SercacheError, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.training.member import FoldJob, train_fold
 
 
@@ -26,9 +26,7 @@ class FoldsFailed(TrainingError):
         return "; ".join(str(error) for error in self.errors.values())
 
 
-def train_folds(
-    jobs: Sequence[FoldJob], *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> None:
+def train_folds(jobs: Sequence[FoldJob], *, context: Context = QUIET) -> None:
     """Train several members and folds from one stream of batches.
 
     They take turns, batch by batch. Each has its own rows, weights, optimiser and early stopping, and ends as
@@ -38,20 +36,19 @@ def train_folds(
 
     Args:
         jobs: of one run; those that may share batches next to each other.
-        listener: told of every epoch of every job.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         FoldsFailed: some cannot be trained; the others were.
-        Interrupted: ``should_stop`` said so; the next call goes on after each job's last finished epoch.
+        Interrupted: it was asked to stop; the next call goes on after each job's last finished epoch.
     """
     errors: dict[str, SercacheError] = {}
-    active = {job: train_fold(job, listener=listener, should_stop=should_stop) for job in jobs}
+    active = {job: train_fold(job, context=context) for job in jobs}
 
     def fail(job: FoldJob, error: SercacheError) -> None:
         del active[job]
         errors[job.name] = error
-        listener(Event("warning", job.name, message=str(error)))
+        context.listener(Event("warning", job.name, message=str(error)))
 
     while active:
         for job, steps in list(active.items()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sercache.errors import Interrupted, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.heads.protocol import Head
 from sercache.recipe import TrainingRecipe
 from sercache.seeds import derive_seed
@@ -82,8 +82,7 @@ class HeadTraining:
             that did not learn from the row's speaker. The base itself knows these rows too well.
         task: the name that events carry.
         log: given the history after every epoch.
-        listener: told of every epoch.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError: there is nothing to learn from or to stop on, or the loss is no longer finite.
@@ -102,8 +101,7 @@ class HeadTraining:
         start: Tensor | None = None,
         task: str = "training",
         log: Callable[[History], None] = lambda history: None,
-        listener: Listener = ignore,
-        should_stop: ShouldStop = never,
+        context: Context = QUIET,
     ) -> None:
         self.head = head
         self.fit_source, self.fit_rows = fit
@@ -115,8 +113,7 @@ class HeadTraining:
         self.start_outputs = start
         self.task = task
         self.log = log
-        self.listener = listener
-        self.should_stop = should_stop
+        self.context = context
         self.device = self.fit_source.device
         if not self.fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
@@ -194,7 +191,7 @@ class HeadTraining:
             group_size = sum(map(len, group))
             optimizer.zero_grad(set_to_none=True)
             for number, rows in enumerate(group, first):
-                if self.should_stop():
+                if self.context.should_stop():
                     raise Interrupted(f"{self.task}: stopped in epoch {epoch + 1}")
                 self.head.train()
                 inputs = next(inputs_of)
@@ -251,7 +248,7 @@ class HeadTraining:
         total = self.settings.stage1.epochs + self.settings.stage2.epochs
         values = {name: row[name] for name in ("epoch", "stage", "train_loss", self.primary.key)}
         values["best"] = progress.best[self.primary.key]
-        self.listener(Event("advance", self.task, done=row["epoch"], total=total, values=values))
+        self.context.listener(Event("advance", self.task, done=row["epoch"], total=total, values=values))
 
     def _scores(self) -> dict[str, float]:
         """Score the head on the stop rows, all at once."""

@@ -12,7 +12,7 @@ from sercache.corpus import Corpus
 from sercache.corpus.folds import inner_slice
 from sercache.errors import TrainingError
 from sercache.evaluation.primary import primary_in, primary_score
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import remove_stale_temporaries
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head
@@ -75,9 +75,7 @@ def is_finished(run: Run, job: FoldJob) -> bool:
     return True
 
 
-def train_fold(
-    job: FoldJob, *, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> Iterator[None]:
+def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
     """Train a member on all folds but one, and predict that one and the splits that no fold has.
 
     The weights are published last: a fold whose weights are there is finished, and nothing is done.
@@ -87,7 +85,7 @@ def train_fold(
 
     Raises:
         TrainingError: the member cannot be trained on this fold.
-        Interrupted: ``should_stop`` said so; the next call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the next call goes on after the last finished epoch.
     """
     data = open_run(job.run_root)
     if is_finished(data.run, job):
@@ -99,13 +97,13 @@ def train_fold(
     rows = fold_rows(data, member, job.fold)
     feature_sets = data.sets_of(member)
     if data.is_closed_form(member):
-        listener(Event("start", job.name, total=1))
+        context.listener(Event("start", job.name, total=1))
         head = data.build_head(member, seed)
-        solution = _fit_head(data, job, member, head, rows.fit, listener, should_stop)
+        solution = _fit_head(data, job, member, head, rows.fit, context)
         primary = primary_score(len(data.corpus.classes))
         best = {primary.key: solution.score, "penalty": solution.penalty}
     else:
-        head, start = _fresh_head(data, job, member, rows.fit, seed, listener, should_stop)
+        head, start = _fresh_head(data, job, member, rows.fit, seed, context)
         learned, judged = data.rows_of(member), data.judged_rows_of(member)
         log = EpochLog(folder / HISTORY_NAME, data.run.tensorboard_folder(job.member, job.fold))
         training = HeadTraining(
@@ -119,10 +117,9 @@ def train_fold(
             start=start,
             task=job.name,
             log=log,
-            listener=listener,
-            should_stop=should_stop,
+            context=context,
         )
-        listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
+        context.listener(Event("start", job.name, total=settings.stage1.epochs + settings.stage2.epochs))
         try:
             yield from training.steps()
         finally:
@@ -130,7 +127,7 @@ def train_fold(
         best = training.progress.best
         if head.base is not None:  # nothing has to stop any more: it may learn from all training rows
             all_rows = tuple(sorted({*rows.fit, *rows.stop} & set(split_ids(data.corpus, "train"))))
-            _fit_head(data, job, member, head.base.cpu(), all_rows, listener, should_stop)
+            _fit_head(data, job, member, head.base.cpu(), all_rows, context)
     head.to(job.device)
     predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
     source = data.frames_of(member, predicted, job.device)
@@ -165,7 +162,7 @@ def train_fold(
     )
     save_head(folder / WEIGHTS_NAME, head, description)
     (folder / STATE_NAME).unlink(missing_ok=True)
-    listener(Event("finish", job.name, values={"best": best.get(primary_in(best).key, float("nan"))}))
+    context.listener(Event("finish", job.name, values={"best": best.get(primary_in(best).key, float("nan"))}))
 
 
 def _fit_head(
@@ -174,14 +171,13 @@ def _fit_head(
     member: MemberRecipe,
     head: Head,
     fit: tuple[str, ...],
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> Solution:
     """Fit a closed-form head that reads what ``member`` reads."""
     assert isinstance(head, PooledLinear)
     per_speaker = data.recipe.normalizes_speakers(member)
     tables = [
-        data.pooled(name, head.statistics, job.device, listener, should_stop, per_speaker=per_speaker)
+        data.pooled(name, head.statistics, job.device, context, per_speaker=per_speaker)
         for name in member.features
     ]
     try:
@@ -193,7 +189,7 @@ def _fit_head(
             data.rows_of(member).select(fit),
             seed=derive_seed(data.recipe.seed, "inner folds", job.fold),
             every_row=not data.is_closed_form(member),
-            should_stop=should_stop,
+            should_stop=context.should_stop,
         )
     except TrainingError as error:
         raise TrainingError(f"{job.name}: {error}") from None
@@ -205,18 +201,17 @@ def _fit_base(
     member: MemberRecipe,
     base: Head,
     fit: tuple[str, ...],
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> Solution:
     """Fit the base of a head; of :data:`BEST_BASE` the method that predicts left-out speakers better."""
     assert isinstance(base, PooledLinear)
     if member.options[BASE] != BEST_BASE:
-        return _fit_head(data, job, member, base, fit, listener, should_stop)
+        return _fit_head(data, job, member, base, fit, context)
     solutions: dict[Literal["ridge", "logistic"], Solution] = {}
     weights = {}
     for method in ("ridge", "logistic"):
         base.method = method
-        solutions[method] = _fit_head(data, job, member, base, fit, listener, should_stop)
+        solutions[method] = _fit_head(data, job, member, base, fit, context)
         weights[method] = {name: value.clone() for name, value in base.state_dict().items()}
     base.method = "logistic" if solutions["logistic"].score > solutions["ridge"].score else "ridge"
     base.load_state_dict(weights[base.method])
@@ -229,8 +224,7 @@ def _fresh_head(
     member: MemberRecipe,
     fit: tuple[str, ...],
     seed: int,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> tuple[Head, torch.Tensor | None]:
     """Return a head to train, and what it starts from on the rows ``fit``, ``(N, C + A)``; None: nothing."""
     head = data.build_head(member, derive_seed(seed, "initialisation"))
@@ -241,7 +235,7 @@ def _fresh_head(
             head.set_standardization(index, torch.from_numpy(mean), torch.from_numpy(deviation))
     if head.base is None:
         return head, None
-    solution = _fit_base(data, job, member, head.base, fit, listener, should_stop)
+    solution = _fit_base(data, job, member, head.base, fit, context)
     head.take_layer_weights(head.base)
     start = torch.from_numpy(solution.left_out).float()
     if not torch.isfinite(start).all():

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from sercache.engines.task_range import TaskRange
 from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
 from sercache.evaluation.metrics import mean_ccc, uar
 from sercache.evaluation.primary import MEAN_CCC, PrimaryScore
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, Listener
 from sercache.heads.registry import build_head, parameter_count
 from sercache.options import check_options
 from sercache.posteriors import ALL_FOLDS, Posteriors
@@ -75,8 +75,7 @@ def train_members(
     device: str,
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Trained:
     """Train members on every fold, and write their posteriors.
 
@@ -90,20 +89,19 @@ def train_members(
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
         engine: where to train.
-        listener: told of every epoch.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError: no member could be trained.
         CacheError, ProcessDied: nor was any, because features are damaged or processes were killed.
-        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     jobs = [
         FoldJob(data.run.root, member.name, fold, device)
         for fold in range(data.recipe.folds.count)
         for member in members
     ]
-    plan, errors = _train(data, members, jobs, workers, engine, listener, should_stop)
+    plan, errors = _train(data, members, jobs, workers, engine, context)
     reports = [_gather(data, member, errors) for member in members]
     if all(report.error for report in reports):
         for error in errors.values():
@@ -121,8 +119,7 @@ def train_part(
     device: str,
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> tuple[int, int]:
     """Train a part of the members' folds; several parts may be done at once.
 
@@ -137,7 +134,7 @@ def train_part(
         for fold in range(data.recipe.folds.count)
         for member in members
     ]
-    _, errors = _train(data, members, part.part(jobs), workers, engine, listener, should_stop)
+    _, errors = _train(data, members, part.part(jobs), workers, engine, context)
     for error in errors.values():
         raise error
     finished = [(data.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
@@ -151,8 +148,7 @@ def refit_members(
     device: str,
     workers: int | None = None,
     engine: EngineChoice = LOCAL,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> None:
     """Train one more model of each member, from the rows of all folds: one predicts for the cost of one.
 
@@ -165,15 +161,14 @@ def refit_members(
         device: as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
         engine: where to train.
-        listener: told of every epoch.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError, CacheError, ProcessDied: a member cannot be trained.
-        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     jobs = [FoldJob(data.run.root, member.name, ALL_FOLDS, device) for member in members]
-    _, errors = _train(data, members, jobs, workers, engine, listener, should_stop)
+    _, errors = _train(data, members, jobs, workers, engine, context)
     for error in errors.values():
         raise error
 
@@ -214,8 +209,7 @@ def _train(
     jobs: Sequence[FoldJob],
     workers: int | None,
     choice: EngineChoice,
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> tuple[str, dict[str, SercacheError]]:
     """Train what is not finished; return how, and why jobs failed, by their names.
 
@@ -223,15 +217,15 @@ def _train(
     a run that is stopped after them has something to stack. A member's posteriors are joined as soon as its
     last fold is finished.
     """
-    listener = _Gathering(data, {job.member for job in jobs}, listener)
+    context = replace(context, listener=_Gathering(data, {job.member for job in jobs}, context.listener))
     left = []
     for job in jobs:
         if is_finished(data.run, job):
-            listener(Event("finish", job.name))
+            context.listener(Event("finish", job.name))
         else:
             left.append(job)
     by_name = {member.name: member for member in members}
-    data.measure_speakers([by_name[job.member] for job in left], listener, should_stop)
+    data.measure_speakers([by_name[job.member] for job in left], context)
     quick = [job for job in left if data.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
     quick.sort(key=lambda job: _width(data, by_name[job.member]))
@@ -249,8 +243,8 @@ def _train(
             else:
                 plan = plan_training(data, members, part, wanted)
             plans.append(plan)
-            listener(Event("note", "plan", message=plan.description))
-            errors |= _run(data, plan, choice, listener, should_stop)
+            context.listener(Event("note", "plan", message=plan.description))
+            errors |= _run(data, plan, choice, context)
     except Interrupted:
         done = sum(is_finished(data.run, job) for job in jobs)
         raise Interrupted(
@@ -265,16 +259,14 @@ def _width(data: TrainingData, member: MemberRecipe) -> int:
     return sum(len(feature_set.layers) * feature_set.dim for feature_set in data.sets_of(member))
 
 
-def _run(
-    data: TrainingData, plan: Plan, choice: EngineChoice, listener: Listener, should_stop: ShouldStop
-) -> dict[str, SercacheError]:
+def _run(data: TrainingData, plan: Plan, choice: EngineChoice, context: Context) -> dict[str, SercacheError]:
     """Run what was planned; return why jobs failed, by their names."""
     tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
     engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
     needs = Needs(cores=plan.threads, gpus=0.0 if plan.groups[0][0].device == "cpu" else 1.0)
     work = [Task(name, train_folds, (group,), needs, _folders(data)) for name, group in tasks.items()]
     errors: dict[str, SercacheError] = {}
-    for name, error in engine.run(work, listener, should_stop).items():
+    for name, error in engine.run(work, context).items():
         if isinstance(error, FoldsFailed):
             errors |= error.errors
         else:

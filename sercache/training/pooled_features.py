@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sercache.cache.store import FeatureSet
 from sercache.encoders.network import batches_by_length
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, ShouldStop
 from sercache.files import new_file
 from sercache.heads.pooled_linear import pool_statistics
 from sercache.training.batches import FrameSource
@@ -155,8 +155,7 @@ def pooled_table(
     folder: Path,
     *,
     speakers: SpeakerStatistics | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> PooledTable:
     """Pool every utterance's frames over time, as a head of the same statistics does.
 
@@ -167,12 +166,11 @@ def pooled_table(
         device: where pooling is computed.
         folder: where a table is kept that is too large for memory; found there again by a later call.
         speakers: what normalises the frames first; None leaves them as they are.
-        listener: told of the progress.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: frames are damaged, or not finite.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     source = FrameSource([feature_set], ids, device, resident=False)
     if speakers is not None:
@@ -182,7 +180,7 @@ def pooled_table(
     size = int(np.prod(shape)) * 4
     if size <= _IN_MEMORY_BYTES:
         values = np.zeros(shape, np.float32)
-        _fill(values, source, counts, statistics, listener, should_stop)
+        _fill(values, source, counts, statistics, context)
         return PooledTable(values, counts > 0)
     normalized = [] if speakers is None else [f"speakers {speakers.digest}"]
     named = "\n".join([feature_set.spec.fingerprint, *statistics, *ids, *normalized])
@@ -190,7 +188,7 @@ def pooled_table(
     if not path.is_file() or path.stat().st_size != size:
         with new_file(path) as temporary:
             mapped = np.memmap(temporary, np.float32, "w+", shape=shape)
-            _fill(mapped, source, counts, statistics, listener, should_stop)
+            _fill(mapped, source, counts, statistics, context)
             mapped.flush()
     return PooledTable(np.memmap(path, np.float32, "r", shape=shape), counts > 0)
 
@@ -200,8 +198,7 @@ def _fill(
     source: FrameSource,
     counts: NDArray[np.int64],
     statistics: Sequence[str],
-    listener: Listener,
-    should_stop: ShouldStop,
+    context: Context,
 ) -> None:
     """Write the statistics of every utterance that has frames into ``values`` ``(N, S, L, D)``."""
     (feature_set,) = source.feature_sets
@@ -210,7 +207,7 @@ def _fill(
     batches = [held[rows] for rows in batches_by_length(counts[held].tolist(), most)]
     task, done = f"pooling {feature_set.folder.name}", 0
     for rows, (given,) in zip(batches, source.batches(batches), strict=True):
-        if should_stop():
+        if context.should_stop():
             raise Interrupted("stopped while features were pooled; nothing was written")
         pooled = pool_statistics(given.frames, given.mask, statistics)  # (B, S, D) or (B, S, L, D)
         found = pooled.reshape(len(rows), *values.shape[1:]).cpu().numpy()
@@ -222,7 +219,7 @@ def _fill(
             )
         values[rows] = found
         done += len(rows)
-        listener(Event("advance", task, done, len(held)))
+        context.listener(Event("advance", task, done, len(held)))
 
 
 def refuse_to_go_on(should_stop: ShouldStop) -> None:

@@ -19,7 +19,7 @@ from sercache.cache.frames import from_storage
 from sercache.cache.store import FeatureSet, Places
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.heads.protocol import HeadInput
 from sercache.training.checkpoint import load_tensors, save_tensors
 
@@ -127,8 +127,7 @@ def speaker_statistics(
     corpus: Corpus,
     folder: Path,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> SpeakerStatistics:
     """Measure every speaker with at least ``MIN_CLIPS`` clips over all frames of all clips of the speaker.
 
@@ -139,12 +138,11 @@ def speaker_statistics(
         feature_set: with L kept layers of D features.
         corpus: who speaks in which utterance.
         folder: where the tables are kept; a later call finds them there.
-        listener: told of the progress.
-        should_stop: looked at now and then.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: frames are damaged, or not finite.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
         OSError: the disk is full or the folder is not writable.
     """
     ids = tuple(sorted(corpus.ids))
@@ -162,7 +160,7 @@ def speaker_statistics(
     averaged = int((held & (rows == _AVERAGE)).sum())
     if kept := _kept_tables(path):
         return SpeakerStatistics(ids, rows, *kept, averaged, digest)
-    reading = _Reading(feature_set, ids, places, int(held.sum()), listener, should_stop)
+    reading = _Reading(feature_set, ids, places, int(held.sum()), context)
     shape = (len(feature_set.layers), feature_set.dim)
     mean = np.zeros((len(numbers) + 1, *shape), np.float32)
     scale = np.ones_like(mean)
@@ -206,15 +204,14 @@ class _Reading:
     ids: tuple[str, ...]
     places: Places
     total: int
-    listener: Listener
-    should_stop: ShouldStop
+    context: Context
     done: int = 0
 
     def sums(self, clips: NDArray[np.int64]) -> FrameSums:
         """Return the sums over the frames of some clips, by their positions in ``ids``."""
         sums, dtype = FrameSums(), self.feature_set.spec.dtype or "float32"
         for first in range(0, len(clips), _CLIPS_AT_ONCE):
-            if self.should_stop():
+            if self.context.should_stop():
                 raise Interrupted("stopped while speakers were measured; nothing was written")
             part = clips[first : first + _CLIPS_AT_ONCE]
             self.feature_set.check(self.places[part])
@@ -228,7 +225,7 @@ class _Reading:
                     )
             self.done += len(part)
             task = f"measuring speakers in {self.feature_set.folder.name}"
-            self.listener(Event("advance", task, self.done, self.total))
+            self.context.listener(Event("advance", task, self.done, self.total))
         return sums
 
 

@@ -10,6 +10,7 @@ from sercache.benchmarks.synthetic import synthetic_feature_set
 from sercache.benchmarks.ways import Sample
 from sercache.cache.verify import verify
 from sercache.errors import CacheError, Interrupted
+from sercache.events import Context
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_every_way_gives_the_same_frames(feature_set, tmp_path):
 
 def test_plain_memory_is_what_all_others_are_a_share_of(feature_set):
     events = []
-    reading = measure_reading(feature_set, rounds=2, batch_size=16, listener=events.append)
+    reading = measure_reading(feature_set, rounds=2, batch_size=16, context=Context(listener=events.append))
     assert reading.utterances == 150
     assert reading.payload_bytes == feature_set.frame_counts(feature_set.ids).sum() * 8 * 2
     assert [one.way for one in reading.warm][:2] == ["plain memory", "sercache"]
@@ -78,6 +79,6 @@ def test_there_must_be_something_to_measure(tmp_path):
 
 def test_measuring_can_be_stopped(feature_set, tmp_path):
     with pytest.raises(Interrupted):
-        measure_reading(feature_set, should_stop=lambda: True)
+        measure_reading(feature_set, context=Context(should_stop=lambda: True))
     with pytest.raises(Interrupted):
-        synthetic_feature_set(tmp_path, 10, 2, 4, should_stop=lambda: True)
+        synthetic_feature_set(tmp_path, 10, 2, 4, context=Context(should_stop=lambda: True))

@@ -20,6 +20,7 @@ from sercache.bundle.recordings import recordings_of
 from sercache.cli.main import app
 from sercache.corpus.manifest import write_corpus
 from sercache.errors import BundleError, Interrupted, ServingError
+from sercache.events import Context
 from sercache.extract.extraction import extract
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
@@ -153,7 +154,7 @@ def test_windows_are_normalised_as_their_recording_is(stacked, bundle, tmp_path)
 
 def test_it_stops_while_it_measures(stacked, bundle):
     with pytest.raises(Interrupted, match="while speakers were measured"):
-        list(bundle.predict(recordings_of(stacked[1], "test"), should_stop=lambda: True))
+        list(bundle.predict(recordings_of(stacked[1], "test"), context=Context(should_stop=lambda: True)))
 
 
 def test_commands_predict_with_a_manifest_or_a_name_and_refuse_without(stacked, tmp_path):

@@ -10,6 +10,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.cache.verify import verify
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import AudioError, CacheError, Interrupted
+from sercache.events import Context
 
 
 def frames_of(feature_set):
@@ -96,7 +97,7 @@ def test_an_interrupted_merge_goes_on(make_feature_set, tmp_path):
     merge(tmp_path / "whole", [tmp_path / "one"])
     asked = iter(range(9))
     with pytest.raises(Interrupted, match="the same command goes on"):
-        merge(tmp_path / "all", [tmp_path / "one"], should_stop=lambda: next(asked) >= 2)
+        merge(tmp_path / "all", [tmp_path / "one"], context=Context(should_stop=lambda: next(asked) >= 2))
     assert len(Cache(tmp_path / "all").feature_sets()[0]) == 6
     merge(tmp_path / "all", [tmp_path / "one"])
     assert contents(tmp_path / "all") == contents(tmp_path / "whole")

@@ -10,6 +10,7 @@ from sercache.cache.usage import usage_of
 from sercache.cache.verify import verify
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import AudioError, CacheError, Interrupted
+from sercache.events import Context
 
 LAYERS = {"layers": ("layer-1", "layer-2", "last"), "num_layers": 3}
 
@@ -40,7 +41,7 @@ def test_an_interrupted_prune_removes_nothing(make_feature_set):
     whole = make_feature_set({"a": {"u": 3}, "b": {"w": 4}}, **LAYERS)
     asked = iter(range(9))
     with pytest.raises(Interrupted, match="nothing was removed"):
-        keep_layers(whole, ("last",), should_stop=lambda: next(asked) >= 1)
+        keep_layers(whole, ("last",), context=Context(should_stop=lambda: next(asked) >= 1))
     assert verify(FeatureSet(whole.folder)) == []
     assert len(keep_layers(FeatureSet(whole.folder), ("last",))) == 2
 

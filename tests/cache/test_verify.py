@@ -11,6 +11,7 @@ from sercache.cache.verify import verify, verify_sources
 from sercache.cache.writer import publish_shard
 from sercache.corpus import Corpus, Utterance
 from sercache.errors import Interrupted
+from sercache.events import Context
 
 
 def damage(path, position, mask=1):
@@ -107,8 +108,8 @@ def test_sources_that_changed_or_went_are_named(recorded, tmp_path):
 def test_verification_can_be_interrupted(recorded):
     feature_set, corpus = recorded
     for check in (
-        lambda stop: verify(feature_set, should_stop=stop),
-        lambda stop: verify_sources(feature_set, corpus, should_stop=stop),
+        lambda stop: verify(feature_set, context=Context(should_stop=stop)),
+        lambda stop: verify_sources(feature_set, corpus, context=Context(should_stop=stop)),
     ):
         with pytest.raises(Interrupted):
             check(lambda: True)

@@ -9,7 +9,7 @@ import soundfile
 from sercache.corpus.check import Problem, check_corpus
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted
-from sercache.events import Event
+from sercache.events import Context, Event
 
 HEADER = "id,audio,text,speaker,split,start,end,votes:Angry,votes:Happy,votes:O,attribute:arousal[1..7]"
 
@@ -182,12 +182,12 @@ def test_rows_that_check_accepts_can_be_read(folder: Path) -> None:
 def test_progress_is_told_and_stopping_obeyed(folder: Path) -> None:
     problems_of(folder, *GOOD)
     events: list[Event] = []
-    check_corpus(folder / "corpus.csv", listener=events.append)
+    check_corpus(folder / "corpus.csv", context=Context(listener=events.append))
     assert [event.kind for event in events] == ["start", "advance", "advance", "finish"]
     assert [event.done for event in events] == [0, 1, 2, 2]
     before = threading.active_count()
     with pytest.raises(Interrupted):
-        check_corpus(folder / "corpus.csv", should_stop=lambda: True)
+        check_corpus(folder / "corpus.csv", context=Context(should_stop=lambda: True))
     assert threading.active_count() <= before + 1
 
 

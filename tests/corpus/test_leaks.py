@@ -5,6 +5,7 @@ import pytest
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.leaks import find_leaks
 from sercache.errors import Interrupted
+from sercache.events import Context
 
 
 def corpus_of(rows: list[Utterance], root: Path = Path()) -> Corpus:
@@ -92,4 +93,4 @@ def test_it_can_be_stopped(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"abc")
     rows = [Utterance("a", audio="1.wav", speaker="s"), Utterance("b", audio="2.wav", speaker="t")]
     with pytest.raises(Interrupted, match="after 0 of 2 recordings"):
-        find_leaks(corpus_of(rows, tmp_path), should_stop=lambda: True)
+        find_leaks(corpus_of(rows, tmp_path), context=Context(should_stop=lambda: True))

@@ -7,6 +7,7 @@ import pytest
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.report import as_json, report_corpus
 from sercache.errors import Interrupted
+from sercache.events import Context
 
 
 def corpus_of(count: int, **changes: object) -> Corpus:
@@ -80,7 +81,7 @@ def test_the_json_is_whole_and_plain() -> None:
 
 def test_it_can_be_stopped() -> None:
     with pytest.raises(Interrupted, match="after 0 of 20 recordings"):
-        report_corpus(Path("c.csv"), corpus_of(20), should_stop=lambda: True)
+        report_corpus(Path("c.csv"), corpus_of(20), context=Context(should_stop=lambda: True))
 
 
 def rated_corpus(values: list[tuple[float, float]]) -> Corpus:

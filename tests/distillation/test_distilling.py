@@ -5,6 +5,7 @@ import pytest
 
 import sercache.training.loop as loop
 from sercache.errors import Interrupted, RecipeError, StackingError
+from sercache.events import Context
 from sercache.experiments.distillation.distill import run_distillation
 from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
 from sercache.experiments.distillation.teacher import find_teacher
@@ -124,8 +125,10 @@ def test_an_interrupted_distillation_ends_where_an_uninterrupted_one_does(in_tur
         run_distillation(
             plan,
             workers=1,
-            listener=lambda event: epochs.append(event) if event.kind == "advance" else None,
-            should_stop=lambda: len(epochs) >= 2,
+            context=Context(
+                listener=lambda event: epochs.append(event) if event.kind == "advance" else None,
+                should_stop=lambda: len(epochs) >= 2,
+            ),
         )
     run_distillation(plan_distillation(in_turn, SMALL), workers=1)
     import shutil

@@ -22,6 +22,7 @@ from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.table import read_table
 from sercache.errors import CacheError, Interrupted
+from sercache.events import Context
 from sercache.recipe import FeatureRecipe
 
 SPEC = FeatureSpec(
@@ -88,7 +89,7 @@ def test_an_interrupted_export_goes_on_and_another_one_is_refused(tmp_path):
     feature_set = make(tmp_path / "c")
     asked = iter(range(9))
     with pytest.raises(Interrupted, match="the same command goes on"):
-        export(feature_set, tmp_path / "out", "npy", should_stop=lambda: next(asked) >= 3)
+        export(feature_set, tmp_path / "out", "npy", context=Context(should_stop=lambda: next(asked) >= 3))
     first = min((tmp_path / "out").glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
     written = first.stat().st_mtime_ns
     assert export(feature_set, tmp_path / "out", "npy").files == len(IDS)

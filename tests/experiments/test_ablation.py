@@ -13,6 +13,7 @@ from sercache.corpus.targets import consensus
 from sercache.errors import RecipeError, TrainingError
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm
 from sercache.evaluation.metrics import macro_f1
+from sercache.events import Context
 from sercache.experiments.ablation import judge_ablation, run_ablation, seed_p_values
 from sercache.experiments.ablation_plan import plan_ablation
 from sercache.experiments.ablation_report import AblationReport, VariantResult, as_json
@@ -289,7 +290,7 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
     assert len(weights) == 4 * 2 * 2 + 2  # and the baseline's
     told = []
-    again = run_ablation(plan, device="cpu", workers=1, listener=told.append)
+    again = run_ablation(plan, device="cpu", workers=1, context=Context(listener=told.append))
     assert again == report
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
     assert {event.kind for event in told} == {"finish", "score"}

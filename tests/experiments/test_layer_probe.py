@@ -18,6 +18,7 @@ from sercache.cache.store import FeatureSet
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.errors import CacheError, EncoderError, Interrupted, TrainingError
+from sercache.events import Context
 from sercache.experiments import linear_probe
 from sercache.experiments.layer_probe import probe_layers, save_probe
 from sercache.experiments.linear_probe import ProbeRows, chosen_on_inner_rows, probe
@@ -198,7 +199,7 @@ def test_what_cannot_be_probed_is_one_clear_line(tmp_path, corpus):
     with pytest.raises(TrainingError, match="fewer than two consensus classes"):
         probe_layers(feature_set, alike)
     with pytest.raises(Interrupted):
-        probe_layers(feature_set, corpus, should_stop=lambda: True)
+        probe_layers(feature_set, corpus, context=Context(should_stop=lambda: True))
 
 
 def test_the_csv_has_a_row_per_layer(tmp_path, corpus):

@@ -15,7 +15,7 @@ import yaml
 
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, RecipeError, TrainingError
-from sercache.events import ignore
+from sercache.events import QUIET, Context
 from sercache.experiments.search_space import Dimension
 from sercache.experiments.tuning import run_tuning
 from sercache.experiments.tuning_plan import plan_tuning
@@ -50,9 +50,9 @@ def small_run(folder, **changes):
     return make_run(folder, **{**SMALL, **changes})
 
 
-def tune(recipe, *, space=SPACE, trials=4, listener=ignore, should_stop=lambda: False, **planned):
+def tune(recipe, *, space=SPACE, trials=4, context=QUIET, **planned):
     plan = plan_tuning(recipe, space=space, **planned)
-    return run_tuning(plan, trials=trials, workers=1, listener=listener, should_stop=should_stop)
+    return run_tuning(plan, trials=trials, workers=1, context=context)
 
 
 def without_seconds(report):
@@ -327,7 +327,7 @@ def test_when_time_is_up_no_trial_is_begun(tmp_path):
         run_tuning(plan, timeout_seconds=0.0, workers=1)
     tune(recipe, trials=2)
     told = []
-    report = run_tuning(plan, trials=9, timeout_seconds=0.0, workers=1, listener=told.append)
+    report = run_tuning(plan, trials=9, timeout_seconds=0.0, workers=1, context=Context(listener=told.append))
     assert len(report.trials) == 2
     assert "time is up after 2 of 9 trials; the same command goes on" in [event.message for event in told]
 

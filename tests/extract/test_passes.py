@@ -8,6 +8,7 @@ import pytest
 from sercache.cache.store import Cache, FeatureSet
 from sercache.cache.usage import SPEED_NAME
 from sercache.errors import CacheError, CorpusError, Interrupted, SercacheError
+from sercache.events import Context
 from sercache.extract import pipeline as pass_runner
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
@@ -64,7 +65,9 @@ def test_a_pass_that_lost_one_feature_sets_shard_goes_on_to_the_same_bytes(
     cache = tmp_path / "cache"
     asked = iter(range(100))
     with pytest.raises(Interrupted):
-        extract(corpus, {"a": LOGMEL, "b": POOLED}, cache, should_stop=lambda: next(asked) >= 3)
+        extract(
+            corpus, {"a": LOGMEL, "b": POOLED}, cache, context=Context(should_stop=lambda: next(asked) >= 3)
+        )
     next(iter(sorted(cache.glob("logmel-*/shard-*.h5")))).unlink()
     extract(corpus, {"a": LOGMEL, "b": POOLED}, cache)
     for report in whole:

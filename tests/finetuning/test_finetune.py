@@ -18,6 +18,7 @@ from training_builder import make_training, train_and_keep
 from sercache.audio import load_audio
 from sercache.encoders.registry import load_encoder
 from sercache.errors import CacheError, Interrupted, RecipeError, TrainingError
+from sercache.events import Context
 from sercache.extract.encode import pool_over_time
 from sercache.heads.protocol import HeadInput
 from sercache.posteriors import Posteriors
@@ -165,7 +166,11 @@ def test_an_interrupted_command_goes_on_and_publishes_the_same(run, alone, tmp_p
     calls = iter(range(12))
     with pytest.raises(Interrupted, match="0 of 2 folds finished; the same command goes on"):
         finetune_member(
-            other, "fusion", alone, features=["wavlm"], should_stop=lambda: next(calls, None) is None
+            other,
+            "fusion",
+            alone,
+            features=["wavlm"],
+            context=Context(should_stop=lambda: next(calls, None) is None),
         )
     finetune_member(other, "fusion", alone, features=["wavlm"])
     for fold in range(2):

@@ -10,6 +10,7 @@ import yaml
 from sercache.corpus.manifest import write_corpus
 from sercache.corpus.readers.emodb import read_emodb
 from sercache.errors import Interrupted
+from sercache.events import Context
 from sercache.extract.extraction import extract
 from sercache.recipe import load_recipe
 from sercache.run import Run
@@ -71,7 +72,11 @@ def test_loss_falls_and_a_stopped_run_ends_like_a_whole_one(emodb_run, alone):
     calls = iter(range(9))
     with pytest.raises(Interrupted):
         finetune_member(
-            emodb_run, "linear", alone, name="pieces", should_stop=lambda: next(calls, None) is None
+            emodb_run,
+            "linear",
+            alone,
+            name="pieces",
+            context=Context(should_stop=lambda: next(calls, None) is None),
         )
     pieces = finetune_member(emodb_run, "linear", alone, name="pieces")
     assert pieces.before == whole.before

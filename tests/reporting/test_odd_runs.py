@@ -9,6 +9,7 @@ from report_builder import changed_rows, facts_of, stacked, with_extras
 from simulated_members import simulate
 
 from sercache.errors import Interrupted, ReportError
+from sercache.events import Context
 from sercache.reporting.classes_section import classes_section
 from sercache.reporting.facts import read_facts
 from sercache.reporting.map_section import map_section
@@ -72,7 +73,7 @@ def test_what_is_not_stacked_has_no_report(tmp_path):
 def test_it_can_be_interrupted_and_writes_nothing_then(tmp_path):
     run = stacked(tmp_path, simulate(rows=10), **FEW)
     with pytest.raises(Interrupted):
-        write_report(run, should_stop=lambda: True)
+        write_report(run, context=Context(should_stop=lambda: True))
     assert not run.report_path.exists()
 
 

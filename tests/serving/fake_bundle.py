@@ -11,7 +11,7 @@ from sercache.bundle.clips import ClipPrediction, FailedClip, WindowPrediction
 from sercache.bundle.description import BundleDescription, BundledScore, Evaluation, TrainingData
 from sercache.corpus.utterance import Attribute
 from sercache.errors import AudioError, Interrupted
-from sercache.events import ignore, never
+from sercache.events import QUIET
 
 CLASSES = ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")
 RATE_HZ = 16_000
@@ -63,12 +63,12 @@ class FakeBundle:
         self.batches = []
         self.error = None
 
-    def predict(self, recordings, *, windows=None, listener=ignore, should_stop=never):
+    def predict(self, recordings, *, windows=None, context=QUIET):
         recordings = list(recordings)
         self.batches.append([one.id for one in recordings])
         self.begun.set()
         while not self.gate.wait(0.01):
-            if should_stop() and not self.is_deaf:
+            if context.should_stop() and not self.is_deaf:
                 raise Interrupted("stopped")
         for recording in recordings:
             time.sleep(self.pause_seconds)

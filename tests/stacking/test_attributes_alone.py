@@ -9,6 +9,7 @@ import pytest
 from simulated_attributes import lins_mean, simulate_attributes
 
 from sercache.corpus.manifest import write_corpus
+from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, StackingRecipe
 from sercache.run import DerivedMember, save_derived
@@ -155,7 +156,7 @@ def test_what_is_written_has_no_class_columns(compared):
 def test_finished_stackers_are_found_again(compared):
     run, comparison = compared
     states = []
-    again = compare(run, listener=lambda event: states.append(event.values.get("state")))
+    again = compare(run, context=Context(listener=lambda event: states.append(event.values.get("state"))))
     assert states.count("reused") == len(comparison.rows)
     assert again.verdict == comparison.verdict
 

@@ -8,7 +8,7 @@ import pytest
 from sercache.errors import StackingError
 from sercache.evaluation.calibration.fitted import Calibration
 from sercache.evaluation.metrics import expected_calibration_error
-from sercache.events import ignore, never
+from sercache.events import Context, ignore, never
 from sercache.recipe import StackingRecipe
 from sercache.stacking.calibrating import calibrate
 from sercache.stacking.comparison import compare
@@ -54,8 +54,12 @@ def test_calibration_never_sees_the_rows_that_it_is_judged_on(simulate, tmp_path
     for number, its in enumerate((rows, turned)):
         folder = tmp_path / str(number)
         plan = make_plan(its)
-        result = run_stacker("logistic", plan, settings, 0, "", folder, listener=ignore, should_stop=never)
-        report = calibrate(plan, result, settings, 0, folder, listener=ignore, should_stop=never)
+        result = run_stacker(
+            "logistic", plan, settings, 0, "", folder, context=Context(listener=ignore, should_stop=never)
+        )
+        report = calibrate(
+            plan, result, settings, 0, folder, context=Context(listener=ignore, should_stop=never)
+        )
         kept.append((folder / "calibration.json").read_bytes())
         scores.append(report.row("temperature").scores["consensus_log_loss"].value)
     assert kept[0] == kept[1]

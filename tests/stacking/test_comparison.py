@@ -7,6 +7,7 @@ import pytest
 
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation import metrics
+from sercache.events import Context
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe, load_recipe
 from sercache.stacking import task
@@ -245,7 +246,7 @@ def test_a_result_of_other_inputs_settings_or_damage_is_done_again(simulate, tmp
 
     def fits():
         fitted.clear()
-        compare(run, listener=listener)
+        compare(run, context=Context(listener=listener))
         return sorted(set(fitted))
 
     everyone = [
@@ -278,10 +279,12 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(simulate, tmp_path):
         return len(asked) > 12
 
     with pytest.raises(Interrupted, match="goes on from there"):
-        compare(broken, should_stop=after_twelve_fits)
+        compare(broken, context=Context(should_stop=after_twelve_fits))
     assert not broken.comparison_path.exists()
     started = []
-    actual = compare(broken, listener=lambda e: started.append(e.task) if e.kind == "advance" else None)
+    actual = compare(
+        broken, context=Context(listener=lambda e: started.append(e.task) if e.kind == "advance" else None)
+    )
     assert "stack/majority" not in started
     for name, row in by_name(actual).items():
         assert row.scores["macro_f1"] == by_name(expected)[name].scores["macro_f1"]
@@ -302,7 +305,7 @@ def test_rows_without_speaker_are_reported(simulate, tmp_path):
     simulation.corpus = replace(simulation.corpus, utterances=nameless)
     said = []
     run = simulation.run(tmp_path, **QUICK, stackers=["soft-vote"])
-    comparison = compare(run, listener=lambda event: said.append(event.message))
+    comparison = compare(run, context=Context(listener=lambda event: said.append(event.message)))
     assert any("25 of 300 judged rows name no speaker" in message for message in said)
     assert comparison.speakers == 11 + 25
 

@@ -11,6 +11,7 @@ from simulated_members import simulate
 from sklearn.metrics import f1_score
 
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import dump_recipe
 from sercache.stacking.comparison import compare
@@ -98,7 +99,9 @@ def test_stackers_do_not_see_it_and_their_results_stand_when_it_comes_and_change
     fitted = []
     for share in (0.0, 0.5):
         with_baseline(run, blurred(table, share))
-        after = compare(run, listener=lambda e: fitted.append(e.task) if e.kind == "advance" else None)
+        after = compare(
+            run, context=Context(listener=lambda e: fitted.append(e.task) if e.kind == "advance" else None)
+        )
         assert fitted == [], "no stacker is fitted again"
         assert after.members == before.members
         for name, row in by_name(before).items():
@@ -151,7 +154,9 @@ def test_one_that_does_not_fit_is_left_out_with_a_warning(tmp_path, change, reas
     simulation, table = tables()
     run = with_baseline(simulation.run(tmp_path, **QUICK), replace(table, **change))
     warnings = []
-    comparison = compare(run, listener=lambda e: warnings.append(e.message) if e.kind == "warning" else None)
+    comparison = compare(
+        run, context=Context(listener=lambda e: warnings.append(e.message) if e.kind == "warning" else None)
+    )
     assert "baseline" not in by_name(comparison)
     assert [message for message in warnings if "baseline is left out" in message and reason in message]
 
@@ -160,7 +165,9 @@ def test_one_that_lacks_rows_is_left_out(tmp_path):
     simulation, table = tables()
     run = with_baseline(simulation.run(tmp_path, **QUICK), table.take(table.ids[5:]))
     warnings = []
-    compare(run, listener=lambda e: warnings.append(e.message) if e.kind == "warning" else None)
+    compare(
+        run, context=Context(listener=lambda e: warnings.append(e.message) if e.kind == "warning" else None)
+    )
     assert any("does not predict 5 rows, first 'u00000'" in message for message in warnings)
 
 

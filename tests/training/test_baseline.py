@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, recall_score
 from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate
+from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe
 from sercache.run import Run, derived_members
@@ -28,7 +29,7 @@ def trained(tmp_path_factory):
     """A run whose only member has hardly learned anything, and the events of its training."""
     events = []
     recipe = make_run(tmp_path_factory.mktemp("baseline"), members=[WEAK])
-    return train_ensemble(recipe, workers=1, listener=events.append), events
+    return train_ensemble(recipe, workers=1, context=Context(listener=events.append)), events
 
 
 def test_its_score_is_told_before_anything_else_is_planned_or_trained(trained):
@@ -88,7 +89,7 @@ def test_every_row_was_predicted_by_the_model_of_its_own_fold(trained):
 def test_a_member_in_closed_form_that_reads_everything_is_the_baseline(tmp_path):
     events = []
     recipe = make_run(tmp_path, members=[WEAK, RIDGE])
-    report = train_ensemble(recipe, workers=1, listener=events.append)
+    report = train_ensemble(recipe, workers=1, context=Context(listener=events.append))
     assert report.baseline.member.name == "simple"
     assert report.baseline.is_in_recipe
     assert derived_members(report.run) == []
@@ -166,7 +167,9 @@ def test_where_it_cannot_be_fitted_one_line_says_why_and_the_run_goes_on(tmp_pat
     report = train_ensemble(
         make_run(tmp_path, members=[WEAK]),
         workers=1,
-        listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None,
+        context=Context(
+            listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None
+        ),
     )
     assert report.baseline is None
     assert report.members[0].error == ""
@@ -177,7 +180,7 @@ def test_where_it_cannot_be_fitted_one_line_says_why_and_the_run_goes_on(tmp_pat
 def test_an_interrupted_baseline_is_an_interrupted_run_that_goes_on(tmp_path):
     recipe = make_run(tmp_path, members=[WEAK])
     with pytest.raises(Interrupted):
-        train_ensemble(recipe, workers=1, should_stop=lambda: True)
+        train_ensemble(recipe, workers=1, context=Context(should_stop=lambda: True))
     assert train_ensemble(recipe, workers=1).baseline is not None
 
 

@@ -25,6 +25,7 @@ from sercache.errors import (
     RecipeError,
     TrainingError,
 )
+from sercache.events import Context
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
@@ -171,9 +172,11 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, finis
             epochs.append(event.task)
 
     with pytest.raises(Interrupted, match="of 6 folds finished"):
-        train_ensemble(recipe, workers=1, listener=count, should_stop=lambda: len(epochs) >= stop_after)
+        train_ensemble(
+            recipe, workers=1, context=Context(listener=count, should_stop=lambda: len(epochs) >= stop_after)
+        )
     assert len(epochs) == stop_after
-    train_ensemble(recipe, workers=1, listener=count)
+    train_ensemble(recipe, workers=1, context=Context(listener=count))
     assert max(Counter(epochs).values()) <= 7  # no epoch was done twice
     assert outcome(recipe) == outcome(finished[0])
 
@@ -181,7 +184,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, finis
 def test_a_finished_run_is_not_trained_again(finished):
     events = []
     before = outcome(finished[0])
-    train_ensemble(finished[0], workers=1, listener=events.append)
+    train_ensemble(finished[0], workers=1, context=Context(listener=events.append))
     assert (events[0].kind, events[0].task) == ("score", "linear-baseline")
     assert Counter(event.kind for event in events) == {"finish": 6, "score": 3}
     assert outcome(finished[0]) == before
@@ -193,7 +196,9 @@ def test_several_processes_give_the_same_run(tmp_path, finished):
     train_ensemble(
         recipe,
         workers=2,
-        listener=lambda event: finished_folds.append(event.task) if event.kind == "finish" else None,
+        context=Context(
+            listener=lambda event: finished_folds.append(event.task) if event.kind == "finish" else None
+        ),
     )
     assert sorted(finished_folds) == sorted(f"{m}/fold-{k}" for m in ("fusion", "linear") for k in range(3))
     assert outcome(recipe) == outcome(finished[0])
@@ -244,7 +249,9 @@ def test_rows_that_failed_extraction_are_left_out_and_said(tmp_path):
     report = train_ensemble(
         recipe,
         workers=1,
-        listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None,
+        context=Context(
+            listener=lambda event: warnings.append(event.message) if event.kind == "warning" else None
+        ),
     )
     assert any("'words' has no frames of 2 utterances" in message for message in warnings)
     tables = {m.name: Posteriors.load(report.run.posteriors_path(m.name)) for m in report.members}
@@ -318,8 +325,7 @@ def test_an_interrupt_stops_all_processes(tmp_path, finished):
         train_ensemble(
             recipe,
             workers=2,
-            listener=lambda event: epochs.append(event),
-            should_stop=lambda: len(epochs) > 4,
+            context=Context(listener=lambda event: epochs.append(event), should_stop=lambda: len(epochs) > 4),
         )
     train_ensemble(recipe, workers=1)
     assert outcome(recipe) == outcome(finished[0])

@@ -16,6 +16,7 @@ from sercache.cache.ledger import Ledger
 from sercache.cache.store import Cache
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import EncoderError, Interrupted, RecipeError, TrainingError
+from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.run import derived_members
@@ -250,7 +251,9 @@ def test_rows_that_are_normalised_as_the_average_are_counted_in_a_warning(tmp_pa
     recipe = make_shifted(tmp_path, change=odd, members=[RIDGE])
     warnings = []
     report = train_ensemble(
-        recipe, workers=1, listener=lambda event: event.kind == "warning" and warnings.append(event.message)
+        recipe,
+        workers=1,
+        context=Context(listener=lambda event: event.kind == "warning" and warnings.append(event.message)),
     )
     assert report.members[0].error == ""
     about = [message for message in warnings if "average speaker" in message]
@@ -286,7 +289,11 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path, finished,
         epochs[event.task] += event.kind == "advance" and event.task.startswith("linear")
 
     with pytest.raises(Interrupted):
-        train_ensemble(recipe, workers=1, listener=count, should_stop=lambda: epochs.total() >= stop_after)
+        train_ensemble(
+            recipe,
+            workers=1,
+            context=Context(listener=count, should_stop=lambda: epochs.total() >= stop_after),
+        )
     train_ensemble(recipe, workers=1)
     assert outcome(recipe) == finished[1]
 
@@ -303,9 +310,11 @@ def test_speakers_are_measured_once_and_measured_anew_where_the_table_is_damaged
     data = lay_out_run(make_shifted(tmp_path))
     feature_set, folder = data.feature_sets["speech"], tmp_path / "speakers"
     seen = []
-    first = speaker_statistics(feature_set, data.corpus, folder, listener=seen.append)
+    first = speaker_statistics(feature_set, data.corpus, folder, context=Context(listener=seen.append))
     assert seen[-1].done == seen[-1].total == len(data.corpus)
-    again = speaker_statistics(feature_set, data.corpus, folder, listener=lambda event: seen.append(1 / 0))
+    again = speaker_statistics(
+        feature_set, data.corpus, folder, context=Context(listener=lambda event: seen.append(1 / 0))
+    )
     (path,) = folder.iterdir()
     content = path.read_bytes()
     flipped = bytearray(content)
@@ -319,7 +328,9 @@ def test_speakers_are_measured_once_and_measured_anew_where_the_table_is_damaged
             assert table.digest == first.digest
         assert path.read_bytes() == content
     with pytest.raises(Interrupted, match="while speakers were measured"):
-        speaker_statistics(feature_set, data.corpus, tmp_path / "other", should_stop=lambda: True)
+        speaker_statistics(
+            feature_set, data.corpus, tmp_path / "other", context=Context(should_stop=lambda: True)
+        )
 
 
 def test_a_frame_that_is_no_number_costs_only_the_members_that_need_it(tmp_path, monkeypatch):

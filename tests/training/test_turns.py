@@ -15,6 +15,7 @@ from test_ensemble import outcome
 from sercache.cache.frames import to_storage
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, TrainingError
+from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training import members
@@ -90,9 +91,11 @@ def test_turns_interrupted_in_either_stage_end_as_if_nothing_had_happened(
             stages.add(event.values["stage"])
 
     with pytest.raises(Interrupted, match="of 9 folds finished"):
-        train_ensemble(recipe, workers=1, listener=listen, should_stop=lambda: len(epochs) >= stop_after)
+        train_ensemble(
+            recipe, workers=1, context=Context(listener=listen, should_stop=lambda: len(epochs) >= stop_after)
+        )
     assert stages == ({1} if stop_after < 36 else {1, 2})
-    train_ensemble(recipe, workers=1, listener=listen)
+    train_ensemble(recipe, workers=1, context=Context(listener=listen))
     assert len(epochs) == len(set(epochs))  # no finished epoch was done twice
     assert outcome(recipe) == alone
 
@@ -132,7 +135,9 @@ def test_a_member_whose_loss_diverges_is_stopped_and_the_others_go_on(tmp_path, 
     recipe = make_run(tmp_path, members=[MEMBERS[0], WILD])
     warnings = []
     report = train_ensemble(
-        recipe, workers=1, listener=lambda event: warnings.append(event) if event.kind == "warning" else None
+        recipe,
+        workers=1,
+        context=Context(listener=lambda event: warnings.append(event) if event.kind == "warning" else None),
     )
     fusion, failed = report.members
     assert not fusion.error
@@ -236,7 +241,7 @@ def test_history_is_written_while_training_goes_on(tmp_path):
             path = tmp_path / "run" / "members" / event.task / "history.csv"
             seen.append((event.done, len(path.read_text().splitlines()) - 1 if path.exists() else 0))
 
-    train_ensemble(recipe, workers=1, listener=listen)
+    train_ensemble(recipe, workers=1, context=Context(listener=listen))
     assert all(rows == done - 1 for done, rows in seen)  # an epoch is told of before it is written
     assert len(seen) == 21
 
@@ -251,7 +256,9 @@ def test_tensorboard_shows_every_epoch_once_also_after_an_interruption(tmp_path)
             epochs.append(event.done)
 
     with pytest.raises(Interrupted):
-        train_ensemble(recipe, workers=1, listener=listen, should_stop=lambda: len(epochs) >= 3)
+        train_ensemble(
+            recipe, workers=1, context=Context(listener=listen, should_stop=lambda: len(epochs) >= 3)
+        )
     time.sleep(1.1)  # TensorBoard reads event files in the order of the seconds in their names
     run = train_ensemble(recipe, workers=1).run
     shown = accumulators.EventAccumulator(str(run.tensorboard_folder("linear", 0))).Reload()

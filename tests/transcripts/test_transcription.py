@@ -11,6 +11,7 @@ from tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 from sercache.cache.ledger import Ledger
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import EncoderError, Interrupted, SercacheError
+from sercache.events import Context
 from sercache.extract.transcribe import batches as hearing
 from sercache.extract.transcribe.transcription import transcribe_corpus
 from sercache.extract.transcribe.whisper import Heard, WhisperTranscriber
@@ -111,7 +112,9 @@ def test_an_interrupted_run_goes_on_and_a_torn_line_costs_itself(transcriber, ma
     whole = transcribe_corpus(corpus, transcriber, tmp_path / "whole")
     asked = iter(range(9))
     with pytest.raises(Interrupted, match="the same command goes on"):
-        transcribe_corpus(corpus, transcriber, tmp_path / "j", should_stop=lambda: next(asked) >= 2)
+        transcribe_corpus(
+            corpus, transcriber, tmp_path / "j", context=Context(should_stop=lambda: next(asked) >= 2)
+        )
     (journal,) = (tmp_path / "j").glob("*/transcripts.jsonl")
     assert len(journal.read_text().splitlines()) == 8
     journal.write_bytes(journal.read_bytes()[:-9])

@@ -16,7 +16,7 @@ from sercache.cache.frames import STORED_AS, from_storage
 from sercache.cache.store import FeatureSet
 from sercache.corpus.table import dump_csv
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import write_atomically, write_json
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -70,8 +70,7 @@ def export(
     *,
     layer: str | None = None,
     as_float32: bool = False,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Exported:
     """Write the frames of a feature set for other tools; ``index.csv`` says which file holds which utterance.
 
@@ -84,13 +83,12 @@ def export(
         format: ``npy`` (a file per utterance, ``(T, D)``) or ``safetensors`` (some 256 MB a file, by id).
         layer: which of several kept layers; None where there is only one.
         as_float32: convert to float32.
-        listener: is told of the progress.
-        should_stop: is asked between files.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: no such layer, frames are damaged, or the folder holds an export of something else.
         OSError: the folder cannot be written.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     described = feature_set.spec.provenance() | {
         "fingerprint": feature_set.spec.fingerprint,
@@ -102,16 +100,16 @@ def export(
     if ids:
         feature_set.check(feature_set.places(ids))
     task = f"export {feature_set.folder.name}"
-    listener(Event("start", task, total=len(ids)))
+    context.listener(Event("start", task, total=len(ids)))
     write = _export_npy if format == "npy" else _export_safetensors
     rows: list[list[str]] = []
     for written in write(feature_set, ids, folder, layer, as_float32):
         rows += written
-        listener(Event("advance", task, len(rows), len(ids)))
-        if should_stop():
+        context.listener(Event("advance", task, len(rows), len(ids)))
+        if context.should_stop():
             raise Interrupted(f"export: stopped; {folder} holds what was written, the same command goes on")
     write_atomically(folder / INDEX_NAME, dump_csv(["id", "file", "frames", "seconds"], rows))
-    listener(Event("finish", task, len(ids), len(ids)))
+    context.listener(Event("finish", task, len(ids), len(ids)))
     return Exported(folder, len(rows), len({row[1] for row in rows}))
 
 

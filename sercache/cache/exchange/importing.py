@@ -18,7 +18,7 @@ from sercache.cache.writer import cannot_write, publish_shard, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.table import read_table
 from sercache.errors import CacheError, CorpusError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event, ShouldStop
 
 SHARD_BYTES = 256_000_000
 LIBRARY = "imported"
@@ -67,8 +67,7 @@ def import_npy(
     corpus: Corpus,
     foreign: Foreign,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Imported:
     """Bring a folder of ``.npy`` files into the cache, as a feature set whose provenance is foreign.
 
@@ -80,7 +79,7 @@ def import_npy(
     Raises:
         CacheError: a file holds something else, widths differ, two files have one name, none fits, or the
             cache cannot be written.
-        Interrupted: ``should_stop`` said so; the same call goes on.
+        Interrupted: ``context.should_stop`` returned True; the same call goes on.
     """
     files = _files(folder)
     matched = _match(files, corpus)
@@ -93,30 +92,30 @@ def import_npy(
         )
     total = 2 * len(matched)
     task = f"import {folder.name}"
-    listener(Event("start", task, total=total))
+    context.listener(Event("start", task, total=total))
     digest, peak, dim = xxhash.xxh3_128(), 0.0, 0
     for number, (utterance, path) in enumerate(matched, 1):
-        _stop_if(should_stop)
+        _stop_if(context.should_stop)
         frames = _read(path)
         if dim not in (0, frames.shape[1]):
             raise CacheError(f"{path}: is {frames.shape[1]} wide, the files before it are {dim} wide")
         dim, peak = frames.shape[1], max(peak, float(np.abs(frames).max()))
         digest.update(f"{utterance.id}\0{frames.shape}".encode())
         digest.update(np.ascontiguousarray(frames).data)
-        listener(Event("advance", task, number, total))
+        context.listener(Event("advance", task, number, total))
     feature_set = start_feature_set(cache_root, _spec(foreign, digest.hexdigest(), dim, choose_dtype(peak)))
     done = len(matched)
     for name, part in _parts(matched, dim, feature_set.spec):
-        _stop_if(should_stop)
+        _stop_if(context.should_stop)
         ids = [utterance.id for utterance, _ in part]
         if feature_set.missing(ids):
             publish_shard(feature_set, name, [_stored(feature_set, corpus, *pair) for pair in part])
         done += len(part)
-        listener(Event("advance", task, done, total))
+        context.listener(Event("advance", task, done, total))
     here = {utterance.id for utterance, _ in matched}
     without = tuple(utterance_id for utterance_id in corpus.ids if utterance_id not in here)
     _note_missing(feature_set, without)
-    listener(Event("finish", task, total, total))
+    context.listener(Event("finish", task, total, total))
     return Imported(FeatureSet(feature_set.folder), len(matched), without, len(files) - len(matched))
 
 

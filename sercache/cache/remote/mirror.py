@@ -17,7 +17,7 @@ from sercache.cache.remote.bucket import Bucket, Commit
 from sercache.cache.remote.transfer import checked, copy_small_files, listed
 from sercache.cache.store import MIRROR_NAME, Cache
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import TEMPORARY_SUFFIX, locked, read_json, write_json
 
 _STATE = MIRROR_NAME
@@ -38,8 +38,7 @@ def make_mirror(
     root: Path,
     limit_bytes: int,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Mirror:
     """Lay out a mirror, or bring it up to date: of every shard the head is fetched, some hundred bytes an
     utterance.
@@ -48,12 +47,11 @@ def make_mirror(
         url: where the cache is.
         root: the mirror's folder, a cache for everybody who reads.
         limit_bytes: most bytes of shards that are kept here.
-        listener: told of every shard.
-        should_stop: looked at before every shard.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: there is no cache, or the store does not answer.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     bucket, shards, size = Bucket(url), 0, 0
     names = listed(bucket)
@@ -61,11 +59,11 @@ def make_mirror(
     for name in names:
         commits = bucket.commits(name)
         folder = root / name
-        listener(Event("start", name, total=len(commits)))
+        context.listener(Event("start", name, total=len(commits)))
         (folder / _STATE).mkdir(parents=True, exist_ok=True)
         write_json(folder / _STATE / _ORIGIN, {"url": url, "limit_bytes": limit_bytes})
         for number, (shard, commit) in enumerate(sorted(commits.items()), start=1):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted("stopped before the mirror was complete; the same command goes on")
             commit_path = folder / _STATE / f"{shard}.json"
             known = Commit(**read_json(commit_path)) if commit_path.exists() else None
@@ -75,9 +73,9 @@ def make_mirror(
                     write_json(commit_path, {key: getattr(commit, key) for key in Commit.__slots__})
                     _empty(folder, commit, head, keep_time=False)
             shards, size = shards + 1, size + commit.size_bytes
-            listener(Event("advance", name, number, len(commits)))
+            context.listener(Event("advance", name, number, len(commits)))
         copy_small_files(bucket, name, folder)
-        listener(Event("finish", name, len(commits), len(commits)))
+        context.listener(Event("finish", name, len(commits), len(commits)))
     return Mirror(len(names), shards, size)
 
 

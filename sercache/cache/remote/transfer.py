@@ -10,7 +10,7 @@ from sercache.cache.remote.bucket import SMALL_FILES, Bucket, Commit
 from sercache.cache.shard import USER_BLOCK_BYTES
 from sercache.cache.store import DESCRIPTION_NAME, Cache, FeatureSet
 from sercache.errors import CacheError, Interrupted
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.files import write_atomically
 
 _CHUNK_BYTES = 4 << 20
@@ -25,18 +25,17 @@ class Transfer:
     were_there: int
 
 
-def push(root: Path, url: str, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> Transfer:
+def push(root: Path, url: str, *, context: Context = QUIET) -> Transfer:
     """Upload what an object store lacks of a cache; several machines may push their parts at once.
 
     Args:
         root: folder of the cache.
         url: where it goes.
-        listener: told of every shard.
-        should_stop: looked at before every shard.
+        context: receives events, and says when to stop.
 
     Raises:
         CacheError: the store holds something else there, or does not take it.
-        Interrupted: ``should_stop`` said so; the same call goes on from there.
+        Interrupted: ``context.should_stop`` returned True; the same call goes on from there.
     """
     bucket, feature_sets = Bucket(url), Cache(root).feature_sets()
     if not feature_sets:
@@ -47,9 +46,9 @@ def push(root: Path, url: str, *, listener: Listener = ignore, should_stop: Shou
         _describe(bucket, feature_set)
         known = bucket.commits(name)
         paths = feature_set.shard_paths
-        listener(Event("start", name, total=len(paths)))
+        context.listener(Event("start", name, total=len(paths)))
         for number, path in enumerate(paths, start=1):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted(
                     f"stopped; {moved} shards are in {url}, the same command goes on from there"
                 )
@@ -59,24 +58,24 @@ def push(root: Path, url: str, *, listener: Listener = ignore, should_stop: Shou
             else:
                 bucket.publish(name, path, commit)
                 moved, size = moved + 1, size + commit.size_bytes
-            listener(Event("advance", name, number, len(paths)))
+            context.listener(Event("advance", name, number, len(paths)))
         for small in SMALL_FILES[1:]:
             if (feature_set.folder / small).exists():
                 bucket.write(name, small, (feature_set.folder / small).read_bytes())
-        listener(Event("finish", name, len(paths), len(paths)))
+        context.listener(Event("finish", name, len(paths), len(paths)))
     return Transfer(moved, size, there)
 
 
-def pull(url: str, root: Path, *, listener: Listener = ignore, should_stop: ShouldStop = never) -> Transfer:
+def pull(url: str, root: Path, *, context: Context = QUIET) -> Transfer:
     """Download what a cache lacks of an object store; arguments and errors are those of :func:`push`."""
     bucket = Bucket(url)
     moved, size, there = 0, 0, 0
     for name in listed(bucket):
         folder = root / name
         commits = bucket.commits(name)
-        listener(Event("start", name, total=len(commits)))
+        context.listener(Event("start", name, total=len(commits)))
         for number, (shard, commit) in enumerate(sorted(commits.items()), start=1):
-            if should_stop():
+            if context.should_stop():
                 raise Interrupted(
                     f"stopped; {moved} shards are in {root}, the same command goes on from there"
                 )
@@ -86,9 +85,9 @@ def pull(url: str, root: Path, *, listener: Listener = ignore, should_stop: Shou
             else:
                 write_atomically(path, checked(bucket, name, commit))
                 moved, size = moved + 1, size + commit.size_bytes
-            listener(Event("advance", name, number, len(commits)))
+            context.listener(Event("advance", name, number, len(commits)))
         copy_small_files(bucket, name, folder)
-        listener(Event("finish", name, len(commits), len(commits)))
+        context.listener(Event("finish", name, len(commits), len(commits)))
     return Transfer(moved, size, there)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sercache.devices import resolve_device
 from sercache.errors import StackingError, TrainingError
 from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.experiments.distillation.report import Contestant, DistillationReport, Role, as_json
 from sercache.experiments.distillation.student import Distillation
 from sercache.files import write_json
@@ -143,8 +143,7 @@ def run_distillation(
     *,
     device: str = "auto",
     workers: int | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> DistillationReport:
     """Train a student and its control as members are trained, and write how the student did.
 
@@ -163,22 +162,20 @@ def run_distillation(
         plan: made by :func:`~sercache.experiments.distillation.distill.plan_distillation`.
         device: ``auto``, or a device as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
-        listener: told of every epoch.
-        should_stop: looked at after every batch.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError: student or control could not be trained.
         CacheError, ProcessDied: features are damaged, or processes were killed.
         StackingError: there is nothing that all of them predicted.
-        Interrupted: ``should_stop`` said so; the same call goes on after the last finished epoch.
+        Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     trained = train_members(
         plan.data,
         plan.trained,
         device=resolve_device(device),
         workers=workers,
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
     for member in trained.members:
         if member.error:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sercache.errors import RecipeError, did_you_mean
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.experiments.distillation.teacher import Teacher, find_teacher
 from sercache.options import Options
 from sercache.posteriors import Posteriors
@@ -77,8 +77,7 @@ def plan_distillation(
     run: Run,
     settings: DistillationSettings,
     *,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> Distillation:
     """Find the teacher, check the student, and enter it into the run; the same call again changes nothing.
 
@@ -86,7 +85,7 @@ def plan_distillation(
         StackingError: there is no such teacher.
         RecipeError: the student does not fit, or its name is taken.
         CacheError, TrainingError: its features are missing.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     recipe = run.recipe()
     student = _student(recipe, settings)
@@ -95,7 +94,7 @@ def plan_distillation(
             f"votes_share is {settings.votes_share:g}; it must be 0 or more, and less than 1: "
             "at 1 there would be nothing to learn from the teacher"
         )
-    teacher = find_teacher(run, settings.teacher, listener, should_stop)
+    teacher = find_teacher(run, settings.teacher, context)
     _check_features(run, recipe, student)
     lessons = {"votes_share": settings.votes_share, "lessons": _digest(teacher.lessons)}
     save_derived(run, DerivedMember("distilled", teacher.name, student, lessons))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sercache.errors import StackingError
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe
@@ -58,9 +58,7 @@ class Teacher:
         return self.said.name
 
 
-def find_teacher(
-    run: Run, name: str | None = None, listener: Listener = ignore, should_stop: ShouldStop = never
-) -> Teacher:
+def find_teacher(run: Run, name: str | None = None, context: Context = QUIET) -> Teacher:
     """Read what a stacker of a run's comparison says.
 
     A lesson is cross-fitted at both levels: the members that judged a row never saw its speaker, nor did the
@@ -70,25 +68,24 @@ def find_teacher(
     Args:
         run: that was stacked.
         name: of the stacker; None is the one that the comparison recommends.
-        listener: told of the progress.
-        should_stop: looked at before every fit.
+        context: receives events, and says when to stop.
 
     Raises:
         StackingError: the run was not stacked, or since then its members or settings have changed; or members
             trained on rows that they judge.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``context.should_stop`` returned True.
     """
     recipe = run.recipe()
     chosen = _recommended(run)
     name = name or chosen
     STACKERS[name]
-    plan = make_plan(load_rows(run, listener=listener), recipe.stacking.repeats, recipe.seed)
+    plan = make_plan(load_rows(run, listener=context.listener), recipe.stacking.repeats, recipe.seed)
     result = _result(run, recipe, plan, name)
     if plan.held_out is None:
         lessons = result.posteriors[0]
     else:
         folder = run.stacker_folder(name) / CROSS_FITTED_NAME
-        in_turn = cross_fitted(plan, name, recipe.stacking, recipe.seed, folder, listener, should_stop)
+        in_turn = cross_fitted(plan, name, recipe.stacking, recipe.seed, folder, context)
         lessons = in_turn.posteriors[0]
     members = plan.fitting.inputs.members
     return Teacher(

@@ -13,7 +13,7 @@ from sercache.cache.sources import Source, read_source
 from sercache.cache.writer import cannot_write
 from sercache.corpus import Corpus, Utterance
 from sercache.errors import CorpusError, Interrupted, SercacheError, SilentAudioError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.extract.inputs import EncoderInput, FailedRow, read_ahead, read_input
 from sercache.extract.schedule import PlannedUtterance, measure
 from sercache.extract.transcribe.batches import NOTHING_HEARD, hear
@@ -58,8 +58,7 @@ def transcribe_corpus(
     device: str = "cpu",
     max_failures: int | None = None,
     again: bool = False,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> TranscriptionReport:
     """Return the corpus with one more column, ``text:<model>``, and its flags, ``text:<model>:flags``.
 
@@ -75,13 +74,12 @@ def transcribe_corpus(
         device: where it computes.
         max_failures: how many utterances may fail; None for 5 % of the corpus, at least 10, never all.
         again: transcribe what is in the journal once more.
-        listener: is told of the progress.
-        should_stop: is asked between batches.
+        context: receives events, and says when to stop.
 
     Raises:
         SercacheError: too many utterances failed.
         CacheError: the journal cannot be written.
-        Interrupted: ``should_stop`` said so; finished batches are in the journal.
+        Interrupted: ``context.should_stop`` returned True; finished batches are in the journal.
     """
     setting = hashlib.sha256(
         f"{transcriber.revision} {language} {transcriber.precision}".encode()
@@ -94,8 +92,7 @@ def transcribe_corpus(
         ledger=Ledger(folder),
         failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
         batch_size=_PIECES_PER_BATCH.get(device, _PIECES_PER_GPU_BATCH),
-        listener=listener,
-        should_stop=should_stop,
+        context=context,
     )
     found = {} if again else work.known()
     reused = len(found)
@@ -132,8 +129,7 @@ class _Work:
     ledger: Ledger
     failure_limit: int
     batch_size: int
-    listener: Listener
-    should_stop: ShouldStop
+    context: Context
     found: dict[str, Transcript] = field(default_factory=dict)
     failed: int = 0
 
@@ -159,7 +155,7 @@ class _Work:
         )
         task = f"transcribe with {self.transcriber.name}"
         total = sum(row.seconds for row in rows)
-        self.listener(Event("start", task, 0.0, total))
+        self.context.listener(Event("start", task, 0.0, total))
         ahead = read_ahead(
             self._read,
             ((row, max(row.seconds, 1.0)) for row in rows),
@@ -170,7 +166,7 @@ class _Work:
         try:
             with closing(ahead):
                 for batch in self._batches(zip(rows, ahead, strict=True)):
-                    if self.should_stop():
+                    if self.context.should_stop():
                         raise Interrupted(
                             f"transcribe: stopped; what was heard is in {self.journal.path}, "
                             "the same command goes on from there"
@@ -180,7 +176,7 @@ class _Work:
                     self._tell(task, done, total)
         finally:
             self._save_ledger()
-        self.listener(Event("finish", task, total, total))
+        self.context.listener(Event("finish", task, total, total))
         return self.found
 
     def _read(self, planned: PlannedUtterance) -> EncoderInput | FailedRow:
@@ -247,4 +243,4 @@ class _Work:
         values: dict[str, str | int] = {"utterances": f"{len(self.found):,}", **flags}
         if self.failed:
             values["failed"] = self.failed
-        self.listener(Event("advance", task, done, total, values=values))
+        self.context.listener(Event("advance", task, done, total, values=values))

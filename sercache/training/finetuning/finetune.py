@@ -1,13 +1,13 @@
 """Fine-tuning a member of a run: its heads and some of its encoders, fold by fold, into one more member."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sercache.devices import computes_in_bfloat16
 from sercache.encoders.protocol import Precision
 from sercache.errors import Interrupted, RecipeError, TrainingError, did_you_mean
-from sercache.events import Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Listener, ignore
 from sercache.heads.registry import BASE
 from sercache.posteriors import Posteriors
 from sercache.recipe import FinetuningRecipe, MemberRecipe
@@ -69,8 +69,7 @@ def finetune_member(
     features: Sequence[str] = (),
     name: str | None = None,
     changes: Mapping[str, Any] | None = None,
-    listener: Listener = ignore,
-    should_stop: ShouldStop = never,
+    context: Context = QUIET,
 ) -> FinetuningReport:
     """Fine-tune a member on every fold, and write the new member's posteriors into the run.
 
@@ -85,16 +84,15 @@ def finetune_member(
             the cache.
         name: of the new member; None: ``<member>-finetuned``.
         changes: what differs from the recipe's section ``finetuning``.
-        listener: told of every step and epoch, in the first process.
-        should_stop: looked at after every micro-batch.
+        context: receives events, and says when to stop.
 
     Raises:
         RecipeError: there is no such member, feature set or setting, or the name is taken.
         TrainingError: the member is not trained yet, nothing of it can be fine-tuned, or training fails.
         EncoderError, CacheError, CorpusError: what it needs is missing or has changed.
-        Interrupted: ``should_stop`` said so; the same call goes on from there.
+        Interrupted: ``context.should_stop`` returned True; the same call goes on from there.
     """
-    listener = listener if processes.is_first else ignore
+    context = context if processes.is_first else replace(context, listener=ignore)
     open_run.cache_clear()
     data = open_run(run.root)
     settings = data.recipe.finetuning_with(dict(changes or {}))
@@ -111,11 +109,11 @@ def finetune_member(
     kept = settings.model_dump(mode="json", exclude={"checkpoint_minutes"})
     new = MemberRecipe.model_validate(member.model_dump() | {"name": _checked_name(new_name)})
     derived = DerivedMember("finetuned", member.name, new, {"features": chosen, **kept})
-    live = _open(data, member, chosen, settings, processes, listener)
+    live = _open(data, member, chosen, settings, processes, context.listener)
     if processes.is_first:
         save_derived(run, derived)
     processes.wait()
-    work = FoldFinetuning(data, member, derived, live, settings, processes, listener, should_stop)
+    work = FoldFinetuning(data, member, derived, live, settings, processes, context)
     folds = range(data.recipe.folds.count)
     try:
         for fold in folds:

@@ -8,7 +8,7 @@ import torch
 
 from sercache.errors import TrainingError
 from sercache.evaluation.primary import primary_in
-from sercache.events import Event, Listener, ShouldStop
+from sercache.events import Context, Event
 from sercache.heads.protocol import HeadOutput
 from sercache.posteriors import Posteriors
 from sercache.recipe import FinetuningRecipe, MemberRecipe
@@ -51,8 +51,7 @@ class FoldFinetuning:
         live: the feature sets whose encoders are trained, by their place in the member.
         settings: of fine-tuning.
         processes: that work together.
-        listener: told of every step and epoch; in the first process.
-        should_stop: looked at after every micro-batch.
+        context: receives events, and says when to stop.
     """
 
     data: TrainingData
@@ -61,22 +60,21 @@ class FoldFinetuning:
     live: dict[int, LiveFeature]
     settings: FinetuningRecipe
     processes: Processes
-    listener: Listener
-    should_stop: ShouldStop
+    context: Context
 
     def run(self, fold: int) -> None:
         """Fine-tune on one fold and publish it, the head's weights last; nothing is done if they are there.
 
         Raises:
             TrainingError: it cannot be trained on this fold.
-            Interrupted: ``should_stop`` said so; the next call goes on from there.
+            Interrupted: ``context.should_stop`` returned True; the next call goes on from there.
         """
         data, run = self.data, self.data.run
         job = FoldJob(run.root, self.derived.name, fold, str(self.processes.device))
         is_over = is_finished(run, job) if self.processes.is_first else _is_there(run, job)
         self.processes.wait()
         if is_over:
-            self.listener(Event("finish", job.name))
+            self.context.listener(Event("finish", job.name))
             return
         folder = run.fold_folder(self.derived.name, fold)
         head, description = load_head(run.fold_folder(self.member.name, fold) / WEIGHTS_NAME)
@@ -99,10 +97,9 @@ class FoldFinetuning:
             state_path=folder / STATE_NAME,
             task=job.name,
             log=log if self.processes.is_first else lambda history: None,
-            listener=self.listener,
-            should_stop=self.should_stop,
+            context=self.context,
         )
-        self.listener(Event("start", job.name))
+        self.context.listener(Event("start", job.name))
         try:
             best = training.run().best
         except torch.OutOfMemoryError as error:
@@ -127,7 +124,7 @@ class FoldFinetuning:
             save_head(folder / WEIGHTS_NAME, training.head, described)
             (folder / STATE_NAME).unlink(missing_ok=True)
         self.processes.wait()
-        self.listener(Event("finish", job.name, values={"best": best[primary_in(best).key]}))
+        self.context.listener(Event("finish", job.name, values={"best": best[primary_in(best).key]}))
 
     def _clips(self, rows: FoldRows) -> Clips:
         """Return all utterances of a fold; what comes from the cache stays there, and off the device."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sercache.errors import Interrupted, TrainingError
-from sercache.events import Event, Listener, ShouldStop, ignore, never
+from sercache.events import QUIET, Context, Event
 from sercache.heads.protocol import Head, HeadOutput
 from sercache.recipe import FinetuningRecipe, TrainingRecipe
 from sercache.seeds import derive_seed
@@ -91,8 +91,7 @@ class Finetuning:
         state_path: where resume state is kept; removed by whoever publishes the result.
         task: the name that events carry.
         log: given the history after every epoch.
-        listener: told of every step and epoch.
-        should_stop: looked at after every micro-batch, or step where several processes must agree.
+        context: receives events, and says when to stop.
 
     Raises:
         TrainingError: there is nothing to learn from or to stop on.
@@ -112,8 +111,7 @@ class Finetuning:
         state_path: Path,
         task: str = "finetuning",
         log: Callable[[History], None] = lambda history: None,
-        listener: Listener = ignore,
-        should_stop: ShouldStop = never,
+        context: Context = QUIET,
     ) -> None:
         self.device = processes.device
         self.head = head.to(self.device)
@@ -125,8 +123,7 @@ class Finetuning:
         self.state_path = state_path
         self.task = task
         self.log = log
-        self.listener = listener
-        self.should_stop = should_stop
+        self.context = context
         if not self.fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
         self.primary = self.stop_rows.truth.primary
@@ -149,7 +146,7 @@ class Finetuning:
 
         Raises:
             TrainingError: the loss is no longer finite, or a recording cannot be read.
-            Interrupted: ``should_stop`` said so; the next call goes on from the last finished step.
+            Interrupted: it was asked to stop; the next call goes on from the last finished step.
         """
         optimizer = self._resume() if self.state_path.exists() else self._begin_stage()
         progress = self.progress
@@ -188,7 +185,7 @@ class Finetuning:
         said = torch.zeros(len(clips.ids), width, device=self.device)
         with torch.no_grad():
             for rows, inputs in zip(mine, clips.inputs_to_judge(mine), strict=True):
-                if self.processes.count == 1 and self.should_stop():
+                if self.processes.count == 1 and self.context.should_stop():
                     raise Interrupted(f"{self.task}: stopped while predicting")
                 said[torch.from_numpy(rows).to(self.device)] = torch.cat(self.head(inputs), dim=1).float()
         said = self.processes.add(said).cpu()
@@ -237,14 +234,14 @@ class Finetuning:
                 self._gradients.clear()
                 loss = torch.zeros((), device=self.device)
                 while micro is not None and micro.step == step:
-                    if self.processes.count == 1 and self.should_stop():
+                    if self.processes.count == 1 and self.context.should_stop():
                         self._note(news.rest())
                         self._stop(optimizer)
                     share = len(micro.rows) / len(steps[step])
                     loss += self._learn(micro, next(prepared), targets, objective, epoch_seed, share)
                     micro = next(waiting, None)
                 # All processes learn of both wishes in the same step, and act on them in the same step.
-                wants_stop = self.processes.count > 1 and self.should_stop()
+                wants_stop = self.processes.count > 1 and self.context.should_stop()
                 is_due = time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
                 wishes = [float(wants_stop), float(is_due and self.processes.is_first)]
                 told = torch.cat([loss.view(1), torch.tensor(wishes).to(loss, non_blocking=True)])
@@ -371,7 +368,7 @@ class Finetuning:
         what = trained if row["epoch"] else "as it starts"
         message = f"{self.task}: {what}: {self.primary.name} {row[self.primary.key]:.3f} on its stop rows"
         best = {"best": self.progress.best[self.primary.key]}
-        self.listener(Event("note", self.task, message=message, values=values | best))
+        self.context.listener(Event("note", self.task, message=message, values=values | best))
 
     def _tell(self, steps: int) -> None:
         """Tell how far this is; a stage that ends early makes it shorter."""
@@ -384,7 +381,7 @@ class Finetuning:
         values: dict[str, float] = {"epoch": len(progress.history), "stage": progress.stage}
         if progress.rows:
             values["loss"] = progress.loss / progress.rows
-        self.listener(Event("advance", self.task, done=done, total=total, values=values))
+        self.context.listener(Event("advance", self.task, done=done, total=total, values=values))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return all that training changes, and the head's buffers, by name."""
