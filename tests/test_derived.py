@@ -6,7 +6,7 @@ from sercache.errors import RecipeError
 from sercache.files import write_atomically
 from sercache.recipe import MemberRecipe, dump_recipe, load_recipe
 from sercache.run import DerivedMember, Run, derived_members, save_derived
-from tests.training.run_builder import write_recipe
+from support.run_builder import write_recipe
 
 
 @pytest.fixture

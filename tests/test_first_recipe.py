@@ -1,4 +1,3 @@
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from sercache.first_recipe_features import layers_request
 from sercache.first_recipe_text import recipe_text
 from sercache.recipe import load_recipe
 from sercache.training.ensemble import train_ensemble
-
-sys.path.insert(0, str(Path(__file__).parent / "training"))
-from run_builder import make_corpus, write_features
+from support.run_builder import make_corpus, write_features
 
 SPEC = FeatureSpec(
     encoder="microsoft/wavlm-large",

@@ -5,6 +5,7 @@ import pytest
 
 from sercache.errors import RecipeError
 from sercache.registry import Registry
+from support.processes import environment
 
 
 def test_an_unknown_name_is_the_registrys_own_error_and_names_the_nearest():
@@ -28,7 +29,7 @@ def test_another_package_adds_a_name_through_an_entry_point(tmp_path):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[sercache.heads]\nlstm = colorsys:rgb_to_hsv\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sercache.heads.registry import HEADS;"
+        "from sercache.heads.registry import HEADS;"
         "assert 'lstm' in HEADS and HEADS['lstm'].__name__ == 'rgb_to_hsv'; assert 'deepser' in list(HEADS)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), check=True)

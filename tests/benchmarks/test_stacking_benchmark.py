@@ -6,9 +6,7 @@ import pytest
 
 from sercache.recipe import StackingRecipe
 from sercache.training.ensemble import train_ensemble
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()"]
 

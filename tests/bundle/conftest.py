@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bundle_runs import finish_run
+from support.bundle_runs import finish_run
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from bundle_runs import CLASSES, RATE_HZ, finish_run, spoken
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -23,6 +22,7 @@ from sercache.corpus import Attribute
 from sercache.corpus.readers.registry import READERS
 from sercache.errors import BundleError, CacheError
 from sercache.posteriors import Posteriors
+from support.bundle_runs import CLASSES, RATE_HZ, finish_run, spoken
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from bundle_runs import CLASSES, RATE_HZ, make_corpus, spoken
 from typer.testing import CliRunner
 
 from sercache import Bundle
@@ -28,6 +27,7 @@ from sercache.run import Run
 from sercache.serving.server import refuse_speakers
 from sercache.stacking.comparison import compare
 from sercache.training.ensemble import train_ensemble
+from support.bundle_runs import CLASSES, RATE_HZ, make_corpus, spoken
 
 SPEAKER = {"normalize": "speaker"}
 NOTE = "they have used other, unlabelled clips of the speakers they are judged on"

@@ -1,6 +1,4 @@
 import csv
-import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -8,9 +6,7 @@ from typer.testing import CliRunner
 
 from sercache.cli.ablate import ablate
 from sercache.errors import RecipeError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 app = typer.Typer()
 app.command()(ablate)

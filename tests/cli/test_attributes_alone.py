@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from simulated_attributes import lins_mean
 from typer.testing import CliRunner
 
 from sercache.cli.main import app
 from sercache.corpus.manifest import read_corpus
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
+from support.simulated_attributes import lins_mean
 
 SPEAKERS = ("f01", "f02", "f03", "m01", "m02", "m03", "f04", "m04")
 HELD_OUT = SPEAKERS[-2:]

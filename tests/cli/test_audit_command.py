@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
-from simulated_members import simulate
 
 from sercache.corpus.manifest import write_corpus
+from support.simulated_members import simulate
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()", "audit"]
 

@@ -17,9 +17,7 @@ import typer
 from sercache.cli import console as screen
 from sercache.cli import main as command_line
 from sercache.events import Event
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_corpus, write_features
+from support.run_builder import make_corpus, write_features
 
 MAIN = [sys.executable, "-c", "from sercache.cli.main import main; main()"]
 WITHOUT_JSON = {

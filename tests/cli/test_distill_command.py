@@ -10,7 +10,7 @@ from sercache.errors import ExportError, RecipeError
 from sercache.run import Run
 from sercache.stacking.comparison import compare
 from sercache.training.ensemble import train_ensemble
-from tests.training.run_builder import make_run
+from support.run_builder import make_run
 
 
 def sercache(*arguments):

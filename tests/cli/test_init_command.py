@@ -1,6 +1,4 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -8,9 +6,7 @@ from typer.testing import CliRunner
 from sercache.cli.main import app
 from sercache.errors import CorpusError, RecipeError
 from sercache.recipe import load_recipe
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_corpus, write_features
+from support.run_builder import make_corpus, write_features
 
 
 def run(*arguments):

@@ -6,14 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "bundle"))
-
-from bundle_runs import RATE_HZ, finish_run, spoken
+from support.bundle_runs import RATE_HZ, finish_run, spoken
 
 
 def sercache(*arguments, feed=None, cwd=None):

@@ -1,20 +1,13 @@
 import json
 import shlex
-import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sercache.cache.store import Cache
 from sercache.cli.main import app
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-from run_builder import make_corpus
-from test_layer_probe import layered
-
-EMODB = Path(__file__).parents[3] / "shared" / "data" / "emodb"
+from support.layered_features import layered
+from support.run_builder import make_corpus
 
 
 def sercache(*arguments):
@@ -53,12 +46,11 @@ def test_json_is_for_programs(cache, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EMODB.exists(), reason="the real corpora are not here")
-def test_layers_of_a_real_encoder_on_real_speech(tmp_path):
-    sercache("corpus", "import", "emodb", EMODB, "-o", tmp_path / "corpus.csv")
+def test_layers_of_a_real_encoder_on_real_speech(shared_data, tmp_path):
+    sercache("corpus", "import", "emodb", shared_data / "emodb", "-o", tmp_path / "corpus.csv")
     (tmp_path / "recipe.yaml").write_text(
         "corpus: corpus.csv\nfeatures:\n  kwt1: {encoder: "
-        f"{EMODB.parent / 'weights' / 'kwt1'}, layers: all, time_pool: 4, trust_remote_code: true}}\n"
+        f"{shared_data / 'weights' / 'kwt1'}, layers: all, time_pool: 4, trust_remote_code: true}}\n"
         "members: [{name: m, features: [kwt1]}]\n"
     )
     sercache("extract", tmp_path / "recipe.yaml")

@@ -3,10 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated_members import simulate
 
 from sercache.errors import ReportError
 from sercache.stacking.comparison import compare as stack_run
+from support.simulated_members import simulate
 
 FAST = {"stackers": ["soft-vote"], "repeats": 1, "bootstrap_samples": 200}
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from baseline_runs import with_baseline
-from simulated_members import simulate
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import assign_folds
@@ -15,6 +13,8 @@ from sercache.errors import StackingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, dump_recipe
 from sercache.run import Run
+from support.baseline_runs import with_baseline
+from support.simulated_members import simulate
 
 CLASSES = ("Angry", "Sad", "Happy")
 ATTRIBUTES = tuple(Attribute(name, 1.0, 7.0) for name in ("arousal", "valence", "dominance"))

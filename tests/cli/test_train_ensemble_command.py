@@ -18,9 +18,7 @@ from sercache.cli.main import app
 from sercache.cli.train_ensemble import train_ensemble
 from sercache.errors import Interrupted, RecipeError
 from sercache.events import Event
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()", "train-ensemble"]
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}

@@ -12,9 +12,7 @@ from rich.console import Console
 from sercache.cli import console as screen
 from sercache.cli.tune import tune
 from sercache.errors import RecipeError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()", "tune"]
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_commands import attempts, begin, contents, finish, kill_the_latest, wait_for_attempts
-from run_builder import make_run
+
+from support.cluster_commands import attempts, begin, contents, finish, kill_the_latest, wait_for_attempts
+from support.run_builder import make_run
 
 CLUSTER = ("--engine", "ray", "--address")
 MOST_IN_FLIGHT = 2

@@ -1,8 +1,9 @@
 """Job arrays: commands that know nothing of each other, some of them at once."""
 
 import pytest
-from cluster_commands import begin, contents, finish
-from run_builder import make_run
+
+from support.cluster_commands import begin, contents, finish
+from support.run_builder import make_run
 
 
 def extract(manifest, cache, *more):

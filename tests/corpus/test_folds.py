@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_strategies import make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import FoldMap, assign_folds, inner_slice
 from sercache.corpus.targets import consensus
 from sercache.errors import CorpusError
+from support.corpus_strategies import make_corpus
 
 
 @st.composite

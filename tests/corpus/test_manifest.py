@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_strategies import corpora
 from hypothesis import HealthCheck, given, settings
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.manifest import corpus_digest, read_corpus, write_corpus
 from sercache.errors import CorpusError
+from support.corpus_strategies import corpora
 
 HEADER = "id,audio,text,speaker,split,start,end,votes:Angry,votes:Happy,votes:O,attribute:arousal[1..7]"
 ROW = "u1,a.wav,hello,s1,train,,,1,2,0,4"

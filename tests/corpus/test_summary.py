@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpus_strategies import corpora, make_corpus
 from hypothesis import given, settings
 from scipy.stats import entropy
 
 from sercache.corpus import Attribute, Corpus
 from sercache.corpus.summary import NO_SPLIT, UNLABELLED, summarize
+from support.corpus_strategies import corpora, make_corpus
 
 
 def test_counts_by_hand() -> None:

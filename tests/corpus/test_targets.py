@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_strategies import make_corpus, vote_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from sercache.corpus.targets import (
     soft_targets,
 )
 from sercache.errors import CorpusError
+from support.corpus_strategies import make_corpus, vote_counts
 
 policies = st.builds(
     TargetPolicy,

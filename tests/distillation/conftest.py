@@ -5,7 +5,7 @@ import pytest
 from sercache.run import Run
 from sercache.stacking.comparison import compare
 from sercache.training.ensemble import train_ensemble
-from tests.training.run_builder import make_run
+from support.run_builder import make_run
 
 SPLITS = ["train"] * 6 + ["test"] * 2
 SETTINGS = {

@@ -1,13 +1,7 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs" / "examples"))
-
 import run_recipe
-from small_corpus import lay_out_corpus, lay_out_recipe
+
+from support.small_corpus import lay_out_corpus, lay_out_recipe
 
 
 @pytest.fixture(scope="session")

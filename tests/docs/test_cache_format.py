@@ -15,11 +15,11 @@ import pytest
 import xxhash
 from read_shard import check_user_block, list_shards, read_description
 from read_shard import main as read_feature_set
-from small_corpus import write_feature_set
 
 from sercache.cache import index as index_module
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import FeatureSet
+from support.small_corpus import write_feature_set
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 LAYERS = [("last",), ("layer-6", "sum-9-12", "last")]

@@ -1,6 +1,5 @@
 """The examples under docs/examples do what the pages say, on a small corpus."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +9,12 @@ import open_cache
 import predict_with_bundle
 import stack_predictions
 import train_head
-from small_corpus import CLASSES, lay_out_corpus, lay_out_recipe, write_feature_set
 
 from sercache.bundle.clips import ClipPrediction, FailedClip
 from sercache.bundle.export import export_bundle
 from sercache.run import Run
+from support.processes import environment
+from support.small_corpus import CLASSES, lay_out_corpus, lay_out_recipe, write_feature_set
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
@@ -91,10 +91,9 @@ def test_an_encoder_a_head_and_a_stacker_of_another_package_are_found_by_name(tm
         "run = run_recipe.main(pathlib.Path(sys.argv[1]), workers=1);"
         "print(type(load_stacker(run.stacker_folder('median-vote'))).__name__)"
     )
-    paths = os.pathsep.join([str(tmp_path), str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
     finished = subprocess.run(
         [sys.executable, "-c", code, str(recipe)],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=environment(tmp_path, EXAMPLES),
         capture_output=True,
         text=True,
         check=False,

@@ -1,26 +1,16 @@
-"""Worker processes import the tasks by name, so their folder is on the path, here and there."""
-
-import os
-import sys
-from pathlib import Path
+"""Worker processes import the tasks by name, so their Python looks for modules where this one does."""
 
 import pytest
 
 from sercache.engines.registry import ENGINES
-
-FOLDER = str(Path(__file__).parent)
-sys.path.insert(0, FOLDER)
+from support.processes import environment
 
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_find_the_tasks():
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = FOLDER + (os.pathsep + before if before else "")
-    yield
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        yield
 
 
 @pytest.fixture(scope="session")

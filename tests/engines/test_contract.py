@@ -4,13 +4,13 @@ import multiprocessing
 import os
 import time
 
-import engine_tasks
 import numpy as np
 import pytest
 
 from sercache.engines.protocol import MOST_DEATHS, Needs, Task
 from sercache.errors import Interrupted, ProcessDied
 from sercache.events import Context, ignore, never
+from support import engine_tasks
 
 
 def written(folder):

@@ -1,8 +1,7 @@
-import engine_tasks
-
 from sercache.engines.processes import Processes
 from sercache.engines.protocol import Task
 from sercache.events import Context, never
+from support import engine_tasks
 
 
 def test_a_ctrl_c_that_reaches_the_workers_is_left_to_the_main_process(tmp_path):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from simulated_attributes import lins_mean
 
 from sercache.evaluation.bootstrap import SpeakerBootstrap, mean_ccc_metric
 from sercache.evaluation.metrics import macro_f1, mean_ccc
 from sercache.evaluation.primary import MACRO_F1, MEAN_CCC, Truth, primary_in, primary_score
+from support.simulated_attributes import lins_mean
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import csv
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +23,7 @@ from sercache.run import Run
 from sercache.seeds import derive_seed
 from sercache.training.ensemble import EnsembleReport
 from sercache.training.members import MemberReport
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_corpus, make_run, write_features, write_recipe
+from support.run_builder import make_corpus, make_run, write_features, write_recipe
 
 OPTIONS = {"width": 8, "feedforward": 8, "dropout": 0.2}
 FUSION = {"name": "fusion", "features": ["speech", "words"], "options": OPTIONS}

@@ -1,21 +1,14 @@
 """The layer that carries the class is found, nothing leaks, and the numbers are those of a plain loop."""
 
 import csv
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
 from sercache.cache.pooling import pooled_layer
-from sercache.cache.shard import StoredUtterance
-from sercache.cache.sources import Source
-from sercache.cache.store import FeatureSet
-from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.errors import CacheError, EncoderError, Interrupted, TrainingError
 from sercache.events import Context
@@ -26,35 +19,8 @@ from sercache.recipe import TargetsRecipe
 from sercache.training import closed_form
 from sercache.training.losses import class_weights
 from sercache.training.rows import LabelledRows
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_corpus
-
-LAYERS = ("layer-0", "layer-1", "layer-2", "last")
-CARRIER = 2
-
-
-def layered(folder, corpus, *, strength=2.0, missing=(), poison=None, layers=LAYERS, seed=0):
-    """Only layer 2 tells the classes apart."""
-    spec = FeatureSpec(
-        encoder="layered", revision="1", modality="text", layers=layers, num_layers=3, dim=4,
-        frame_rate_hz=None, sample_rate_hz=None, normalization="none", library="tests", dtype="float32",
-    )  # fmt: skip
-    generator = np.random.default_rng(seed)
-    rows = []
-    for utterance in corpus.utterances:
-        frames = generator.normal(size=(len(layers), int(generator.integers(2, 9)), 4))
-        if len(layers) > CARRIER:
-            frames[CARRIER] += strength * np.eye(3, 4)[int(np.argmax(utterance.votes))]
-        if utterance.id == poison:
-            frames[0, 0, 0] = np.nan
-        if utterance.id not in missing:
-            source = Source("0" * 32, 5, (None, None))
-            stored = tuple(frames.astype(np.float32))
-            rows.append(StoredUtterance(utterance.id, stored, float("nan"), source))
-    feature_set = start_feature_set(folder / "cache", spec)
-    publish_shard(feature_set, "0" * 12, rows)
-    return FeatureSet(feature_set.folder)
+from support.layered_features import CARRIER, LAYERS, layered
+from support.run_builder import make_corpus
 
 
 @pytest.fixture

@@ -1,15 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from sercache.errors import RecipeError
 from sercache.experiments.search_space import Dimension, check_space, default_space, load_space, with_settings
 from sercache.experiments.tuning_plan import plan_tuning
 from sercache.heads.registry import HEADS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
 FUSION = {"name": "fusion", "features": ["speech", "words"], "options": {"width": 8, "feedforward": 8}}

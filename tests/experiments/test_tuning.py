@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import yaml
 
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import CorpusError, Interrupted, RecipeError, TrainingError
-from sercache.events import QUIET, Context
+from sercache.events import Context
 from sercache.experiments.search_space import Dimension
 from sercache.experiments.tuning import run_tuning
 from sercache.experiments.tuning_plan import plan_tuning
@@ -24,35 +23,12 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.run import Run
 from sercache.training.ensemble import train_ensemble
+from support.processes import environment
+from support.run_builder import CLASSES
+from support.tuning_searches import FAST, FUSION, LINEAR, SPACE, small_run, tune
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import CLASSES, make_run
-
-LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
-FUSION = {"name": "fusion", "features": ["speech", "words"], "options": {"width": 8, "feedforward": 8}}
-FAST = {
-    "batch_size": 16,
-    "stage1": {"epochs": 1, "learning_rate": 0.01},
-    "stage2": {"epochs": 1, "learning_rate": 0.003},
-}
-SMALL = {"training": FAST, "folds": {"count": 2, "inner_share": 0.25}, "members": [LINEAR]}
-SPACE = {
-    "training.stage1.learning_rate": Dimension(low=1e-3, high=0.1, log=True),
-    "training.mixup.probability": Dimension(low=0, high=1),
-    "training.patience": Dimension(low=4, high=12, step=4),
-    "options.deviation": Dimension(choices=[True, False]),
-}
 DIVERGING = {"training.stage1.learning_rate": Dimension(choices=[0.01, 1e38])}
 SPLIT = ("train",) * 5 + ("development",) + ("test",) * 2
-
-
-def small_run(folder, **changes):
-    return make_run(folder, **{**SMALL, **changes})
-
-
-def tune(recipe, *, space=SPACE, trials=4, context=QUIET, **planned):
-    plan = plan_tuning(recipe, space=space, **planned)
-    return run_tuning(plan, trials=trials, workers=1, context=context)
 
 
 def without_seconds(report):
@@ -164,7 +140,7 @@ def test_an_interrupted_search_ends_like_one_that_was_not(tmp_path):
     output = tmp_path / "halves" / "run-tuning"
     for ended in (0, 3, 12):  # before and after the sampler begins to learn
         with pytest.raises(Interrupted, match=f"stopped with {ended} of 14 trials ended; the same command"):
-            tune(recipe, trials=14, should_stop=stop_once_ended(output, ended))
+            tune(recipe, trials=14, context=Context(should_stop=stop_once_ended(output, ended)))
     resumed = tune(recipe, trials=14)
     assert without_seconds(resumed) == without_seconds(whole)
     assert resumed.judgement == whole.judgement
@@ -194,7 +170,7 @@ def test_the_trial_in_flight_keeps_its_settings(tmp_path):
     recipe = small_run(tmp_path)
     output = tmp_path / "run-tuning"
     with pytest.raises(Interrupted):
-        tune(recipe, should_stop=stop_once_ended(output, 1))
+        tune(recipe, context=Context(should_stop=stop_once_ended(output, 1)))
     path = output / "trials" / "1" / "settings.json"
     in_flight = json.loads(path.read_text())
     report = tune(recipe)
@@ -209,12 +185,12 @@ def test_a_killed_search_ends_like_one_that_was_not(tmp_path):
     whole = tune(small_run(tmp_path / "whole", training=training), trials=6)
     recipe = small_run(tmp_path / "killed", training=training)
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
-        "import test_tuning as t\n"
-        f"t.tune(t.load_recipe(Path({str(tmp_path / 'killed' / 'recipe.yaml')!r})), trials=6)"
+        "from pathlib import Path; from sercache.recipe import load_recipe\n"
+        "from support.tuning_searches import tune\n"
+        f"tune(load_recipe(Path({str(tmp_path / 'killed' / 'recipe.yaml')!r})), trials=6)"
     )
     for number in (0, 2, 5):
-        process = subprocess.Popen([sys.executable, "-c", script])
+        process = subprocess.Popen([sys.executable, "-c", script], env=environment())
         state = tmp_path / "killed" / "run-tuning" / "trials" / str(number)
         deadline = time.monotonic() + 120
         while not list(state.rglob("*.safetensors")):
@@ -334,7 +310,7 @@ def test_when_time_is_up_no_trial_is_begun(tmp_path):
 
 def test_progress_is_told_in_events(tmp_path):
     told = []
-    report = tune(small_run(tmp_path), trials=2, listener=told.append)
+    report = tune(small_run(tmp_path), trials=2, context=Context(listener=told.append))
     lines = [event.message for event in told if event.task == "trials" and event.kind == "note"]
     assert [line.split(":")[0] for line in lines] == ["trial 0", "trial 1"]
     assert f"(best {report.best.score:.3f}, trial {report.best.number})" in lines[-1]

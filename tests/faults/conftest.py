@@ -1,14 +1,10 @@
 """Lets tests import ``fault_commands``; the corpus, and what an undisturbed run makes of it."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fault_commands import contents, end_all, extract, write_clip, write_manifest
+from support.fault_commands import contents, end_all, extract, write_clip, write_manifest
 
 CLIPS = 24
 

@@ -3,7 +3,8 @@
 import signal
 
 import pytest
-from fault_commands import (
+
+from support.fault_commands import (
     begin_extract,
     contents,
     extract,

@@ -7,7 +7,9 @@ import struct
 import numpy as np
 import pytest
 import soundfile
-from fault_commands import (
+
+from sercache.cache.store import Cache
+from support.fault_commands import (
     ENDLESS,
     RATE_HZ,
     assert_one_line,
@@ -20,8 +22,6 @@ from fault_commands import (
     write_clip,
     write_manifest,
 )
-
-from sercache.cache.store import Cache
 
 GOOD, BAD, EITHER = "good", "bad", "either"
 """What must become of a recording; a flipped bit of an mp3 may be heard or not, but never hangs."""

@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from fault_commands import assert_one_line, contents, extract, run, shards, write_clip
 
 from sercache.cache.shard import USER_BLOCK_BYTES
+from support.fault_commands import assert_one_line, contents, extract, run, shards, write_clip
 
 RECIPE = """
 corpus: corpus.csv

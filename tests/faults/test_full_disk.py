@@ -4,7 +4,16 @@ import shutil
 import subprocess
 
 import pytest
-from fault_commands import assert_one_line, contents, extract, run, shards, temporaries, write_manifest
+
+from support.fault_commands import (
+    assert_one_line,
+    contents,
+    extract,
+    run,
+    shards,
+    temporaries,
+    write_manifest,
+)
 
 GOES_ON = "the same command goes on from there"
 

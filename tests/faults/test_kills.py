@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from fault_commands import (
+
+from support.fault_commands import (
     TIMEOUT_SECONDS,
     begin,
     begin_extract,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_commands import RATE_HZ, begin_extract, finish, shards, wav_header, write_manifest
+
+from support.fault_commands import RATE_HZ, begin_extract, finish, shards, wav_header, write_manifest
 
 CLIP_SECONDS = 0.2
 LIMIT_MEGABYTES = 30

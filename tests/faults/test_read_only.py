@@ -5,7 +5,8 @@ import stat
 import subprocess
 
 import pytest
-from fault_commands import assert_one_line, contents, extract, run, without_rights
+
+from support.fault_commands import assert_one_line, contents, extract, run, without_rights
 
 
 @pytest.fixture(params=["permissions", "mount"])

@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from fault_commands import (
+
+from support.fault_commands import (
     assert_one_line,
     begin_extract,
     contents,

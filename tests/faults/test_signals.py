@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from fault_commands import (
+
+from support.fault_commands import (
     TIMEOUT_SECONDS,
     assert_one_line,
     begin_extract,

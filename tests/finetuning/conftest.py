@@ -1,7 +1,6 @@
 """A small run over tiny encoders of the real classes, extracted and trained once for all tests here."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from sercache.recipe import load_recipe
 from sercache.run import Run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.finetuning.processes import Processes
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 CLASSES = ("Angry", "Sad")
 SPEAKERS, PER_SPEAKER = 6, 6

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import yaml
-from simulated_attributes import without_classes
 
 from sercache.corpus import Attribute
 from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.ensemble import train_ensemble
+from support.simulated_attributes import without_classes
 
 
 def test_encoders_are_trained_for_attributes_and_judged_by_mean_ccc(trained, tmp_path):

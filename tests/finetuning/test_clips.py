@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training_builder import make_training
 
 from sercache.extract.encode import pool_over_time
 from sercache.training.finetuning.live import pooled
+from support.training_builder import make_training
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 import json
 import math
-import os
 import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from training_builder import make_training, train_and_keep
 
 from sercache.audio import load_audio
 from sercache.encoders.registry import load_encoder
@@ -30,6 +27,8 @@ from sercache.training.data import open_run
 from sercache.training.finetuning.finetune import finetune_member
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.finetuning.overlay import EncoderOverlay
+from support.processes import environment
+from support.training_builder import make_training, train_and_keep
 
 STILL = {"encoder_learning_rate": 1e-15, "head_learning_rate": 1e-15}
 ONE_EPOCH = {"stage1": {"epochs": 1}, "stage2": {"epochs": 0}}
@@ -190,12 +189,11 @@ def test_two_processes_make_the_updates_of_one(run, alone, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = Path(__file__).with_name("training_builder.py")
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
         subprocess.Popen(
-            [sys.executable, str(script), str(run.root), str(tmp_path / "two")],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [sys.executable, "-m", "support.training_builder", str(run.root), str(tmp_path / "two")],
+            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -10,6 +10,7 @@ from sercache.encoders.registry import load_encoder
 from sercache.errors import TrainingError
 from sercache.recipe import FinetuningRecipe
 from sercache.training.finetuning.layers import TrainedLayers
+from support.tiny_checkpoints import inputs_of
 
 KINDS = [
     "wavlm",
@@ -21,15 +22,6 @@ KINDS = [
     "roberta",
     "modernbert",
 ]
-
-
-def inputs_of(encoder):
-    if encoder.spec.modality == "text":
-        texts = ["i am so happy", "never say again yes no"]
-    else:
-        rng = np.random.default_rng(1)
-        texts = [(rng.standard_normal(samples) / 10).astype(np.float32) for samples in (9_000, 6_001)]
-    return [encoder.prepare(one) for one in texts]
 
 
 def loss_of(encoder, prepared, seed=0):

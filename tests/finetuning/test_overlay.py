@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from test_layers import inputs_of
 
 from sercache.encoders.registry import load_encoder
 from sercache.errors import EncoderError, TrainingError
 from sercache.recipe import FinetuningRecipe
 from sercache.training.finetuning.layers import TrainedLayers
 from sercache.training.finetuning.overlay import EncoderOverlay
+from support.tiny_checkpoints import inputs_of
 
 KINDS = [
     "wavlm",

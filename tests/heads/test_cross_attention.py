@@ -4,7 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_heads import (
+
+from sercache.heads.cross_attention import CrossAttentionLayer
+from sercache.heads.leg import EncoderLayer
+from sercache.heads.protocol import HeadInput
+from sercache.heads.registry import build_head
+from sercache.heads.sequences import Padded
+from support.plain_heads import (
     assert_equals_plain,
     plain_attention,
     plain_linear,
@@ -12,13 +18,7 @@ from plain_heads import (
     plain_rest_of_layer,
     random_clips,
 )
-from small_heads import RANGES
-
-from sercache.heads.cross_attention import CrossAttentionLayer
-from sercache.heads.leg import EncoderLayer
-from sercache.heads.protocol import HeadInput
-from sercache.heads.registry import build_head
-from sercache.heads.sequences import Padded
+from support.small_heads import RANGES
 
 PAIRS = {1: ["00"], 2: ["01", "10"], 3: ["01", "02", "10", "12", "20", "21"]}
 

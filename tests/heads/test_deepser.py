@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_heads import assert_equals_plain, plain_leg, plain_outputs, random_clips
-from small_heads import RANGES
 
 from sercache.heads.leg import EncoderLayer
 from sercache.heads.registry import build_head
 from sercache.heads.sequences import Padded, arrange
+from support.plain_heads import assert_equals_plain, plain_leg, plain_outputs, random_clips
+from support.small_heads import RANGES
 
 OPTIONS = {"width": 16, "feedforward": 24, "dropout": 0.3}
 

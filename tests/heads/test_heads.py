@@ -6,7 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_heads import (
+
+from sercache.heads.protocol import HeadInput
+from sercache.heads.registry import build_head, parameter_count
+from sercache.heads.sequences import Padded
+from support.small_heads import (
     DIMS,
     NAMES,
     RANGES,
@@ -18,10 +22,6 @@ from small_heads import (
     small,
     total,
 )
-
-from sercache.heads.protocol import HeadInput
-from sercache.heads.registry import build_head, parameter_count
-from sercache.heads.sequences import Padded
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), min_size=1, max_size=4)
 NAN = float("nan")

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_heads import assert_equals_plain, plain_leg, plain_outputs, random_clips
-from small_heads import RANGES
 
 from sercache.heads.registry import build_head
+from support.plain_heads import assert_equals_plain, plain_leg, plain_outputs, random_clips
+from support.small_heads import RANGES
 
 OPTIONS = {"width": 16, "feedforward": 24, "dropout": 0.3}
 

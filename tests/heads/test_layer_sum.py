@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_heads import DIMS, LAYERS, RANGES, SUMMING, batch, in_double, small
 
 from sercache.heads.protocol import HeadInput
 from sercache.heads.registry import build_head
+from support.small_heads import DIMS, LAYERS, RANGES, SUMMING, batch, in_double, small
 
 KINDS = ("weighted", "gated")
 STATISTICS = (LAYERS[0], DIMS[0])  # (L, D)

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from small_heads import DIMS, LAYERS, RANGES, SUMMING, small
 
 from sercache.errors import RecipeError
 from sercache.heads.registry import build_head
+from support.small_heads import DIMS, LAYERS, RANGES, SUMMING, small
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from sercache.encoders.registry import load_encoder
 from sercache.errors import ExportError
 from sercache.extract.encode import pool_over_time
 from sercache.recipe import FeatureRecipe
-from tests.tiny_checkpoints import checkpoint  # noqa: F401
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -36,7 +35,7 @@ def slow(*values):
         slow("data2vec-audio", "last", 1),
     ],
 )
-def test_a_speech_encoder_gives_the_frames_of_the_library(tmp_path, checkpoint, kind, layers, time_pool):  # noqa: F811
+def test_a_speech_encoder_gives_the_frames_of_the_library(tmp_path, checkpoint, kind, layers, time_pool):
     recipe, encoder, spec = feature_set(checkpoint(kind), layers, time_pool)
     path = tmp_path / "encoder.onnx"
     assert export_encoder(recipe, spec, path) <= 1e-3
@@ -50,7 +49,7 @@ def test_a_speech_encoder_gives_the_frames_of_the_library(tmp_path, checkpoint, 
 
 
 @pytest.mark.parametrize("time_pool", [4, slow(1)])
-def test_whispers_frames_behind_the_clips_end_are_masked(tmp_path, checkpoint, time_pool):  # noqa: F811
+def test_whispers_frames_behind_the_clips_end_are_masked(tmp_path, checkpoint, time_pool):
     recipe, encoder, spec = feature_set(checkpoint("whisper"), "last", time_pool)
     path = tmp_path / "encoder.onnx"
     export_encoder(recipe, spec, path)
@@ -63,7 +62,7 @@ def test_whispers_frames_behind_the_clips_end_are_masked(tmp_path, checkpoint, t
 
 
 @pytest.mark.parametrize("kind", ["roberta", slow("bert"), slow("modernbert"), slow("deberta-v2")])
-def test_a_text_encoder_masks_its_special_tokens(tmp_path, checkpoint, kind):  # noqa: F811
+def test_a_text_encoder_masks_its_special_tokens(tmp_path, checkpoint, kind):
     recipe, encoder, spec = feature_set(checkpoint(kind))
     path = tmp_path / "encoder.onnx"
     export_encoder(recipe, spec, path)
@@ -78,7 +77,7 @@ def test_a_text_encoder_masks_its_special_tokens(tmp_path, checkpoint, kind):  #
     np.testing.assert_allclose(frames[mask], encoder.encode(["i am so happy now and then"])[0][0], atol=1e-3)
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path, checkpoint):  # noqa: F811
+def test_what_cannot_be_exported_is_one_line(tmp_path, checkpoint):
     spec = load_encoder("logmel").spec
     with pytest.raises(ExportError, match="embedded in sercache"):
         export_encoder(FeatureRecipe(encoder="logmel"), spec, tmp_path / "encoder.onnx")

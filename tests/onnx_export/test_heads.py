@@ -2,7 +2,6 @@ import json
 import logging
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,7 @@ from sercache.bundle.onnx.graph import read_metadata
 from sercache.bundle.onnx.heads import FoldMean, export_heads
 from sercache.errors import ExportError
 from sercache.training.checkpoint import HeadDescription
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "heads"))
-from small_heads import DIMS, NAMES, batch, small
+from support.small_heads import DIMS, NAMES, batch, small
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

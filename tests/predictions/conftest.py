@@ -3,7 +3,8 @@
 import csv
 
 import pytest
-from simulated_members import simulate
+
+from support.simulated_members import simulate
 
 
 @pytest.fixture(scope="session", name="simulate")

@@ -1,12 +1,8 @@
 """A real S3 server on loopback."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 pytest.importorskip("s3fs")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_builder import make_run
 
 from sercache.benchmarks.synthetic import synthetic_feature_set, utterance_id
 from sercache.cache.remote.bucket import Bucket
@@ -22,6 +21,7 @@ from sercache.cache.verify import verify
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.errors import CacheError
 from sercache.training.ensemble import train_ensemble
+from support.run_builder import make_run
 
 SHARDS = 6
 

@@ -1,16 +1,10 @@
 """One stacked run that most tests read; importlib mode needs this folder on the path."""
 
-import sys
-from pathlib import Path
-
 import pytest
-from simulated_members import simulate
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from report_builder import stacked, with_extras
 
 from sercache.reporting.facts import read_facts
+from support.report_builder import stacked, with_extras
+from support.simulated_members import simulate
 
 
 @pytest.fixture(scope="session")

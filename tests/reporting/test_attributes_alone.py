@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_builder import with_extras
-from simulated_attributes import lins_mean, simulate_attributes
 
 from sercache.errors import ReportError
 from sercache.recipe import MemberRecipe
@@ -17,6 +15,8 @@ from sercache.reporting.run_comparison import compare_runs
 from sercache.reporting.subgroups_section import groupings
 from sercache.run import DerivedMember, save_derived
 from sercache.stacking.comparison import compare
+from support.report_builder import with_extras
+from support.simulated_attributes import lins_mean, simulate_attributes
 
 FAST = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}
 

@@ -4,9 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from baseline_runs import blurred, with_baseline
-from report_builder import FAST, stacked, with_extras
-from simulated_members import simulate
 from sklearn.metrics import f1_score
 
 from sercache.reporting.blocks import render
@@ -16,6 +13,9 @@ from sercache.reporting.members_section import differences_to_baseline
 from sercache.reporting.report import write_report
 from sercache.reporting.run_comparison import as_json, compare_runs
 from sercache.stacking.comparison import compare
+from support.baseline_runs import blurred, with_baseline
+from support.report_builder import FAST, stacked, with_extras
+from support.simulated_members import simulate
 
 
 def run_with_baseline(folder, share, **options):

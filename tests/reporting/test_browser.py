@@ -6,13 +6,13 @@ Skips where Chromium or the packages that drive it are absent.
 import shutil
 
 import pytest
-from report_builder import HOSTILE, renamed, stacked, with_extras
-from simulated_members import simulate
 
 from sercache.reporting.blocks import render
 from sercache.reporting.comparison_page import comparison_page
 from sercache.reporting.report import write_report
 from sercache.reporting.run_comparison import compare_runs
+from support.report_builder import HOSTILE, renamed, stacked, with_extras
+from support.simulated_members import simulate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

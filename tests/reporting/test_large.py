@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from report_builder import stacked, with_extras
-from simulated_members import simulate
 
 from sercache.reporting.report import write_report
+from support.report_builder import stacked, with_extras
+from support.simulated_members import simulate
 
 
 @pytest.mark.slow

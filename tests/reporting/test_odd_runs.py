@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_builder import changed_rows, facts_of, stacked, with_extras
-from simulated_members import simulate
 
 from sercache.errors import Interrupted, ReportError
 from sercache.events import Context
@@ -16,6 +14,8 @@ from sercache.reporting.map_section import map_section
 from sercache.reporting.report import write_report
 from sercache.reporting.subgroups_section import groupings
 from sercache.run import Run
+from support.report_builder import changed_rows, facts_of, stacked, with_extras
+from support.simulated_members import simulate
 
 FEW = {"stackers": ["soft-vote"], "repeats": 1}
 

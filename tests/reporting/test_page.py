@@ -4,12 +4,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_builder import HOSTILE, renamed, stacked, with_extras
-from simulated_members import simulate
 
 from sercache.reporting.blocks import Figure, Table
 from sercache.reporting.clips_section import AudioLinks
 from sercache.reporting.report import make_page, write_report
+from support.report_builder import HOSTILE, renamed, stacked, with_extras
+from support.simulated_members import simulate
 
 
 class Outline(HTMLParser):

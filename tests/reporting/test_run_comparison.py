@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_builder import renamed, stacked
-from simulated_members import simulate
 from sklearn.metrics import f1_score
 
 from sercache.errors import ReportError
@@ -16,6 +14,8 @@ from sercache.reporting.blocks import render
 from sercache.reporting.comparison_page import comparison_page
 from sercache.reporting.recipe_differences import ABSENT, recipe_differences
 from sercache.reporting.run_comparison import as_json, compare_runs
+from support.report_builder import renamed, stacked
+from support.simulated_members import simulate
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,10 @@
 """Lets tests import what lies beside them; a server and a browser."""
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from served import HERE, running
+from support.served import FAKE, running
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_OPTIONS = (
@@ -30,7 +26,7 @@ def start():
     """Start a server of the fake bundle: ``with start(pause=0.1) as (process, address)``."""
 
     def begin(pause=0.0, queue=32, max_bytes=2_000_000):
-        return running([HERE / "fake_server.py", pause, queue, max_bytes])
+        return running([*FAKE, pause, queue, max_bytes])
 
     return begin
 
@@ -38,7 +34,7 @@ def start():
 @pytest.fixture(scope="session")
 def address():
     """The address of a server that all tests share."""
-    with running([HERE / "fake_server.py", 0, 32, 2_000_000]) as (_, address):
+    with running([*FAKE, 0, 32, 2_000_000]) as (_, address):
         yield address
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_bundle import CLASSES, AttributesAlone, FakeBundle
-from tones import wav_bytes
+
+from support.fake_bundle import CLASSES, AttributesAlone, FakeBundle
+from support.tones import wav_bytes
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 

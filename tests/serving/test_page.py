@@ -1,8 +1,9 @@
 """The page as people use it, in headless Chromium; it may neither stumble nor ask another server."""
 
 import pytest
-from browsing import DESKTOP, PHONE, open_page, picture, show_result, upload
-from tones import wav_bytes
+
+from support.browsing import DESKTOP, PHONE, open_page, picture, show_result, upload
+from support.tones import wav_bytes
 
 LOADED_DURATION = """player => new Promise(done => {
     const tell = () => done(player.duration);

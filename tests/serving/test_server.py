@@ -3,24 +3,19 @@
 import json
 import re
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
-from served import HERE, running
 
 from sercache.bundle.clips import Recording, Windows
 from sercache.bundle.predictor import Bundle
+from support.browsing import open_page, picture, show_result
+from support.bundle_runs import finish_run
+from support.served import REAL, running
+from support.tones import wav_bytes
 
-sys.path.insert(0, str(HERE.parent / "bundle"))
-
-from browsing import open_page, picture, show_result
-from bundle_runs import finish_run
-from tones import wav_bytes
-
-COMMAND = HERE / "sercache_command.py"
 GROWTH_MEGABYTES = 300
 
 
@@ -42,7 +37,7 @@ def clip(finished):
 @pytest.fixture(scope="session")
 def real(bundle_folder):
     """Process and address of a server of a real bundle."""
-    with running([COMMAND, "serve", bundle_folder, "--port", "0", "--queue", "20"]) as server:
+    with running([*REAL, "serve", bundle_folder, "--port", "0", "--queue", "20"]) as server:
         yield server
 
 

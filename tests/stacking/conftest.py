@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated_members import Simulation, simulate
 
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.folds import assign_folds
 from sercache.posteriors import Posteriors
 from sercache.stacking.rows import StackingRows
+from support.simulated_members import Simulation, simulate
 
 
 @pytest.fixture(scope="session", name="simulate")

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_attributes import lins_mean, simulate_attributes
 
 from sercache.corpus.manifest import write_corpus
 from sercache.events import Context
@@ -17,6 +16,7 @@ from sercache.stacking.comparison import compare
 from sercache.stacking.curves import by_own_score, ensemble_curves, greedy
 from sercache.stacking.registry import STACKERS, load_stacker, needs_classes
 from sercache.stacking.splits import make_plan
+from support.simulated_attributes import lins_mean, simulate_attributes
 
 QUICK = {
     "neural": {"runs": 3, "epochs": 12},

@@ -1,8 +1,5 @@
 """What members cost: encoders that several read count once, and extraction says how long they took."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from sercache.cache.store import Cache
@@ -10,9 +7,7 @@ from sercache.cache.usage import EncodingSpeed, add_speed, read_speeds
 from sercache.recipe import MemberRecipe
 from sercache.run import DerivedMember
 from sercache.stacking.costs import MemberCosts, member_costs
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 
 def test_an_encoder_that_several_members_read_counts_once():

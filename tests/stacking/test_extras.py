@@ -1,8 +1,6 @@
 """What stackers may see beside posteriors: where it comes from, and that it helps where it should."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,7 @@ from sercache.stacking.extras import extra_columns
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import STACKERS, load_stacker
 from sercache.stacking.saved import Signature
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from run_builder import make_run
+from support.run_builder import make_run
 
 LEARNING = ("logistic", "neural", "soup", "lightgbm")
 QUICK = StackingRecipe.model_validate({"neural": {"runs": 2, "epochs": 40}, "lightgbm": {"rounds": 60}})

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from baseline_runs import blurred, with_baseline
-from simulated_members import simulate
 from sklearn.metrics import f1_score
 
 from sercache.evaluation.bootstrap import Difference, Estimate
@@ -16,6 +14,8 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import dump_recipe
 from sercache.stacking.comparison import compare
 from sercache.stacking.verdict import against_baseline
+from support.baseline_runs import blurred, with_baseline
+from support.simulated_members import simulate
 
 QUICK = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_builder import make_corpus, write_features, write_recipe
-from simulated_attributes import lins_mean, without_classes
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
@@ -26,6 +24,8 @@ from sercache.training.member import HISTORY_NAME
 from sercache.training.mixing import Mix, mix_targets
 from sercache.training.objective import Objective, Targets
 from sercache.training.rows import LabelledRows
+from support.run_builder import make_corpus, write_features, write_recipe
+from support.simulated_attributes import lins_mean, without_classes
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from run_builder import make_run
 from sklearn.metrics import f1_score, recall_score
 
 from sercache.engines.task_range import TaskRange
@@ -18,6 +17,7 @@ from sercache.training import baseline
 from sercache.training.baseline import enter_baseline, find_baseline, members_above
 from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble, train_ensemble_part
+from support.run_builder import make_run
 
 QUICK = {"batch_size": 8, "stage1": {"epochs": 1}, "stage2": {"epochs": 0}}
 WEAK = {"name": "weak", "head": "mean-linear", "features": ["words"], "training": QUICK}

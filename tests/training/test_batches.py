@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_builder import make_corpus, write_features
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.frames import from_storage
@@ -15,6 +14,7 @@ from sercache.errors import CacheError
 from sercache.training.batches import FrameSource
 from sercache.training.gathering import frames_budget, resident_parts
 from sercache.training.standardize import input_statistics
+from support.run_builder import make_corpus, write_features
 
 CPU = torch.device("cpu")
 

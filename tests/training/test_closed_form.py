@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from sercache.corpus import Corpus, Utterance
@@ -26,6 +25,7 @@ from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
+from support.run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
 
 RIDGE = {"name": "ridge", "head": "ridge", "features": ["speech", "words"]}
 LOGISTIC = {"name": "logistic", "head": "logistic", "features": ["speech", "words"]}

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, write_recipe
 
 import sercache.training.epoch as epoch
 import sercache.training.loop as loop
@@ -34,19 +33,9 @@ from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import WEIGHTS_NAME, fold_rows, refuse_shared_speakers
 from sercache.training.prediction import predict
+from support.run_builder import CLASSES, DIMS, make_corpus, make_run, outcome, write_features, write_recipe
 
 SPLITS = ["train"] * 5 + ["development"] + ["test"] * 2
-
-
-def outcome(recipe):
-    """Everything a run predicts and every weight it keeps, as bytes."""
-    run = open_run(recipe.output.resolve()).run
-    files = sorted(run.root.glob("members/*/fold-*/weights.safetensors"))
-    tables = [Posteriors.load(run.posteriors_path(member.name)) for member in recipe.members]
-    return (
-        [path.read_bytes() for path in files],
-        [table.class_probabilities.tobytes() + table.attribute_values.tobytes() for table in tables],
-    )
 
 
 @pytest.fixture(scope="module")

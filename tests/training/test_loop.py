@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from run_builder import make_corpus, make_run, write_features
 
 from sercache.cache.store import Cache
 from sercache.errors import TrainingError
@@ -22,6 +21,7 @@ from sercache.training.member import HISTORY_NAME, fold_rows
 from sercache.training.objective import objective_of
 from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
+from support.run_builder import make_corpus, make_run, write_features
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingRecipe(

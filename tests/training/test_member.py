@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from run_builder import make_corpus, make_run, write_features, write_recipe
 
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.ledger import Ledger
@@ -22,6 +21,7 @@ from sercache.training.data import open_run, refuse_crossing_speakers, warn_of_u
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.prediction import predict
+from support.run_builder import make_corpus, make_run, write_features, write_recipe
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
 

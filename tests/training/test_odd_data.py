@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import run_builder
-from run_builder import CLASSES, DIMS, make_corpus, write_features, write_recipe
 
 from sercache.cache.frames import to_storage
 from sercache.corpus.manifest import write_corpus
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.ensemble import train_ensemble
+from support import run_builder
+from support.run_builder import CLASSES, DIMS, make_corpus, write_features, write_recipe
 
 
 def test_a_fold_whose_training_and_stop_rows_lack_a_class_is_trained_like_the_others(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from run_builder import make_run
 
 from sercache.recipe import MemberRecipe
 from sercache.training import planning
@@ -15,6 +14,7 @@ from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob
 from sercache.training.planning import RowCost, choose, plan_training
+from support.run_builder import make_run
 
 MEMBERS = {
     name: MemberRecipe(name=name, features=features)

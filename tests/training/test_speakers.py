@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import run_builder
 import torch
-from run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, write_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -29,6 +27,8 @@ from sercache.training.pooled_features import pooled_table
 from sercache.training.rows import LabelledRows
 from sercache.training.speakers import MIN_CLIPS, speaker_statistics
 from sercache.training.standardize import input_statistics
+from support import run_builder
+from support.run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, write_recipe
 
 CPU = torch.device("cpu")
 SPEAKER = {"normalize": "speaker"}

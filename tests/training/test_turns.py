@@ -7,10 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import run_builder
 import torch
-from run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
-from test_ensemble import outcome
 
 from sercache.cache.frames import to_storage
 from sercache.corpus.manifest import read_corpus, write_corpus
@@ -24,6 +21,8 @@ from sercache.training.gathering import StreamedFrames
 from sercache.training.interleaved import FoldsFailed, train_folds
 from sercache.training.member import FoldJob, is_finished
 from sercache.training.planning import Plan
+from support import run_builder
+from support.run_builder import CLASSES, make_corpus, make_run, outcome, write_features, write_recipe
 
 MEMBERS = [
     {"name": "fusion", "features": ["speech", "words"],

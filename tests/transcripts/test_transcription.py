@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 
 from sercache.cache.ledger import Ledger
 from sercache.corpus.manifest import read_corpus, write_corpus
@@ -15,6 +14,7 @@ from sercache.events import Context
 from sercache.extract.transcribe import batches as hearing
 from sercache.extract.transcribe.transcription import transcribe_corpus
 from sercache.extract.transcribe.whisper import Heard, WhisperTranscriber
+from support.tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 
 COLUMN = "text:tiny-whisper"
 

@@ -1,14 +1,15 @@
 """Servers in processes of their own."""
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from support.processes import environment
+
+FAKE = ("-m", "support.fake_server")
+REAL = ("-m", "support.sercache_command")
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def running(command):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TMPDIR": folder},
+            env=environment(TMPDIR=folder),
         ) as process,
     ):
         try:

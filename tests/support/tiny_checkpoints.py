@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SPEECH = {
@@ -120,3 +121,13 @@ def _tokenizer() -> Any:
         tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
         pad_token="<pad>", unk_token="<unk>", model_max_length=64,
     )  # fmt: skip
+
+
+def inputs_of(encoder):
+    """Return two inputs of an encoder of speech or of text."""
+    if encoder.spec.modality == "text":
+        texts = ["i am so happy", "never say again yes no"]
+    else:
+        rng = np.random.default_rng(1)
+        texts = [(rng.standard_normal(samples) / 10).astype(np.float32) for samples in (9_000, 6_001)]
+    return [encoder.prepare(one) for one in texts]

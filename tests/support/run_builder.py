@@ -10,7 +10,9 @@ from sercache.cache.sources import Source
 from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
+from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
+from sercache.training.data import open_run
 
 CLASSES = ("Angry", "Sad", "Happy")
 SPEAKERS = 8
@@ -114,3 +116,14 @@ def make_run(folder, *, splits=None, missing=(), **changes):
     corpus = make_corpus(folder, splits=splits)
     write_features(folder, corpus, missing=missing)
     return load_recipe(write_recipe(folder, **changes))
+
+
+def outcome(recipe):
+    """Everything a run predicts and every weight it keeps, as bytes."""
+    run = open_run(recipe.output.resolve()).run
+    files = sorted(run.root.glob("members/*/fold-*/weights.safetensors"))
+    tables = [Posteriors.load(run.posteriors_path(member.name)) for member in recipe.members]
+    return (
+        [path.read_bytes() for path in files],
+        [table.class_probabilities.tobytes() + table.attribute_values.tobytes() for table in tables],
+    )

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import soundfile
-from simulated_members import simulate
 
 from sercache.corpus.folds import assign_folds
 from sercache.reporting.facts import read_facts
 from sercache.stacking.comparison import compare
+from support.simulated_members import simulate
 
 FAST = {"stackers": ["hard-vote", "logistic"], "repeats": 2, "bootstrap_samples": 200}
 HOSTILE = (

@@ -1,10 +1,9 @@
 """The command line, with tasks that note every attempt."""
 
-import counting
-
 from sercache.cli.main import main
 from sercache.extract import cluster_pass, schedule
 from sercache.training import members
+from support import counting
 
 if __name__ == "__main__":  # whoever only imports this, as the search for doctests does, keeps his tasks
     schedule.TASK_SECONDS = 6.0

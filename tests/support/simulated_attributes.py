@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from simulated_members import Simulation
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import assign_folds
 from sercache.posteriors import ALL_FOLDS, Posteriors
+from support.simulated_members import Simulation
 
 ATTRIBUTES = (Attribute("arousal", 1.0, 7.0), Attribute("valence", -1.0, 1.0))
 

@@ -1,12 +1,11 @@
-"""Serves a fake bundle in a process of its own: ``python fake_server.py PAUSE_SECONDS QUEUE MAX_BYTES``."""
+"""Serve a fake bundle: ``python -m support.fake_server PAUSE_SECONDS QUEUE MAX_BYTES``."""
 
 import sys
-
-from fake_bundle import FakeBundle
 
 from sercache.events import stop_flag
 from sercache.serving import server
 from sercache.serving.limits import Limits
+from support.fake_bundle import FakeBundle
 
 if __name__ == "__main__":
     pause, queue, max_bytes = sys.argv[1:]

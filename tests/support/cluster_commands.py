@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from sercache.cache.usage import SPEED_NAME
+from support.processes import environment
 
-COMMAND = str(Path(__file__).parent / "counted_command.py")
+COMMAND = ("-m", "support.counted_command")
 
 
 @dataclass
@@ -21,8 +21,10 @@ class Done:
 
 
 def begin(*arguments, **how):
-    command = [sys.executable, COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+    command = [sys.executable, *COMMAND, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **how
+    )
 
 
 def finish(process, timeout=240):

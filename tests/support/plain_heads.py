@@ -3,9 +3,9 @@
 import math
 
 import torch
-from small_heads import RANGES
 
 from sercache.heads.protocol import HeadInput
+from support.small_heads import RANGES
 
 
 def plain_linear(weights, name, values):

@@ -1,0 +1,1 @@
+"""What tests share: small corpora, runs, encoders, heads, servers and commands."""
