@@ -16,6 +16,8 @@ from sercache.validation import explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
+Schedule = Literal["constant", "cosine"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,6 +93,11 @@ class TrainingRecipe(_Strict):
     gradient_clip: float | None = Field(1.0, gt=0)
     stage1: Stage1Recipe = Stage1Recipe()
     stage2: Stage2Recipe = Stage2Recipe()
+    schedule: Schedule = "constant"
+    """Of each stage's learning rate. cosine: it falls to 0 by the last of the stage's epochs, which patience
+    may not let it reach."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Epochs at the start of each stage over which the learning rate rises linearly; at most all of them."""
     patience: int = Field(8, ge=1)
     class_loss: str = "cross_entropy"
     class_loss_options: dict[str, float] = {}
@@ -130,6 +137,15 @@ class TrainingRecipe(_Strict):
     def _trains_at_all(self) -> "TrainingRecipe":
         if self.stage1.epochs + self.stage2.epochs == 0:
             raise ValueError("stage1.epochs and stage2.epochs are both 0")
+        return self
+
+    @model_validator(mode="after")
+    def _warms_up_within_a_stage(self) -> "TrainingRecipe":
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            if 0 < stage.epochs < self.warmup_epochs:
+                raise ValueError(
+                    f"warmup_epochs ({self.warmup_epochs:g}) is more than {name}.epochs ({stage.epochs})"
+                )
         return self
 
 

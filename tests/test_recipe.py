@@ -35,6 +35,7 @@ def test_defaults_are_the_papers():
     assert (training.stage1.learning_rate, training.stage2.learning_rate) == (1e-5, 1e-6)
     assert training.mixup.alpha == 0.2
     assert training.balance_exponent == 0.5
+    assert (training.schedule, training.warmup_epochs) == ("constant", 0)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,11 @@ def test_defaults_are_the_papers():
     [
         ("foldz: {count: 3}", r"unknown key 'foldz'\. Did you mean 'folds'\?"),
         ("folds: {cuont: 3}", r"unknown key 'folds\.cuont'\. Did you mean 'folds\.count'\?"),
+        (
+            "training: {warmup_epochs: 5, stage2: {epochs: 0}}",
+            r"training: .*warmup_epochs \(5\) is more than stage1\.epochs \(4\)",
+        ),
+        ("training: {schedule: linear}", r"training\.schedule: must be constant or cosine, not 'linear'"),
         ("folds: {count: 1}", r"folds\.count: must be 2 or more, not 1"),
         (
             "training: {stage1: {epochs: 3, learning_rat: 1}}",

@@ -11,7 +11,8 @@ from sercache.files import write_atomically
 History = list[dict[str, float]]
 """One row per finished epoch: epoch, stage, learning_rate, train_loss, stop_loss, macro_f1, uar, seconds.
 
-With attributes alone ``mean_ccc`` stands where macro_f1 and uar do.
+``learning_rate`` is that of the epoch's last step. With attributes alone ``mean_ccc`` stands where macro_f1
+and uar do.
 """
 
 _NOT_DRAWN = ("epoch", "stage")

@@ -13,7 +13,7 @@ from torch import Tensor
 from sercache.errors import Interrupted, TrainingError
 from sercache.events import QUIET, Context, Event
 from sercache.heads.protocol import Head
-from sercache.recipe import TrainingRecipe
+from sercache.recipe import Stage1Recipe, Stage2Recipe, TrainingRecipe
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import (
@@ -38,6 +38,7 @@ from sercache.training.objective import Targets
 from sercache.training.precision import precision_of
 from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows, epoch_batches
+from sercache.training.schedule import rate_factor
 
 
 @dataclass
@@ -64,10 +65,11 @@ class HeadTraining:
 
     Stage 1 takes all rows, with class weights; stage 2 starts from stage 1's best epoch and takes a fresh
     class-balanced draw every epoch, without class weights, at a lower learning rate (MEDUSA, section 3). Each
-    stage has one optimiser, and ends after its epochs or when the primary score on the stop rows (macro-F1,
-    or the mean CCC of attributes alone) has not risen for ``patience`` of them. Everything random follows
-    from the seeds and the epoch's number, so a training that is resumed after a finished epoch ends where an
-    uninterrupted one ends, bit for bit; and so does one that takes turns with others.
+    stage has one optimiser and one learning-rate schedule, and ends after its epochs or when the primary
+    score on the stop rows (macro-F1, or the mean CCC of attributes alone) has not risen for ``patience`` of
+    them. Everything random follows from the seeds and the epoch's number, so a training that is resumed after
+    a finished epoch ends where an uninterrupted one ends, bit for bit; and so does one that takes turns with
+    others.
 
     Args:
         head: freshly initialised; holds the best epoch's weights afterwards.
@@ -147,24 +149,26 @@ class HeadTraining:
                 continue
             started = time.monotonic()
             train_loss = yield from self._train_epoch(optimizer)
-            self._judge_epoch(train_loss, time.monotonic() - started)
+            self._judge_epoch(optimizer.param_groups[0]["lr"], train_loss, time.monotonic() - started)
             self._save(optimizer)
             self.log(self.progress.history)
         if self.best_weights:
             self.head.load_state_dict(self.best_weights)
 
+    @property
+    def _stage(self) -> Stage1Recipe | Stage2Recipe:
+        return self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
+
     def _stage_is_over(self) -> bool:
-        stage = self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
         is_out_of_patience = self.progress.stale_epochs >= self.settings.patience
-        return self.progress.stage_epochs >= stage.epochs or is_out_of_patience
+        return self.progress.stage_epochs >= self._stage.epochs or is_out_of_patience
 
     def _begin_stage(self) -> torch.optim.AdamW:
         if self.best_weights:
             self.head.load_state_dict(self.best_weights)
-        stage = self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
         return torch.optim.AdamW(
             self.head.parameters(),
-            lr=stage.learning_rate,
+            lr=self._stage.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
@@ -185,6 +189,7 @@ class HeadTraining:
         epoch_targets = targets_of_epoch(self.fit_rows, settings, generator, device)
         objective = objective_of_stage(self.fit_rows, self.progress.stage, settings, device)
         parameters = list(self.head.parameters())
+        steps = math.ceil(len(batches) / settings.accumulate)
         total_loss = torch.zeros((), device=device)
         for first in range(0, len(batches), settings.accumulate):
             group = batches[first : first + settings.accumulate]
@@ -216,6 +221,13 @@ class HeadTraining:
                 yield
             if settings.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+            factor = rate_factor(
+                self.progress.stage_epochs * steps + first // settings.accumulate,
+                settings.warmup_epochs * steps,
+                self._stage.epochs * steps,
+                settings.schedule,
+            )
+            optimizer.param_groups[0]["lr"] = self._stage.learning_rate * factor
             optimizer.step()
         return self._finite(total_loss.item() / len(drawn), "loss")
 
@@ -230,15 +242,14 @@ class HeadTraining:
             )
         return loss
 
-    def _judge_epoch(self, train_loss: float, seconds: float) -> None:
+    def _judge_epoch(self, learning_rate: float, train_loss: float, seconds: float) -> None:
         """Score the stop rows all at once, note the epoch, and keep its weights if it is the best so far."""
         progress = self.progress
         scores = self._scores()
-        stage = self.settings.stage1 if progress.stage == 1 else self.settings.stage2
         row = {
             "epoch": len(progress.history) + 1,
             "stage": progress.stage,
-            "learning_rate": stage.learning_rate,
+            "learning_rate": learning_rate,
             "train_loss": train_loss,
             **scores,
         }

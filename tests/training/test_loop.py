@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sercache.cache.store import Cache
-from sercache.errors import TrainingError
+from sercache.errors import Interrupted, TrainingError
 from sercache.evaluation.metrics import macro_f1
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
@@ -21,6 +21,7 @@ from sercache.training.member import HISTORY_NAME, fold_rows
 from sercache.training.objective import objective_of
 from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
+from sercache.training.schedule import rate_factor
 from support.run_builder import make_corpus, make_run, write_features
 
 CPU = torch.device("cpu")
@@ -207,6 +208,56 @@ def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1
     assert progress.best["epoch"] == 2
     for name, value in started_from[1].items():
         assert torch.equal(value, one.head.state_dict()[name])  # and no epoch of stage 2 was better
+
+
+def test_every_step_has_the_learning_rate_of_its_stages_schedule(training, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self)
+    )
+    stages = {
+        "stage1": {"epochs": 3, "learning_rate": 0.01},
+        "stage2": {"epochs": 2, "learning_rate": 0.004},
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+    }
+    progress = training(TrainingRecipe(**(SETTINGS.model_dump() | stages))).run()
+    per_epoch = 3  # six batches, two to a step
+    first, second = rates[: 3 * per_epoch], rates[3 * per_epoch :]
+    assert len(second) % 2 == 0 < len(second)
+    for rates_of_stage, peak, epochs in ((first, 0.01, 3), (second, 0.004, 2)):
+        total = len(rates_of_stage)
+        factors = [rate_factor(number, total // epochs, total, "cosine") for number in range(total)]
+        assert rates_of_stage == pytest.approx([peak * factor for factor in factors])
+    last_steps = [*first[per_epoch - 1 :: per_epoch], *second[len(second) // 2 - 1 :: len(second) // 2]]
+    assert [row["learning_rate"] for row in progress.history] == last_steps
+
+
+def test_a_cosine_that_is_resumed_ends_bit_for_bit_as_if_it_had_not_been_stopped(training):
+    settings = TrainingRecipe(**(BOTH_STAGES | {
+        "stage1": {"epochs": 3, "learning_rate": 0.01},
+        "stage2": {"epochs": 3, "learning_rate": 0.004},
+        "schedule": "cosine",
+        "warmup_epochs": 1.5,
+        "mixup": {"probability": 0.5},
+    }))  # fmt: skip
+    straight = training(settings)
+    wanted = straight.run()
+    straight.state_path.unlink()
+    for finished_epochs in (1, 2, 4):
+        interrupted = training(settings)
+        interrupted.should_stop = lambda one=interrupted, at=finished_epochs: len(one.progress.history) >= at
+        with pytest.raises(Interrupted):
+            interrupted.run()
+        resumed = training(settings)
+        progress = resumed.run()
+        resumed.state_path.unlink()
+        assert [{**row, "seconds": 0} for row in progress.history] == [
+            {**row, "seconds": 0} for row in wanted.history
+        ]
+        for name, value in straight.head.state_dict().items():
+            assert torch.equal(value, resumed.head.state_dict()[name])
 
 
 def test_of_equal_macro_f1_the_lower_stop_loss_wins(training, monkeypatch):

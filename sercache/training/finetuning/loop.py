@@ -44,6 +44,7 @@ from sercache.training.loop import Progress
 from sercache.training.mixing import draw_mix, draw_modalities, mask_modalities, mix_targets
 from sercache.training.objective import Objective, Targets
 from sercache.training.rows import LabelledRows, epoch_batches
+from sercache.training.schedule import rate_factor
 
 
 @dataclass
@@ -225,7 +226,8 @@ class Finetuning:
         generator = np.random.default_rng(epoch_seed)
         targets = targets_of_epoch(self.fit_rows, self.member, generator, self.device)
         stage = settings.stage1 if progress.stage == 1 else settings.stage2
-        warm_up = settings.warmup_share * len(steps) * stage.epochs
+        total_steps = len(steps) * stage.epochs
+        warmup_steps = settings.warmup_share * total_steps
         self._set_training()
         news = StepNews()
         began = time.monotonic() - progress.seconds
@@ -249,7 +251,7 @@ class Finetuning:
                 self._gradients.clip(self.member.gradient_clip)
                 done = progress.stage_epochs * len(steps) + step
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * min(1.0, (done + 1) / max(warm_up, 1.0))
+                    group["lr"] = group["peak"] * rate_factor(done, warmup_steps, total_steps)
                 optimizer.step()
                 progress.steps, progress.seconds = step + 1, time.monotonic() - began
                 heard = news.exchange(told, len(steps[step]))
