@@ -58,7 +58,7 @@ def use_encoder(monkeypatch):
     """Let ``extract`` load this encoder, whatever the recipe names."""
 
     def use(encoder):
-        for module in ("feature_set", "share", "self_check"):
+        for module in ("resolve", "device_pass", "self_check"):
             monkeypatch.setattr(
                 f"sercache.extract.{module}.load_encoder", lambda name, layers, **options: encoder
             )

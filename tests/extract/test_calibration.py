@@ -104,7 +104,7 @@ def test_the_choice_is_kept_and_a_later_extraction_goes_by_it(
 ):
     corpus = make_corpus(6)
     encoders = {"float32": Slow(0.01, 0.001), "bfloat16": Slow(0.05, 0.05, precision="bfloat16")}
-    for module in ("feature_set", "share"):
+    for module in ("resolve", "device_pass"):
         monkeypatch.setattr(
             f"sercache.extract.{module}.load_encoder",
             lambda name, layers, *, precision, **options: encoders[precision],
@@ -131,7 +131,7 @@ def test_a_recipe_can_ask_for_one_precision_and_a_kept_one_decides(make_corpus, 
         loaded.append(precision)
         return Slow(0.0, 0.0, precision=precision)
 
-    for module in ("feature_set", "share"):
+    for module in ("resolve", "device_pass"):
         monkeypatch.setattr(f"sercache.extract.{module}.load_encoder", load)
     monkeypatch.setattr("sercache.extract.extraction.check_encoder", lambda *names, **options: None)
     coarse = FeatureRecipe(encoder="tiny", precision="bfloat16")

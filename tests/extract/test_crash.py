@@ -22,7 +22,7 @@ from sercache.corpus.manifest import read_corpus
 from sercache.errors import SercacheError
 from sercache.extract import schedule as plan
 from sercache.extract.extraction import extract
-from sercache.events import stop_flag
+from sercache.events import Context, stop_flag
 from sercache.recipe import FeatureRecipe
 
 corpus, cache, pause, limit = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
@@ -35,7 +35,7 @@ with stop_flag() as stopped:
         return stopped()
     try:
         recipes = {"logmel": FeatureRecipe(encoder="logmel")}
-        extract(read_corpus(corpus), recipes, cache, should_stop=should_stop)
+        extract(read_corpus(corpus), recipes, cache, context=Context(should_stop=should_stop))
     except SercacheError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 """

@@ -10,6 +10,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.cache.usage import read_speeds
 from sercache.corpus import Utterance
 from sercache.errors import CacheError, Interrupted, RecipeError, SercacheError
+from sercache.events import Context
 from sercache.extract.encode import pool_over_time
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
@@ -260,7 +261,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(make_corpus, use_encoder, 
     for patience in (0, 1, 0, 2, 1):
         asked = iter(range(100))
         with pytest.raises(Interrupted, match="the same command goes on"):
-            run(corpus, should_stop=lambda asked=asked, patience=patience: next(asked) >= patience)
+            run(
+                corpus,
+                context=Context(should_stop=lambda asked=asked, patience=patience: next(asked) >= patience),
+            )
     resumed = run(corpus)
     assert shards(resumed.folder) == shards(whole.folder)
     assert set(Ledger(resumed.folder).failures) == set(Ledger(whole.folder).failures)
@@ -287,7 +291,7 @@ def test_a_crash_between_ledger_and_shard_changes_nothing(
 def test_progress_starts_advances_and_finishes(make_corpus, use_encoder, tiny):
     corpus, events = broken(make_corpus(12), 3), []
     use_encoder(tiny())
-    run(corpus, listener=events.append)
+    run(corpus, context=Context(listener=events.append))
     assert [event.kind for event in (events[0], events[-1])] == ["start", "finish"]
     done = [event.done for event in events if event.kind == "advance"]
     assert done == sorted(done)

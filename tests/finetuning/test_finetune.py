@@ -143,7 +143,7 @@ def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(run, alone, 
         calls = iter(range(7))
         pieces = make_training(
             run.root, alone, changes=changes, state_path=tmp_path / "pieces",
-            should_stop=lambda calls=calls: next(calls, None) is None,
+            context=Context(should_stop=lambda calls=calls: next(calls, None) is None),
         )  # fmt: skip
         try:
             pieces.run()
