@@ -9,6 +9,7 @@ import torch
 from sercache.cache.store import Cache
 from sercache.errors import Interrupted, TrainingError
 from sercache.evaluation.metrics import macro_f1
+from sercache.events import Context
 from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
 from sercache.training import epoch
@@ -247,7 +248,9 @@ def test_a_cosine_that_is_resumed_ends_bit_for_bit_as_if_it_had_not_been_stopped
     straight.state_path.unlink()
     for finished_epochs in (1, 2, 4):
         interrupted = training(settings)
-        interrupted.should_stop = lambda one=interrupted, at=finished_epochs: len(one.progress.history) >= at
+        interrupted.context = Context(
+            should_stop=lambda one=interrupted, at=finished_epochs: len(one.progress.history) >= at
+        )
         with pytest.raises(Interrupted):
             interrupted.run()
         resumed = training(settings)
