@@ -30,8 +30,8 @@ def main(cache: Path) -> None:
         print("  tensor", tuple(tensor.shape), tensor.dtype)
 
         # all utterances, in order, read ahead of you
-        places = feature_set.places(list(ids))
-        total = sum(len(one) for one in feature_set.stream(places, layer))
+        locations = feature_set.locate(list(ids))
+        total = sum(len(frames) for frames in feature_set.stream(locations, layer))
         print(f"  {len(ids)} utterances, {total} frames")
 
         # padded batches with their masks, checked against the checksums

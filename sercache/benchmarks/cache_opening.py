@@ -111,12 +111,12 @@ def _open(folder: Path, utterance_id: str) -> Opening:
 
 
 def _batch_seconds(feature_set: FeatureSet) -> float:
-    places = feature_set.places(feature_set.ids)
+    locations = feature_set.locate(feature_set.ids)
     generator = np.random.default_rng(0)
     started = time.perf_counter()
     for _ in range(_BATCHES):
-        rows = generator.integers(len(places), size=_BATCH)
-        own = places[rows]
+        rows = generator.integers(len(locations), size=_BATCH)
+        own = locations[rows]
         views = feature_set.views(own.shards, own.starts, own.counts, feature_set.layers[0])
         np.concatenate(views)
     return (time.perf_counter() - started) / _BATCHES
@@ -127,6 +127,6 @@ def _verify_seconds(feature_set: FeatureSet) -> float:
     some = paths[:: max(1, len(paths) // _VERIFIED_SHARDS)][:_VERIFIED_SHARDS]
     started = time.perf_counter()
     for path in some:
-        if rotten := verify_shard(path, feature_set):
-            raise CacheError(f"{path}: {rotten[0].what}")
+        if damaged := verify_shard(path, feature_set):
+            raise CacheError(f"{path}: {damaged[0].what}")
     return (time.perf_counter() - started) / len(some)

@@ -110,12 +110,12 @@ def measure_reading(
         raise CacheError(f"{feature_set.folder}: holds no utterances to measure with; run sercache extract")
     generator = np.random.default_rng(seed)
     sample = Sample.draw(feature_set, limit_bytes, generator)
-    ranks = generator.permutation(len(sample.places))
-    batches = epoch_batches(sample.places.counts, ranks, batch_size, generator)
+    ranks = generator.permutation(len(sample.locations))
+    batches = epoch_batches(sample.locations.counts, ranks, batch_size, generator)
     warm = _read_warm(sample, batches, rounds, context)
     cold = _read_cold(sample, batches)  # only now no way holds the shards in memory any more
-    payload = sample.payload_bytes(np.arange(len(sample.places)))
-    return Reading(len(sample.places), payload, batch_size, warm, cold)
+    payload = sample.payload_bytes(np.arange(len(sample.locations)))
+    return Reading(len(sample.locations), payload, batch_size, warm, cold)
 
 
 class _Filling:
@@ -123,7 +123,7 @@ class _Filling:
 
     def __init__(self, sample: Sample, batches: Sequence[RowBatch]) -> None:
         self.batches = batches
-        counts = sample.places.counts
+        counts = sample.locations.counts
         shapes = [(len(rows), max(1, int(counts[rows].max())), sample.dim) for rows in batches]
         memory = aligned_memory((max(int(np.prod(shape)) for shape in shapes),), sample.dtype)
         self._targets = [memory[: int(np.prod(shape))].reshape(shape) for shape in shapes]
@@ -155,7 +155,7 @@ def _read_warm(
 ) -> tuple[WarmReading, ...]:
     """Read all batches in each way, in turn."""
     filling = _Filling(sample, batches)
-    payload = sample.payload_bytes(np.arange(len(sample.places)))
+    payload = sample.payload_bytes(np.arange(len(sample.locations)))
     with tempfile.TemporaryDirectory(prefix="sercache-bench-") as folder, ExitStack() as opened:
         those = {
             "plain memory": ways.plain_memory(sample),

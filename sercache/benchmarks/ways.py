@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from sercache.cache.frames import STORED_AS
 from sercache.cache.mapping import look_ahead
-from sercache.cache.store import FeatureSet, Places
+from sercache.cache.store import FeatureSet, Locations
 
 RowBatch = NDArray[np.int64]
 
@@ -32,14 +32,14 @@ class Sample:
     Attributes:
         folder: of their feature set.
         layer: whose frames.
-        places: where the N utterances lie.
+        locations: where the N utterances lie.
         dim: features per frame, D.
         dtype: how frames are stored.
     """
 
     folder: Path
     layer: str
-    places: Places
+    locations: Locations
     dim: int
     dtype: np.dtype[Any]
 
@@ -47,7 +47,7 @@ class Sample:
     def draw(cls, feature_set: FeatureSet, limit_bytes: int, generator: np.random.Generator) -> "Sample":
         """Return random utterances of a feature set, all of them where they fit into ``limit_bytes``."""
         dtype = STORED_AS[feature_set.spec.dtype or "float32"]
-        everyone = feature_set.places(feature_set.ids)
+        everyone = feature_set.locate(feature_set.ids)
         rows = generator.permutation(len(everyone))
         sizes = np.cumsum(everyone.counts[rows]) * feature_set.dim * dtype.itemsize
         chosen = np.sort(rows[: max(1, int(sizes.searchsorted(limit_bytes, side="right")))])
@@ -55,19 +55,19 @@ class Sample:
 
     def payload_bytes(self, rows: RowBatch) -> int:
         """Return what the frames of some of the utterances take."""
-        return int(self.places.counts[rows].sum()) * self.dim * self.dtype.itemsize
+        return int(self.locations.counts[rows].sum()) * self.dim * self.dtype.itemsize
 
     def clips(self) -> Iterator[NDArray[Any]]:
         """Yield the frames of every utterance."""
-        return FeatureSet(self.folder).stream(self.places, self.layer)
+        return FeatureSet(self.folder).stream(self.locations, self.layer)
 
 
 def plain_memory(sample: Sample) -> Way:
     """Return the way that all others are held against: frames copied from one array of this process."""
-    frames = aligned_memory((int(sample.places.counts.sum()), sample.dim), sample.dtype)
+    frames = aligned_memory((int(sample.locations.counts.sum()), sample.dim), sample.dtype)
     np.concatenate(list(sample.clips()), out=frames)
-    ends = np.cumsum(sample.places.counts)
-    begins = ends - sample.places.counts
+    ends = np.cumsum(sample.locations.counts)
+    begins = ends - sample.locations.counts
 
     def read(batches: Sequence[RowBatch]) -> Iterator[Iterable[NDArray[Any]]]:
         for rows in batches:
@@ -87,14 +87,14 @@ def aligned_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]
 
 def cached(sample: Sample, *, is_announced: bool = True) -> Way:
     """Return the way of training: views of the mapped shards, announced ahead of their batch or not."""
-    feature_set, places = FeatureSet(sample.folder), sample.places
+    feature_set, locations = FeatureSet(sample.folder), sample.locations
 
     def read(batches: Sequence[RowBatch]) -> Iterator[Iterable[NDArray[Any]]]:
         for rows, coming in look_ahead(batches):
             for announced in coming if is_announced else ():
-                feature_set.will_need(places, announced, sample.layer)
+                feature_set.prefetch(locations, announced, sample.layer)
             yield feature_set.views(
-                places.shards[rows], places.starts[rows], places.counts[rows], sample.layer
+                locations.shards[rows], locations.starts[rows], locations.counts[rows], sample.layer
             )
 
     return read
@@ -115,8 +115,8 @@ def unadvised_maps(sample: Sample) -> Way:
 
     def read(batches: Sequence[RowBatch]) -> Iterator[Iterable[NDArray[Any]]]:
         for rows in batches:
-            places = sample.places[rows]
-            yield (plane(shard)[start : start + count] for shard, start, count in places)
+            locations = sample.locations[rows]
+            yield (plane(shard)[start : start + count] for shard, start, count in locations)
 
     return read
 
@@ -137,7 +137,7 @@ def safetensors_files(sample: Sample, folder: Path, opened: ExitStack) -> Way:
     """Return the way of safetensors files with a tensor per utterance; the files are written first."""
     files: list[Any] = []
     tensors: dict[str, NDArray[Any]] = {}
-    last = len(sample.places) - 1
+    last = len(sample.locations) - 1
     for row, frames in enumerate(sample.clips()):
         tensors[str(row)] = frames
         if len(tensors) == _FILE_UTTERANCES or row == last:
@@ -165,8 +165,8 @@ def h5py_slices(sample: Sample, opened: ExitStack) -> Way:
 
     def read(batches: Sequence[RowBatch]) -> Iterator[Iterable[NDArray[Any]]]:
         for rows in batches:
-            places = sample.places[rows]
-            yield (dataset(shard)[start : start + count] for shard, start, count in places)
+            locations = sample.locations[rows]
+            yield (dataset(shard)[start : start + count] for shard, start, count in locations)
 
     return read
 

@@ -179,7 +179,7 @@ class FeatureMaker:
         if self._kept is None or key not in self._kept:
             return None
         try:
-            self._kept.check(self._kept.places([key]))
+            self._kept.check(self._kept.locate([key]))
             planes = [self._kept.frames(key, layer) for layer in self._kept.layers]
         except CacheError:
             return None

@@ -148,12 +148,12 @@ class Index:
         """Return the row of an utterance; -1 where there is none."""
         wanted = _encode(utterance_id)
         hashed = np.uint64(hash_of(wanted))
-        place = int(self._hashes.searchsorted(hashed))
-        while place < len(self._hashes) and self._hashes[place] == hashed:
-            row = int(self._order[place])
+        rank = int(self._hashes.searchsorted(hashed))
+        while rank < len(self._hashes) and self._hashes[rank] == hashed:
+            row = int(self._order[rank])
             if self._ids[self._id_begin(row) : int(self._id_ends[row])] == wanted:
                 return row
-            place += 1
+            rank += 1
         return -1
 
     def rows(self, ids: Iterable[str]) -> NDArray[np.int64]:
@@ -171,11 +171,11 @@ class Index:
         """Return the rows of all different ids, in order, ``(U,)``."""
         return np.delete(np.arange(len(self._id_ends)), self.columns["repeats"])
 
-    def kept_row(self, place: int) -> int:
-        """Return the row of the id in ``place`` among all different ids."""
+    def kept_row(self, number: int) -> int:
+        """Return the row of the id with this number among all different ids."""
         repeats: NDArray[np.int64] = self.columns["repeats"]
         kept_before = repeats - np.arange(len(repeats))
-        return place + int(kept_before.searchsorted(place, side="right"))
+        return number + int(kept_before.searchsorted(number, side="right"))
 
     def utterance_id(self, row: int) -> str:
         """Return the id in a row."""
@@ -185,7 +185,7 @@ class Index:
         """Return the ids in the rows from ``first`` to before ``last``."""
         begin = self._id_begin(first)
         ends = self._id_ends[first:last] - begin
-        return [one.decode() for one in _cut(self._ids[begin : begin + int(ends[-1])].tobytes(), ends)]
+        return [part.decode() for part in _cut(self._ids[begin : begin + int(ends[-1])].tobytes(), ends)]
 
     def shards_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which shard each row lies in, ``(len(rows),)``."""
@@ -242,26 +242,26 @@ class Index:
     def _rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         encoded = [_encode(utterance_id) for utterance_id in ids]
         hashes = np.fromiter(map(hash_of, encoded), np.uint64, len(encoded))
-        places = self._hashes.searchsorted(hashes)
-        hits = np.flatnonzero(places < len(self._hashes))
-        hits = hits[self._hashes[places[hits]] == hashes[hits]]
+        ranks = self._hashes.searchsorted(hashes)
+        hits = np.flatnonzero(ranks < len(self._hashes))
+        hits = hits[self._hashes[ranks[hits]] == hashes[hits]]
         rows = np.full(len(encoded), -1)
-        rows[hits] = self._order[places[hits]]
-        for place in hits[~self._are(rows[hits], [encoded[hit] for hit in hits.tolist()])].tolist():
-            rows[place] = self.row(ids[place])  # another id has the same hash
+        rows[hits] = self._order[ranks[hits]]
+        for other in hits[~self._have_ids(rows[hits], [encoded[hit] for hit in hits.tolist()])].tolist():
+            rows[other] = self.row(ids[other])  # another id has the same hash
         return rows
 
-    def _are(self, rows: NDArray[np.int64], wanted: list[bytes]) -> NDArray[np.bool_]:
+    def _have_ids(self, rows: NDArray[np.int64], wanted: list[bytes]) -> NDArray[np.bool_]:
         """Return whether each row has the id that is wanted, byte by byte, ``(len(rows),)``."""
         lengths = np.fromiter(map(len, wanted), np.int64, len(wanted))
         begins = np.where(rows > 0, self._id_ends[rows - 1], 0)
-        are: NDArray[np.bool_] = self._id_ends[rows] - begins == lengths
-        begins, lengths, ends = begins[are], lengths[are], np.cumsum(lengths[are])
-        asked = np.frombuffer(b"".join(compress(wanted, are.tolist())), np.uint8)
+        are_equal: NDArray[np.bool_] = self._id_ends[rows] - begins == lengths
+        begins, lengths, ends = begins[are_equal], lengths[are_equal], np.cumsum(lengths[are_equal])
+        asked = np.frombuffer(b"".join(compress(wanted, are_equal.tolist())), np.uint8)
         held = self.columns["ids"][np.repeat(begins - (ends - lengths), lengths) + np.arange(len(asked))]
         differing = np.concatenate([[0], np.cumsum(held != asked)])
-        are[are] = differing[ends] == differing[ends - lengths]
-        return are
+        are_equal[are_equal] = differing[ends] == differing[ends - lengths]
+        return are_equal
 
     def _id_begin(self, row: int) -> int:
         return int(self._id_ends[row - 1]) if row else 0
@@ -277,15 +277,15 @@ class Ids(Sequence[str]):
         return len(self.held_in)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
-    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
-        if isinstance(place, slice):
-            return tuple(self[each] for each in range(*place.indices(len(self))))
-        positive = place + len(self) if place < 0 else place
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        positive = index + len(self) if index < 0 else index
         if not 0 <= positive < len(self):
-            raise IndexError(f"id {place} of {len(self):,}")
+            raise IndexError(f"id {index} of {len(self):,}")
         return self.held_in.utterance_id(self.held_in.kept_row(positive))
 
     def __iter__(self) -> Iterator[str]:
@@ -301,7 +301,9 @@ class Ids(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
-        return len(self) == len(other) and all(one == its for one, its in zip(self, other, strict=True))
+        return len(self) == len(other) and all(
+            mine == theirs for mine, theirs in zip(self, other, strict=True)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -407,11 +409,11 @@ def _repeats(
     is_repeat = np.zeros(len(hashes), np.bool_)
     ids, ends = columns["ids"].data, columns["id_ends"]
     seen: set[bytes] = set()
-    for place in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
-        for each in (place, place + 1):
-            row = int(order[each])
+    for first in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
+        for rank in (first, first + 1):
+            row = int(order[rank])
             utterance_id = ids[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()
-            is_repeat[each] |= each > place and utterance_id in seen
+            is_repeat[rank] |= rank > first and utterance_id in seen
             seen.add(utterance_id)
     return is_repeat
 
@@ -452,7 +454,7 @@ def _read(path: Path, spec: FeatureSpec) -> Index | None:
         return None
     return Index(
         {
-            name: np.ndarray(shape, _COLUMNS[name], content, offset or 0)  # an empty column has no place
+            name: np.ndarray(shape, _COLUMNS[name], content, offset or 0)  # an empty column has no offset
             for name, (shape, offset) in found.items()
         }
     )

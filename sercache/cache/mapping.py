@@ -71,7 +71,7 @@ class MappedShard:
     """A shard whose frames are read where they lie in the file.
 
     The system is told that access is random. It then reads nothing that was not asked for, but also a page at
-    a time: :meth:`will_need` asks for all that a view is about to touch.
+    a time: :meth:`prefetch` asks for all that a view is about to touch.
     """
 
     def __init__(self, folder: Path, index: Index, shard: int, spec: FeatureSpec) -> None:
@@ -80,7 +80,7 @@ class MappedShard:
         Args:
             folder: the feature set's.
             index: of the feature set.
-            shard: its place among the shards of ``index``.
+            shard: its number among the shards of ``index``.
             spec: of the feature set.
 
         Raises:
@@ -106,7 +106,7 @@ class MappedShard:
         """One read-only ``(sum T, D)`` array per layer, in the stored dtype."""
         self._frame_bytes = spec.dim * dtype.itemsize
 
-    def will_need(self, layer: int, start: int, count: int) -> None:
+    def prefetch(self, layer: int, start: int, count: int) -> None:
         """Let the system read ``count`` frames of a layer from ``start`` on, without waiting for them."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return

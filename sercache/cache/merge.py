@@ -60,33 +60,34 @@ def merge(
     return [_merge_one(source, target, context) for source, _ in pairs]
 
 
-def _refuse_conflicts(one: FeatureSet, other: FeatureSet) -> None:
-    ids = list(one.ids)
+def _refuse_conflicts(feature_set: FeatureSet, other: FeatureSet) -> None:
+    """Raise a CacheError where two feature sets hold different frames or sources of one utterance."""
+    ids = list(feature_set.ids)
     lacking = set(other.missing(ids))
     shared = [utterance_id for utterance_id in ids if utterance_id not in lacking]
     if not shared:
         return
     checksums = zip(
-        one.places(shared).checksums.tolist(), other.places(shared).checksums.tolist(), strict=True
+        feature_set.locate(shared).checksums.tolist(), other.locate(shared).checksums.tolist(), strict=True
     )
     for utterance_id, (here, there) in zip(shared, checksums, strict=True):
-        if one.source(utterance_id) != other.source(utterance_id):
+        if feature_set.source(utterance_id) != other.source(utterance_id):
             what = "was made from other audio or text"
         elif here != there:
             what = "has other frames"
         else:
             continue
         raise CacheError(
-            f"utterance '{utterance_id}' {what} in {one.folder} than in {other.folder}; nothing was merged: "
-            "extract it again in one of them (--replace-changed), or prune it"
+            f"utterance '{utterance_id}' {what} in {feature_set.folder} than in {other.folder}; "
+            "nothing was merged: extract it again in one of them (--replace-changed), or prune it"
         )
 
 
 def _refuse_conflicts_between(feature_sets: Sequence[FeatureSet]) -> None:
-    for index, one in enumerate(feature_sets):
+    for index, feature_set in enumerate(feature_sets):
         for other in feature_sets[:index]:
-            if one.spec == other.spec:
-                _refuse_conflicts(one, other)
+            if feature_set.spec == other.spec:
+                _refuse_conflicts(feature_set, other)
 
 
 def _merge_one(source: FeatureSet, target: Path, context: Context) -> Merged:
@@ -135,7 +136,7 @@ def adopt_failures(source: FeatureSet, target: FeatureSet, among: Collection[str
     for failure in Ledger(source.folder).failures.values():
         if failure.utterance not in target and (among is None or failure.utterance in among):
             ledger.adopt(failure)
-    for utterance_id in [one for one in ledger.failures if one in target]:
+    for utterance_id in [failed for failed in ledger.failures if failed in target]:
         ledger.forget(utterance_id)
     try:
         ledger.save()

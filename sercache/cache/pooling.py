@@ -36,10 +36,10 @@ def pooled_layer(
         CacheError: an utterance has a frame that is no finite number.
         Interrupted: ``context.should_stop`` returned True.
     """
-    places = feature_set.places(ids)
+    locations = feature_set.locate(ids)
     dtype = feature_set.spec.dtype or "float32"
     pooled = np.empty((len(ids), (2 if deviation else 1) * feature_set.dim))
-    streams = [feature_set.stream(places, layer) for layer in layers]
+    streams = [feature_set.stream(locations, layer) for layer in layers]
     task = f"pooling {' + '.join(layers)}" if len(layers) <= 2 else f"pooling the sum of {len(layers)} layers"
     for row, planes in enumerate(zip(*streams, strict=True)):
         if row % _LOOK_EVERY == 0:

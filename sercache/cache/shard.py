@@ -223,7 +223,7 @@ def _fill(shard: h5py.File, utterances: Sequence[StoredUtterance], spec: Feature
         planes.append(plane)
     for name, column in zip(_COLUMNS, _columns(utterances, offsets), strict=True):
         shard.create_dataset(name, data=column)
-    shard.flush()  # only now the library gives metadata their places: before those of the frames
+    shard.flush()  # only now the library lays out the metadata: before the frames
     for layer, plane in enumerate(planes):
         for utterance, start, end in zip(utterances, offsets[:-1], offsets[1:], strict=True):
             if end > start:
@@ -301,5 +301,5 @@ def _plain(shard: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _position(dataset: h5py.Dataset) -> int:
-    """Where a dataset's bytes begin in the file; 0 for one without any, which has no place."""
+    """Return where a dataset's bytes begin in the file; 0 where it is empty and has no offset."""
     return int(dataset.id.get_offset()) if dataset.size else 0

@@ -1,6 +1,7 @@
 """The read side of the cache: which feature sets there are, and their frames as memory-mapped views."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,11 +19,19 @@ from sercache.cache.sources import Source
 from sercache.errors import CacheError
 from sercache.files import read_json
 from sercache.recipe import FeatureRecipe
+from sercache.registry import Registry
 
 DESCRIPTION_NAME = "feature_set.json"
 
 MIRROR_NAME = ".mirror"
-"""A folder in a feature set whose shards are fetched when read (:mod:`sercache.cache.remote.mirror`)."""
+"""A folder in a feature set whose shards are fetched when they are read."""
+
+MirrorFetch = Callable[[Path, str], AbstractContextManager[None]]
+
+SHARD_FETCHERS: Registry[MirrorFetch] = Registry(
+    "shard fetcher", {"mirror": "sercache.cache.remote.mirror:fetched"}, CacheError
+)
+"""``(folder, shard name) -> context``: inside the context, the shard's file is complete."""
 
 _OPEN_MAPS = 256
 """Shards that are mapped at once; every map holds a file descriptor, and many systems allow 1,024."""
@@ -50,11 +59,11 @@ def task_of(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where the frames of N utterances lie, looked up once for many reads.
+class Locations:
+    """Where the frames of N utterances are stored, looked up once for many reads.
 
     Attributes:
-        shards: ``(N,)`` int64, places among the feature set's shards; -1 for an utterance that it lacks.
+        shards: ``(N,)`` int64, number of each utterance's shard in the feature set; -1 where it is lacking.
         starts: ``(N,)`` int64, where in its shard each utterance begins, in frames.
         counts: ``(N,)`` int64, how many frames it has; 0 for one that is lacking.
         checksums: ``(N,)`` uint64, of all its frames, for :meth:`FeatureSet.check`.
@@ -65,8 +74,8 @@ class Places:
     counts: NDArray[np.int64]
     checksums: NDArray[np.uint64]
 
-    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Places":
-        return Places(self.shards[rows], self.starts[rows], self.counts[rows], self.checksums[rows])
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> "Locations":
+        return Locations(self.shards[rows], self.starts[rows], self.counts[rows], self.checksums[rows])
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield shard, start and count of each utterance as Python integers: those index fastest."""
@@ -160,7 +169,7 @@ class FeatureSet:
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Return those of ``ids`` that have no frames here, in order."""
-        return [ids[place] for place in np.flatnonzero(self._index.rows(ids) < 0).tolist()]
+        return [ids[index] for index in np.flatnonzero(self._index.rows(ids) < 0).tolist()]
 
     def frame_counts(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return how many frames each utterance has, ``(len(ids),)``.
@@ -171,14 +180,14 @@ class FeatureSet:
         counts: NDArray[np.int64] = self._index.counts[self._rows(ids)]
         return counts
 
-    def places(self, ids: Sequence[str]) -> Places:
-        """Return where the frames of many utterances lie, whether or not they are here."""
+    def locate(self, ids: Sequence[str]) -> Locations:
+        """Return where the frames of many utterances are stored; those that are not here have count 0."""
         index = self._index
         rows = index.rows(ids)
         is_here = rows >= 0
         if not len(index):
-            return Places(rows, np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows, np.uint64))
-        return Places(
+            return Locations(rows, np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows, np.uint64))
+        return Locations(
             np.where(is_here, index.shards_of(rows), -1),
             np.where(is_here, index.starts[rows], 0),
             np.where(is_here, index.counts[rows], 0),
@@ -202,7 +211,7 @@ class FeatureSet:
         start, count = int(self._index.starts[row]), int(self._index.counts[row])
         shard = self._map(self._index.shard_of(row))
         if self._disk.expects_reads():
-            shard.will_need(number, start, count)
+            shard.prefetch(number, start, count)
         return shard.planes[number][start : start + count]
 
     def views(
@@ -215,7 +224,7 @@ class FeatureSet:
         """Return stretches of frames without copying them, ``(T_i, D)`` each.
 
         Args:
-            shards: ``(B,)`` as in :class:`Places`.
+            shards: ``(B,)`` as in :class:`Locations`.
             starts: ``(B,)`` where in its shard each stretch begins, in frames.
             counts: ``(B,)`` how many frames it has; where 0, the shard may be -1.
             layer: which of several kept layers; None where there is only one.
@@ -231,14 +240,16 @@ class FeatureSet:
             for shard, start, count in zip(shards.tolist(), starts.tolist(), counts.tolist(), strict=True)
         ]
 
-    def check(self, places: Places) -> None:
+    def check(self, locations: Locations) -> None:
         """Compare frames, of all layers, with the checksums that were stored with them.
 
         Raises:
             CacheError: some are not what was written, or a shard is not what it was when it was opened.
         """
-        planes = [self.views(places.shards, places.starts, places.counts, layer) for layer in self.layers]
-        stored = zip(places.shards.tolist(), places.checksums.tolist(), strict=True)
+        planes = [
+            self.views(locations.shards, locations.starts, locations.counts, layer) for layer in self.layers
+        ]
+        stored = zip(locations.shards.tolist(), locations.checksums.tolist(), strict=True)
         for (shard, wanted), frames in zip(stored, zip(*planes, strict=True), strict=True):
             if shard >= 0 and checksum(frames) != wanted:
                 raise CacheError(
@@ -246,11 +257,13 @@ class FeatureSet:
                     f"{self.folder}' tells whose, sercache cache repair extracts it again"
                 )
 
-    def will_need(self, places: Places, rows: NDArray[np.int64] | slice, layer: str | None = None) -> None:
+    def prefetch(
+        self, locations: Locations, rows: NDArray[np.int64] | slice, layer: str | None = None
+    ) -> None:
         """Let the system read frames whose views are touched soon, without waiting for them.
 
         Args:
-            places: of many utterances.
+            locations: of many utterances.
             rows: which of them.
             layer: which of several kept layers; None where there is only one.
 
@@ -260,21 +273,23 @@ class FeatureSet:
         number = self._layer(layer)
         if not self._disk.expects_reads():
             return
-        for shard, start, count in places[rows]:
+        for shard, start, count in locations[rows]:
             if count:
-                self._map(shard).will_need(number, start, count)
+                self._map(shard).prefetch(number, start, count)
 
-    def stream(self, places: Places, layer: str | None = None) -> Iterator[NDArray[Any]]:
+    def stream(self, locations: Locations, layer: str | None = None) -> Iterator[NDArray[Any]]:
         """Yield what :meth:`views` returns, and let the system read ahead of it.
 
         Raises:
             CacheError: no such layer, or a shard is not what it was when it was opened.
         """
-        starts = range(0, len(places), _STREAMED_AT_ONCE)
+        starts = range(0, len(locations), _STREAMED_AT_ONCE)
         for rows, coming in look_ahead([slice(start, start + _STREAMED_AT_ONCE) for start in starts]):
             for announced in coming:
-                self.will_need(places, announced, layer)
-            yield from self.views(places.shards[rows], places.starts[rows], places.counts[rows], layer)
+                self.prefetch(locations, announced, layer)
+            yield from self.views(
+                locations.shards[rows], locations.starts[rows], locations.counts[rows], layer
+            )
 
     def source(self, utterance_id: str) -> Source:
         """Return what the frames of an utterance were computed from.
@@ -322,11 +337,7 @@ class FeatureSet:
     def _map_shard(self, shard: int) -> MappedShard:
         if not (self.folder / MIRROR_NAME).exists():
             return MappedShard(self.folder, self._index, shard, self.spec)
-        from sercache.cache.remote.mirror import (
-            present,  # what fetches knows caches, which know of it only here
-        )
-
-        with present(self.folder, self._index.stamps[shard].name):
+        with SHARD_FETCHERS["mirror"](self.folder, self._index.stamps[shard].name):
             return MappedShard(self.folder, self._index, shard, self.spec)
 
 
@@ -365,10 +376,10 @@ class Cache:
                 f"the cache {self.root} holds {encoder} with {'; '.join(differences[nearest])}; "
                 "run sercache extract with the setting you want"
             )
-        return the_one(matches, recipe)
+        return only_match(matches, recipe)
 
 
-def the_one(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
+def only_match(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
     """Return the only feature set among ``matches``.
 
     Raises:
@@ -377,10 +388,12 @@ def the_one(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
     if len(matches) == 1:
         return matches[0]
     described = [feature_set.spec.provenance() for feature_set in matches]
-    fields = [name for name in described[0] if any(one[name] != described[0][name] for one in described)]
+    fields = [
+        name for name, first in described[0].items() if any(other[name] != first for other in described)
+    ]
     listed = ", ".join(
-        f"{feature_set.spec.fingerprint[:12]} ({', '.join(f'{name} {one[name]}' for name in fields)})"
-        for feature_set, one in zip(matches, described, strict=True)
+        f"{feature_set.spec.fingerprint[:12]} ({', '.join(f'{name} {values[name]}' for name in fields)})"
+        for feature_set, values in zip(matches, described, strict=True)
     )
     raise CacheError(
         f"{len(matches)} feature sets of {recipe.encoder} fit: {listed}; "

@@ -104,7 +104,7 @@ def add_speed(folder: Path, device: str, speed: EncodingSpeed) -> None:
     known[device] = EncodingSpeed(
         before.speech_seconds + speed.speech_seconds, before.encode_seconds + speed.encode_seconds
     )
-    write_json(folder / SPEED_NAME, {name: asdict(one) for name, one in known.items()})
+    write_json(folder / SPEED_NAME, {name: asdict(total) for name, total in known.items()})
 
 
 def read_speeds(folder: Path) -> dict[str, EncodingSpeed]:
@@ -112,8 +112,8 @@ def read_speeds(folder: Path) -> dict[str, EncodingSpeed]:
     try:
         found: Any = read_json(folder / SPEED_NAME)
         return {
-            str(device): EncodingSpeed(float(one["speech_seconds"]), float(one["encode_seconds"]))
-            for device, one in found.items()
+            str(device): EncodingSpeed(float(speed["speech_seconds"]), float(speed["encode_seconds"]))
+            for device, speed in found.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -13,8 +13,8 @@ from sercache.events import QUIET, Context, Event, ShouldStop
 
 
 @dataclass(frozen=True, slots=True)
-class Rotten:
-    """Something that is not what it was.
+class Damage:
+    """One shard or source that is no longer what was stored.
 
     Attributes:
         path: the shard, or the audio file.
@@ -27,7 +27,7 @@ class Rotten:
     what: str
 
 
-def verify(feature_set: FeatureSet, *, context: Context = QUIET) -> list[Rotten]:
+def verify(feature_set: FeatureSet, *, context: Context = QUIET) -> list[Damage]:
     """Read every byte of a feature set and compare it with its checksums.
 
     Raises:
@@ -37,13 +37,13 @@ def verify(feature_set: FeatureSet, *, context: Context = QUIET) -> list[Rotten]
     refuse_mirror(feature_set.folder)
     task, paths = f"verify {feature_set.folder.name}", feature_set.shard_paths
     context.listener(Event("start", task, total=len(paths)))
-    rotten: list[Rotten] = []
+    damaged: list[Damage] = []
     for number, path in enumerate(paths, 1):
         _check(context.should_stop)
-        rotten += verify_shard(path, feature_set)
-        context.listener(Event("advance", task, number, len(paths), values={"rotten": len(rotten)}))
+        damaged += verify_shard(path, feature_set)
+        context.listener(Event("advance", task, number, len(paths), values={"damaged": len(damaged)}))
     context.listener(Event("finish", task, len(paths), len(paths)))
-    return rotten
+    return damaged
 
 
 def verify_sources(
@@ -51,7 +51,7 @@ def verify_sources(
     corpus: Corpus,
     *,
     context: Context = QUIET,
-) -> list[Rotten]:
+) -> list[Damage]:
     """Read the audio or text of every cached utterance of ``corpus`` again and compare it with its hash."""
     task, modality = f"sources of {feature_set.folder.name}", feature_set.spec.modality
     text_column = feature_set.spec.options.get("text_column")
@@ -59,45 +59,45 @@ def verify_sources(
         corpus = corpus.with_text_of(str(text_column))
     cached = [utterance for utterance in corpus.utterances if utterance.id in feature_set]
     context.listener(Event("start", task, total=len(cached)))
-    rotten: list[Rotten] = []
+    damaged: list[Damage] = []
     for number, utterance in enumerate(cached, 1):
         _check(context.should_stop)
         stored, path = feature_set.source(utterance.id), corpus.root
         if modality == "audio":
             if utterance.audio is None:
-                rotten.append(Rotten(path, utterance.id, "the corpus no longer names its audio"))
+                damaged.append(Damage(path, utterance.id, "the corpus no longer names its audio"))
                 continue
             path = corpus.audio_path(utterance)
         try:
             if modality == "audio" and not stat.S_ISREG(path.stat().st_mode):
-                rotten.append(Rotten(path, utterance.id, "its audio is no longer a regular file"))
+                damaged.append(Damage(path, utterance.id, "its audio is no longer a regular file"))
             elif read_source(corpus, utterance, modality) != stored:
-                rotten.append(Rotten(path, utterance.id, f"its {modality} has changed since the extraction"))
+                damaged.append(Damage(path, utterance.id, f"its {modality} has changed since the extraction"))
         except OSError as error:
-            rotten.append(Rotten(path, utterance.id, f"its audio cannot be read ({error.strerror})"))
-        context.listener(Event("advance", task, number, len(cached), values={"changed": len(rotten)}))
+            damaged.append(Damage(path, utterance.id, f"its audio cannot be read ({error.strerror})"))
+        context.listener(Event("advance", task, number, len(cached), values={"changed": len(damaged)}))
     context.listener(Event("finish", task, len(cached), len(cached)))
-    return rotten
+    return damaged
 
 
-def verify_shard(path: Path, feature_set: FeatureSet) -> list[Rotten]:
+def verify_shard(path: Path, feature_set: FeatureSet) -> list[Damage]:
     """Read every byte of one shard and compare it with its checksums."""
     try:
         index, content = read_whole(path, feature_set.spec)
     except CacheError as error:
-        return [Rotten(path, None, str(error).removeprefix(f"{path}: "))]
+        return [Damage(path, None, str(error).removeprefix(f"{path}: "))]
     size = path.stat().st_size
     what = "its frames are not what was written"
     if size != index.size_bytes:
         what = f"its frames are cut off: the file has {size:,} of {index.size_bytes:,} bytes"
-    rotten = [
-        Rotten(path, utterance.id, what)
+    damaged = [
+        Damage(path, utterance.id, what)
         for utterance, is_intact in index.utterances(content, feature_set.spec)
         if not is_intact
     ]
-    if size != index.size_bytes and not rotten:
-        rotten = [Rotten(path, None, f"has {size:,} bytes, not {index.size_bytes:,}; all frames are there")]
-    return rotten
+    if size != index.size_bytes and not damaged:
+        damaged = [Damage(path, None, f"has {size:,} bytes, not {index.size_bytes:,}; all frames are there")]
+    return damaged
 
 
 def _check(should_stop: ShouldStop) -> None:

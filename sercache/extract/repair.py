@@ -6,7 +6,7 @@ from pathlib import Path
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.shard import read_whole
 from sercache.cache.store import Cache, FeatureSet, task_of
-from sercache.cache.verify import Rotten, verify
+from sercache.cache.verify import Damage, verify
 from sercache.cache.writer import cannot_write, publish_shard
 from sercache.corpus import Corpus
 from sercache.devices import resolve_device
@@ -32,7 +32,7 @@ class Repaired:
     """
 
     folder: Path
-    found: tuple[Rotten, ...]
+    found: tuple[Damage, ...]
     extracted: int
     lost: tuple[str, ...]
 

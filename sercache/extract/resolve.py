@@ -10,7 +10,7 @@ from sercache.cache.fingerprint import FeatureSpec, StorageDtype, differences_fr
 from sercache.cache.frames import choose_dtype
 from sercache.cache.ledger import Ledger
 from sercache.cache.sources import has_changed
-from sercache.cache.store import Cache, FeatureSet, shard_path, the_one
+from sercache.cache.store import Cache, FeatureSet, only_match, shard_path
 from sercache.cache.writer import cannot_write, drop_utterances, start_feature_set
 from sercache.corpus import Corpus, Utterance
 from sercache.devices import computes_in_bfloat16
@@ -85,7 +85,7 @@ def settle(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> 
             if replace(feature_set.spec, dtype=None) == spec
             and feature_set.spec.fingerprint.startswith(recipe.fingerprint or "")
         ]
-        dtype = the_one(matches, recipe).spec.dtype if matches else _sampled_dtype(encoder, spec, corpus)
+        dtype = only_match(matches, recipe).spec.dtype if matches else _sampled_dtype(encoder, spec, corpus)
         spec = replace(spec, dtype=dtype)
     if recipe.fingerprint and not spec.fingerprint.startswith(recipe.fingerprint):
         raise CacheError(

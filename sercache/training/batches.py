@@ -170,11 +170,11 @@ class _Whole:
         self.feature_sets = list(feature_sets)
         self.ids = ids
         self.device = device
-        self.places = [feature_set.places(ids) for feature_set in feature_sets]
-        self.frame_counts = np.stack([one.counts for one in self.places], axis=1)
+        self.locations = [feature_set.locate(ids) for feature_set in feature_sets]
+        self.frame_counts = np.stack([one.counts for one in self.locations], axis=1)
         self._readers: dict[int, FrameReader] = {}
         # Decided once for all: one set on the device must leave room for what the others were promised.
-        sizes = [size_on_device(*one) for one in zip(self.feature_sets, self.places, strict=True)]
+        sizes = [size_on_device(*one) for one in zip(self.feature_sets, self.locations, strict=True)]
         if resident is None:
             self.resident = resident_parts(sizes, frames_budget(device))
         else:
@@ -184,7 +184,7 @@ class _Whole:
         """Return the reader of a feature set, which is made when somebody first reads it."""
         if part not in self._readers:
             reader = ResidentFrames if part in self.resident else StreamedFrames
-            frames = reader(self.feature_sets[part], self.places[part], self.device)
+            frames = reader(self.feature_sets[part], self.locations[part], self.device)
             self._readers[part] = _LastBatch(frames)
         return self._readers[part]
 

@@ -19,9 +19,9 @@ def frames_not_finite(source: FrameSource) -> str:
     """Return which utterance has a frame that is no finite number, or nothing."""
     for feature_set in source.feature_sets:
         dtype = feature_set.spec.dtype or "float32"
-        places = feature_set.places(source.ids)
+        locations = feature_set.locate(source.ids)
         for layer in feature_set.layers:
-            for utterance_id, frames in zip(source.ids, feature_set.stream(places, layer), strict=True):
+            for utterance_id, frames in zip(source.ids, feature_set.stream(locations, layer), strict=True):
                 if not np.isfinite(from_storage(frames, dtype)).all():
                     return (
                         f"utterance '{utterance_id}' has frames in {feature_set.folder.name} that are not "

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sercache.cache.frames import pad_into
-from sercache.cache.store import FeatureSet, Places
+from sercache.cache.store import FeatureSet, Locations
 from sercache.heads.protocol import HeadInput
 
 _SLOTS = 3
@@ -87,22 +87,22 @@ class StreamedFrames:
 
     Args:
         feature_set: with L kept layers.
-        places: of N utterances in it.
+        locations: of N utterances in it.
         device: where batches go.
     """
 
-    def __init__(self, feature_set: FeatureSet, places: Places, device: torch.device) -> None:
+    def __init__(self, feature_set: FeatureSet, locations: Locations, device: torch.device) -> None:
         self.feature_set = feature_set
-        self.places = places
+        self.locations = locations
         self.device = device
-        self._is_checked = np.zeros(len(places), np.bool_)
+        self._is_checked = np.zeros(len(locations), np.bool_)
         self._frames = StagingRing(TORCH_DTYPES[str(feature_set.spec.dtype)], device)
         self._counts = StagingRing(torch.int64, device)
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """Let the system read the frames of ``rows``, ``(B,)``, ahead of their batch."""
         for layer in self.feature_set.layers:
-            self.feature_set.will_need(self.places, rows, layer)
+            self.feature_set.prefetch(self.locations, rows, layer)
 
     def padded(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
@@ -121,10 +121,10 @@ class StreamedFrames:
         self._check(rows)
         layers = self.feature_set.layers
         staged = self._frames.take((len(rows), time, len(layers), self.feature_set.dim))
-        begins = self.places.starts[rows] + starts
+        begins = self.locations.starts[rows] + starts
         target = as_numpy(staged)
         for number, layer in enumerate(layers):
-            views = self.feature_set.views(self.places.shards[rows], begins, counts, layer)
+            views = self.feature_set.views(self.locations.shards[rows], begins, counts, layer)
             pad_into(target[:, :, number], views)
         frames = self._frames.send(staged if len(layers) > 1 else staged.squeeze(2), torch.float32)
         staged_counts = self._counts.take((len(rows), 1))
@@ -136,7 +136,7 @@ class StreamedFrames:
         """Compare what was not read before with its checksum: once, as that takes as long as the copy."""
         unchecked = rows[~self._is_checked[rows]]
         if len(unchecked):
-            self.feature_set.check(self.places[unchecked])
+            self.feature_set.check(self.locations[unchecked])
             self._is_checked[unchecked] = True
 
 
@@ -157,33 +157,33 @@ class ResidentFrames:
 
     Args:
         feature_set: with L kept layers.
-        places: of N utterances in it.
+        locations: of N utterances in it.
         device: where the frames go.
 
     Raises:
         CacheError: frames are not what was written.
     """
 
-    def __init__(self, feature_set: FeatureSet, places: Places, device: torch.device) -> None:
+    def __init__(self, feature_set: FeatureSet, locations: Locations, device: torch.device) -> None:
         self.device = device
-        ends = np.cumsum(places.counts)
-        self._begins = ends - places.counts
-        self._num_frames = int(places.counts.sum())
+        ends = np.cumsum(locations.counts)
+        self._begins = ends - locations.counts
+        self._num_frames = int(locations.counts.sum())
         self._indices = StagingRing(torch.int64, device)
         dtype = TORCH_DTYPES[str(feature_set.spec.dtype)]
         layers = feature_set.layers
         frame_shape = (len(layers), feature_set.dim) if len(layers) > 1 else (feature_set.dim,)
         self._packed = torch.zeros((self._num_frames + 1, *frame_shape), dtype=dtype, device=device)
         staging = StagingRing(dtype, device)
-        for rows in np.array_split(np.arange(len(places)), 1 + self._packed.nbytes // _CHUNK_BYTES):
+        for rows in np.array_split(np.arange(len(locations)), 1 + self._packed.nbytes // _CHUNK_BYTES):
             if not len(rows):
                 continue
             begin, end = int(self._begins[rows[0]]), int(ends[rows[-1]])
             staged = staging.take((end - begin, len(layers), feature_set.dim))
             target = as_numpy(staged)
             for number, layer in enumerate(layers):
-                np.concatenate(list(feature_set.stream(places[rows], layer)), out=target[:, number])
-            feature_set.check(places[rows])
+                np.concatenate(list(feature_set.stream(locations[rows], layer)), out=target[:, number])
+            feature_set.check(locations[rows])
             staging.send_into(self._packed[begin:end], staged.view(end - begin, *frame_shape))
 
     def announce(self, rows: NDArray[np.int64]) -> None:
@@ -219,10 +219,10 @@ def frames_budget(device: torch.device) -> int:
     return int(_SHARE_OF_FREE_MEMORY * free_bytes)
 
 
-def size_on_device(feature_set: FeatureSet, places: Places) -> int:
+def size_on_device(feature_set: FeatureSet, locations: Locations) -> int:
     """Return the bytes that the frames of some utterances take."""
     itemsize = TORCH_DTYPES[str(feature_set.spec.dtype)].itemsize
-    return int(places.counts.sum()) * len(feature_set.layers) * feature_set.dim * itemsize
+    return int(locations.counts.sum()) * len(feature_set.layers) * feature_set.dim * itemsize
 
 
 def resident_parts(sizes: Sequence[int], budget: int) -> frozenset[int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sercache.cache.frames import from_storage
-from sercache.cache.store import FeatureSet, Places
+from sercache.cache.store import FeatureSet, Locations
 from sercache.corpus import Corpus
 from sercache.errors import CacheError, Interrupted, TrainingError
 from sercache.events import QUIET, Context, Event
@@ -147,20 +147,20 @@ def speaker_statistics(
     """
     ids = tuple(sorted(corpus.ids))
     utterances = [corpus.by_id[utterance_id] for utterance_id in ids]
-    places = feature_set.places(ids)
-    held = places.counts > 0
+    locations = feature_set.locate(ids)
+    held = locations.counts > 0
     clips = Counter(
         row.speaker for row, has in zip(utterances, held, strict=True) if has and row.speaker is not None
     )
     numbers = {speaker: number for number, speaker in enumerate(_enough(clips), _AVERAGE + 1)}
     rows = np.asarray([numbers.get(row.speaker or "", _AVERAGE) for row in utterances], dtype=np.int64)
     is_train = np.asarray([(row.split or "train") == "train" for row in utterances])
-    digest = _digest(feature_set, ids, rows, is_train, places)
+    digest = _digest(feature_set, ids, rows, is_train, locations)
     path = folder / f"{digest[:24]}.safetensors"
     averaged = int((held & (rows == _AVERAGE)).sum())
     if kept := _kept_tables(path):
         return SpeakerStatistics(ids, rows, *kept, averaged, digest)
-    reading = _Reading(feature_set, ids, places, int(held.sum()), context)
+    reading = _Reading(feature_set, ids, locations, int(held.sum()), context)
     shape = (len(feature_set.layers), feature_set.dim)
     mean = np.zeros((len(numbers) + 1, *shape), np.float32)
     scale = np.ones_like(mean)
@@ -202,7 +202,7 @@ class _Reading:
 
     feature_set: FeatureSet
     ids: tuple[str, ...]
-    places: Places
+    locations: Locations
     total: int
     context: Context
     done: int = 0
@@ -214,8 +214,10 @@ class _Reading:
             if self.context.should_stop():
                 raise Interrupted("stopped while speakers were measured; nothing was written")
             part = clips[first : first + _CLIPS_AT_ONCE]
-            self.feature_set.check(self.places[part])
-            streams = [self.feature_set.stream(self.places[part], layer) for layer in self.feature_set.layers]
+            self.feature_set.check(self.locations[part])
+            streams = [
+                self.feature_set.stream(self.locations[part], layer) for layer in self.feature_set.layers
+            ]
             for clip, planes in zip(part, zip(*streams, strict=True), strict=True):
                 sums.add(np.stack([from_storage(plane, dtype) for plane in planes]))  # (L, T, D)
                 if not np.isfinite(sums.total).all():
@@ -238,10 +240,10 @@ def _digest(
     ids: tuple[str, ...],
     rows: NDArray[np.int64],
     is_train: NDArray[np.bool_],
-    places: Places,
+    locations: Locations,
 ) -> str:
     """Return a digest of all that the tables follow from."""
     hashed = hashlib.sha256("\n".join([feature_set.spec.fingerprint, *ids]).encode())
-    for values in (rows, is_train, places.counts, np.where(places.counts > 0, places.checksums, 0)):
+    for values in (rows, is_train, locations.counts, np.where(locations.counts > 0, locations.checksums, 0)):
         hashed.update(values.tobytes())
     return hashed.hexdigest()

@@ -35,11 +35,11 @@ def input_statistics(
     Returns:
         A constant feature, which carries nothing, has deviation 1; so has everything where no row has frames.
     """
-    places = feature_set.places(ids)
-    held = np.flatnonzero(places.counts > 0)
+    locations = feature_set.locate(ids)
+    held = np.flatnonzero(locations.counts > 0)
     sample = np.random.default_rng(seed).permutation(len(held))[:SAMPLED_UTTERANCES]
     rows = held[np.sort(sample)]
-    sampled = places[rows]
+    sampled = locations[rows]
     speaker_rows = None if speakers is None else speakers.rows_of(tuple(ids[row] for row in rows))
     count = max(1, int(sampled.counts.sum()))
     layers = feature_set.layers

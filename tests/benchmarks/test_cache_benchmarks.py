@@ -32,8 +32,8 @@ def test_every_way_gives_the_same_frames(feature_set, tmp_path):
 
     generator = np.random.default_rng(0)
     sample = Sample.draw(feature_set, 20_000, generator)
-    assert 1 < len(sample.places) < 150
-    batches = np.array_split(generator.permutation(len(sample.places)), 3)
+    assert 1 < len(sample.locations) < 150
+    batches = np.array_split(generator.permutation(len(sample.locations)), 3)
     with ExitStack() as opened:
         others = [
             ways.cached(sample),

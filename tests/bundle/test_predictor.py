@@ -216,7 +216,7 @@ def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatc
         np.testing.assert_allclose(posteriors_of([answer]), posteriors_of([good[answer.id]]), atol=1e-5)
 
 
-def test_a_rotten_cache_is_encoded_again(finished, bundle_folder, bundle, tmp_path):
+def test_a_damaged_cache_is_encoded_again(finished, bundle_folder, bundle, tmp_path):
     recordings = recordings_of(finished.corpus, "test")[:3]
     fresh = posteriors_of(bundle.predict(recordings))
     list(Bundle.load(bundle_folder, device="cpu", cache=tmp_path).predict(recordings))
@@ -232,7 +232,7 @@ def test_a_rotten_cache_is_encoded_again(finished, bundle_folder, bundle, tmp_pa
         shard.write_bytes(content)
     for kept in Cache(tmp_path).feature_sets():
         with pytest.raises(CacheError):
-            kept.check(kept.places(kept.ids))
+            kept.check(kept.locate(kept.ids))
     again = Bundle.load(bundle_folder, device="cpu", cache=tmp_path)
     np.testing.assert_allclose(posteriors_of(again.predict(recordings)), fresh, atol=1e-5)
 

@@ -80,12 +80,12 @@ def check(feature_set, held):
     for name, stored in held.items():
         assert feature_set.source(name) == stored.source
         np.testing.assert_array_equal(feature_set.frames(name), stored.frames[0])
-    places = feature_set.places(asked)
-    assert places.shards[len(names)] == places.shards[-1] == -1
+    locations = feature_set.locate(asked)
+    assert locations.shards[len(names)] == locations.shards[-1] == -1
     for name, view, streamed in zip(
         asked,
-        feature_set.views(places.shards, places.starts, places.counts),
-        feature_set.stream(places),
+        feature_set.views(locations.shards, locations.starts, locations.counts),
+        feature_set.stream(locations),
         strict=True,
     ):
         wanted = held[name].frames[0] if name in held else np.empty((0, SPEC.dim))

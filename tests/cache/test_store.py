@@ -141,12 +141,12 @@ def test_reading_the_cache_loads_no_torch():
 @pytest.mark.parametrize("layers", [("last",), ("layer-0", "last")])
 def test_frames_are_held_against_their_checksums(make_feature_set, layers):
     feature_set = make_feature_set({"t": {"a": 3, "b": 5}, "u": {"c": 2}}, layers=layers, num_layers=12)
-    places = feature_set.places(["a", "absent", "c"])
-    feature_set.check(places)
+    locations = feature_set.locate(["a", "absent", "c"])
+    feature_set.check(locations)
     path = feature_set.shard_paths[1]
     content = bytearray(path.read_bytes())
     content[-1] ^= 4
     path.write_bytes(content)
-    feature_set.check(places[:2])
+    feature_set.check(locations[:2])
     with pytest.raises(CacheError, match=r"shard-u\.h5: frames are not what was written"):
-        feature_set.check(places)
+        feature_set.check(locations)

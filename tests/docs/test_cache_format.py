@@ -201,7 +201,7 @@ def test_sercache_opens_what_was_written_by_the_specification(tmp_path):
     for (first, last), utterance_id in zip(pairwise(offsets), ids, strict=True):
         for layer, plane in zip(described["layers"], frames, strict=True):
             np.testing.assert_array_equal(opened.frames(utterance_id, layer), plane[first:last])
-    opened.check(opened.places(ids))
+    opened.check(opened.locate(ids))
     assert list(read_feature_set(folder)) == ids
 
 

@@ -79,10 +79,10 @@ def test_what_the_corpus_no_longer_holds_is_told(whole):
     corpus, feature_set = whole
     path = feature_set.shard_paths[0]
     flip(path, path.stat().st_size - 9)
-    (rotten,) = verify(feature_set)
-    rest = corpus.select([name for name in corpus.ids if name != rotten.utterance_id])
+    (damaged,) = verify(feature_set)
+    rest = corpus.select([name for name in corpus.ids if name != damaged.utterance_id])
     done = repair(FeatureSet(feature_set.folder), rest, "logmel")
-    assert (done.extracted, done.lost) == (0, (rotten.utterance_id,))
+    assert (done.extracted, done.lost) == (0, (damaged.utterance_id,))
     assert verify(FeatureSet(feature_set.folder)) == []
 
 
@@ -90,10 +90,10 @@ def test_audio_that_is_gone_too_is_a_failure(whole):
     corpus, feature_set = whole
     path = feature_set.shard_paths[0]
     flip(path, path.stat().st_size - 9)
-    (rotten,) = verify(feature_set)
-    corpus.audio_path(corpus.by_id[rotten.utterance_id]).unlink()
-    assert repair(FeatureSet(feature_set.folder), corpus, "logmel").lost == (rotten.utterance_id,)
-    assert set(Ledger(feature_set.folder).failures) == {rotten.utterance_id}
+    (damaged,) = verify(feature_set)
+    corpus.audio_path(corpus.by_id[damaged.utterance_id]).unlink()
+    assert repair(FeatureSet(feature_set.folder), corpus, "logmel").lost == (damaged.utterance_id,)
+    assert set(Ledger(feature_set.folder).failures) == {damaged.utterance_id}
 
 
 def test_an_encoder_that_makes_something_else_mends_nothing(whole, use_encoder, tiny):

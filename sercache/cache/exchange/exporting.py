@@ -98,7 +98,7 @@ def export(
     write_json(folder / _DESCRIPTION, described)
     ids = list(feature_set.ids)
     if ids:
-        feature_set.check(feature_set.places(ids))
+        feature_set.check(feature_set.locate(ids))
     task = f"export {feature_set.folder.name}"
     context.listener(Event("start", task, total=len(ids)))
     write = _export_npy if format == "npy" else _export_safetensors

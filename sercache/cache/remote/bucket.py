@@ -57,14 +57,14 @@ class Bucket:
         from fsspec.core import url_to_fs
 
         self.url = url.rstrip("/")
-        with self._told():
+        with self._errors_translated():
             # What was listed before may have changed since: another process pushes.
             self._files, path = url_to_fs(self.url, use_listings_cache=False)
         self._root = path.rstrip("/")
 
     def feature_sets(self) -> list[str]:
         """Return the names of the feature sets' folders."""
-        with self._told():
+        with self._errors_translated():
             found = self._files.glob(f"{self._root}/*/{DESCRIPTION_NAME}")
         return sorted(path.split("/")[-2] for path in found)
 
@@ -75,7 +75,7 @@ class Bucket:
             CacheError: a commit object is not one, or the store does not answer.
         """
         folder = f"{self._root}/{feature_set}/commits"
-        with self._told():
+        with self._errors_translated():
             paths = self._files.glob(f"{folder}/*.json")
             contents = self._files.cat(paths) if paths else {}
         try:
@@ -92,14 +92,14 @@ class Bucket:
         """
         folder = f"{self._root}/{feature_set}"
         target = f"{folder}/objects/{commit.object_name}"
-        with self._told():
+        with self._errors_translated():
             self._files.put_file(str(path), target)
             size = self._files.info(target)["size"]
         if size != commit.size_bytes:
             raise CacheError(
                 f"{self.url}/{feature_set}: {commit.shard} arrived with {size:,} bytes; push again"
             )
-        with self._told():
+        with self._errors_translated():
             self._files.pipe_file(
                 f"{folder}/commits/{commit.shard}.json", json.dumps(asdict(commit)).encode()
             )
@@ -111,26 +111,26 @@ class Bucket:
             CacheError: it is not there, or the store does not answer.
         """
         path = f"{self._root}/{feature_set}/objects/{commit.object_name}"
-        with self._told():
+        with self._errors_translated():
             content: bytes = self._files.cat_file(path, start=None if end is None else 0, end=end)
         return content
 
     def write(self, feature_set: str, name: str, content: bytes) -> None:
         """Write a small file beside the shards."""
-        with self._told():
+        with self._errors_translated():
             self._files.pipe_file(f"{self._root}/{feature_set}/{name}", content)
 
     def read(self, feature_set: str, name: str) -> bytes | None:
         """Return a small file; None where there is none."""
         path = f"{self._root}/{feature_set}/{name}"
-        with self._told():
+        with self._errors_translated():
             if not self._files.exists(path):
                 return None
             content: bytes = self._files.cat_file(path)
             return content
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         """Turn what stores raise into one line."""
         try:
             yield
@@ -140,9 +140,9 @@ class Bucket:
             library = type(error).__module__.partition(".")[0]
             if not isinstance(error, OSError | ValueError | ImportError) and library not in _LIBRARIES:
                 raise
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            message = (str(error).splitlines() or [type(error).__name__])[0]
             hint = " (pip install 'sercache[s3]')" if isinstance(error, ImportError) else ""
-            raise CacheError(f"{self.url}: {said or type(error).__name__}{hint}") from error
+            raise CacheError(f"{self.url}: {message or type(error).__name__}{hint}") from error
 
 
 SMALL_FILES = (DESCRIPTION_NAME, LEDGER_NAME)

@@ -80,8 +80,10 @@ def make_mirror(
 
 
 @contextmanager
-def present(folder: Path, shard: str) -> Iterator[None]:
-    """Have a shard of a mirror here while it is opened; one that is open stays readable when it makes room.
+def fetched(folder: Path, shard: str) -> Iterator[None]:
+    """Fetch a shard of a mirror, unless it is here, and keep it while it is opened.
+
+    A shard that is open stays readable when its file makes room for others.
 
     Raises:
         CacheError: the store does not answer, or holds something else.

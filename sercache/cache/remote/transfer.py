@@ -144,9 +144,9 @@ def commit_of(path: Path) -> Commit:
 
 def _describe(bucket: Bucket, feature_set: FeatureSet) -> None:
     """Write a feature set's description, or make sure that it is this one's."""
-    name, own = feature_set.folder.name, (feature_set.folder / DESCRIPTION_NAME).read_bytes()
+    name, description = feature_set.folder.name, (feature_set.folder / DESCRIPTION_NAME).read_bytes()
     there = bucket.read(name, DESCRIPTION_NAME)
     if there is None:
-        bucket.write(name, DESCRIPTION_NAME, own)
+        bucket.write(name, DESCRIPTION_NAME, description)
     elif json.loads(there)["fingerprint"] != feature_set.spec.fingerprint:
-        raise CacheError(f"{bucket.url}/{name}: holds another feature set; push to another place")
+        raise CacheError(f"{bucket.url}/{name}: holds another feature set; push to another URL")
