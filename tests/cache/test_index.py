@@ -16,8 +16,7 @@ from sercache.cache.store import FeatureSet
 from sercache.cache.writer import drop_utterances, publish_shard, start_feature_set
 from sercache.errors import CacheError
 from sercache.files import TEMPORARY_SUFFIX
-
-from .conftest import SPEC, utterance
+from support.stored_utterances import SPEC, utterance
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 shards = st.lists(

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from sercache.corpus import Attribute, Corpus
-from sercache.corpus.summary import NO_SPLIT, UNLABELLED, summarize
+from sercache.corpus.summary import NO_SPLIT, UNLABELLED, distribution_of, summarize
 from support.corpus_strategies import corpora, make_corpus
 
 
@@ -71,3 +72,28 @@ def test_parts_add_up_for_any_corpus(corpus: Corpus) -> None:
     assert sum(summary.total.classes.values()) == len(corpus)
     assert sum(summary.speakers.values()) == len(corpus)
     assert summary.total.ambiguity is None or 0 <= summary.total.ambiguity <= 1 + 1e-12
+
+
+numbers = st.lists(st.floats(0, 1e5), min_size=1, max_size=60)
+
+
+@given(numbers)
+def test_every_number_is_in_one_bin(values):
+    spread = distribution_of(values)
+    assert sum(spread.counts) == spread.count == len(values)
+    assert len(spread.edges) == len(spread.counts) + 1
+    assert list(spread.edges) == sorted(set(spread.edges))
+    assert len(spread.counts) <= 15
+
+
+def test_a_long_tail_is_one_bin():
+    spread = distribution_of([*np.linspace(0, 9.9, 1000), 5000.0])
+    assert spread.edges[-2] <= 11
+    assert spread.edges[-1] == 5000
+    assert spread.counts[-1] == 1
+
+
+def test_what_is_not_known_is_left_out():
+    assert distribution_of([1.0, float("nan"), 3.0]).mean == 2
+    assert distribution_of([float("nan")]) is None
+    assert distribution_of([]) is None

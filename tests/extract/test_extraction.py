@@ -14,8 +14,7 @@ from sercache.events import Context
 from sercache.extract.encode import pool_over_time
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
-
-from .conftest import write_wav
+from support.tones import write_wav
 
 TINY = FeatureRecipe(encoder="tiny")
 

@@ -1,84 +1,82 @@
-from dataclasses import replace
+import math
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.corpus import Corpus, Utterance
-from sercache.extract.schedule import PlannedUtterance, measure, plan_tasks
+from sercache.cache.usage import EncodingSpeed, add_speed
+from sercache.corpus.manifest import read_corpus
+from sercache.errors import SercacheError
+from sercache.extract.encoder_costs import TFLOPS, EncoderCost, Gpus, encoder_cost, parse_gpus
+from sercache.extract.plan import Facility, measure_speech, plan_scale, suppose_speech
 
-from .conftest import TinyEncoder
-
-SPEC = TinyEncoder().spec
-
-planned = st.lists(st.floats(0, 900), max_size=40).map(
-    lambda lengths: [
-        PlannedUtterance(Utterance(id=f"u{number}", audio=f"{number}.wav"), seconds)
-        for number, seconds in enumerate(lengths)
-    ]
-)
+WAVLM = "microsoft/wavlm-large"
 
 
-@given(planned, st.randoms(use_true_random=False))
-def test_tasks_hold_every_row_once_whatever_the_order(rows, random):
-    tasks = plan_tasks(rows, [SPEC], len(rows))
-    members = [row.utterance.id for task in tasks for row in task.rows]
-    assert sorted(members) == sorted(row.utterance.id for row in rows)
-    shuffled = random.sample(rows, len(rows))
-    assert plan_tasks(shuffled, [SPEC], len(rows)) == tasks
+@given(st.floats(1, 1e6), st.integers(1, 64), st.sampled_from(sorted(TFLOPS)))
+def test_more_gpus_take_fewer_hours_and_the_slowest_resource_decides(hours, count, kind):
+    speech, costs = suppose_speech(hours), [encoder_cost(WAVLM)]
+    one = plan_scale(speech, costs, Facility(Gpus(1, kind), 8))
+    more = plan_scale(speech, costs, Facility(Gpus(count, kind), 8))
+    assert more.hours["GPU"] == pytest.approx(one.hours["GPU"] / count)
+    assert more.wall_hours == max(more.hours.values()) == more.hours[more.bottleneck]
+    assert more.stored_bytes == one.stored_bytes
 
 
-@given(planned, st.data())
-def test_finished_tasks_can_be_taken_away_without_moving_the_later_cuts(rows, data):
-    tasks = plan_tasks(rows, [SPEC], len(rows))
-    finished = data.draw(st.integers(0, len(tasks)))
-    rest = [row for task in tasks[finished:] for row in task.rows]
-    assert plan_tasks(rest, [SPEC], len(rows)) == tasks[finished:]
+def test_the_sum_for_one_encoder_is_what_one_would_write_on_paper():
+    cost = EncoderCost("x", "audio", flops_per_second=3e10, bytes_per_second=100_000)
+    found = plan_scale(suppose_speech(1000.0), [cost], Facility(Gpus(4, "A100"), 32))
+    assert found.gpu_hours["x"] == pytest.approx(1000 * 3e10 / (312e12 * 0.35))
+    assert found.stored_bytes["x"] == 3.6e6 * 1e5
+    assert found.hours["disk"] == pytest.approx((3.6e11 + 3.6e6 * 32_000) / 1e9 / 3600)
 
 
-@given(planned)
-def test_a_task_is_ten_minutes_at_most_or_one_utterance(rows):
-    for task in plan_tasks(rows, [SPEC], len(rows)):
-        assert len(task.rows) == 1 or sum(row.seconds for row in task.rows) <= 600
-
-
-def test_shards_stay_below_256_mb_and_large_corpora_have_longer_tasks():
-    rows = [PlannedUtterance(Utterance(id=f"u{number}"), 10.0) for number in range(400)]
-    small = plan_tasks(rows, [SPEC], 400)
-    large = plan_tasks(rows, [SPEC], 60_000)
-    wide = plan_tasks(
-        rows, [SPEC, replace(SPEC, dim=1024, layers=tuple("abcdefghijklmnopqrstuvwxy"))], 60_000
+def test_a_measured_speed_takes_the_place_of_the_sum():
+    found = plan_scale(
+        suppose_speech(100.0), [encoder_cost(WAVLM)], Facility(Gpus(1, "A100"), 8), {WAVLM: 1000.0}
     )
-    assert [len(task.rows) for task in small] == [60] * 6 + [40]
-    assert [len(task.rows) for task in large] == [180, 180, 40]
-    assert {len(task.rows) for task in wide[:-1]} == {10}
+    assert found.gpu_hours[WAVLM] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "change", [{"id": "v"}, {"audio": "other.wav"}, {"start_seconds": 1.0}, {"end_seconds": 2.0}]
-)
-def test_a_tasks_name_stands_for_its_utterances(change):
-    row = Utterance(id="u", audio="a.wav", text="yes")
-
-    def name(utterance, spec=SPEC):
-        return plan_tasks([PlannedUtterance(utterance, 1.0)], [spec], 1)[0].name
-
-    assert name(replace(row, **change)) != name(row)
-    assert name(replace(row, text="no")) == name(row)
-    text = replace(SPEC, modality="text")
-    assert name(replace(row, text="no"), text) != name(row, text)
-    assert name(replace(row, audio="other.wav"), text) == name(row, text)
+def test_whisper_pays_for_the_silence_that_it_pads_with():
+    whisper = encoder_cost("openai/whisper-large-v3")
+    short, long = suppose_speech(10, clip_seconds=5), suppose_speech(10, clip_seconds=30)
+    facility = Facility(Gpus(1, "A100"), 8)
+    hours = [plan_scale(one, [whisper], facility).gpu_hours[whisper.name] for one in (short, long)]
+    assert hours[0] == pytest.approx(6 * hours[1])
 
 
-def test_lengths_come_from_spans_headers_and_texts(make_corpus, tmp_path):
-    corpus = make_corpus(1)
-    rows = (
-        *corpus.utterances,
-        Utterance(id="span", audio="nowhere.wav", start_seconds=1.0, end_seconds=3.5),
-        Utterance(id="rest", audio="clip-000.wav", start_seconds=0.2),
-        Utterance(id="gone", audio="nowhere.wav"),
-        Utterance(id="none"),
-    )
-    corpus = Corpus((), (), rows, tmp_path)
-    assert [row.seconds for row in measure(corpus, rows, "audio")] == pytest.approx([0.5, 2.5, 0.3, 0, 0])
-    assert [row.seconds for row in measure(corpus, rows[:1], "text")] == pytest.approx([6 / 15])
+def test_a_checkpoint_that_is_not_in_the_table_is_counted(checkpoint):
+    found = encoder_cost(str(checkpoint("wavlm+layer")))
+    assert found.modality == "audio"
+    assert found.bytes_per_second == 50 * 32 * 2
+    assert encoder_cost(str(checkpoint("roberta"))).modality == "text"
+    assert encoder_cost("logmel").flops_per_second == 0
+
+
+def test_a_corpus_is_measured(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(size=32_000) / 9, 16_000)
+    (tmp_path / "corpus.csv").write_text("id,audio\na,a.wav\nb,a.wav\n")
+    speech = measure_speech(read_corpus(tmp_path / "corpus.csv"))
+    assert (speech.utterances, speech.seconds, speech.padded_seconds) == (2, 4.0, 60.0)
+    assert speech.audio_bytes == pytest.approx(2 * (tmp_path / "a.wav").stat().st_size)
+    assert speech.is_decoding_measured
+    assert math.isfinite(speech.decoding)
+
+
+@pytest.mark.parametrize("text", ["", "8x", "8xA1000", "0xA100", "x"])
+def test_unknown_gpus_are_refused(text):
+    with pytest.raises(SercacheError, match="--gpus"):
+        parse_gpus(text)
+
+
+def test_speeds_of_a_cache_are_scaled_by_the_kinds_of_gpu(tmp_path):
+    from sercache.benchmarks.synthetic import synthetic_feature_set
+    from sercache.extract.plan import measured_speeds
+
+    feature_set = synthetic_feature_set(tmp_path, 5, 3, 2)
+    add_speed(feature_set.folder, "cuda", EncodingSpeed(1000.0, 2.0))
+    found = measured_speeds(tmp_path, Gpus(1, "A100"), Gpus(8, "H100"))
+    assert found == {"synthetic": pytest.approx(500 * 989 / 312)}

@@ -16,3 +16,9 @@ def wav_bytes(seconds=1.0, *, levels=(0.2,), rate_hz=RATE_HZ, kind="WAV"):
     stream = io.BytesIO()
     soundfile.write(stream, samples.astype(np.float32), rate_hz, format=kind)
     return stream.getvalue()
+
+
+def write_wav(path, seconds, seed):
+    """Write noise, the same for the same seed."""
+    noise = np.random.default_rng(seed).normal(size=round(seconds * RATE_HZ)) / 8
+    soundfile.write(path, noise.clip(-1, 1), RATE_HZ, subtype="PCM_16")

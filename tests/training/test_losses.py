@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sercache.errors import RecipeError
-from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, class_weights
 
 
 def case(rows=6, classes=4, attributes=2):
@@ -116,3 +118,26 @@ def test_ccc_leaves_out_an_attribute_with_one_valid_row():
 def test_an_unknown_loss_is_named():
     with pytest.raises(RecipeError, match=r"unknown class loss 'crossentropy'.*'cross_entropy'"):
         CLASS_LOSSES["crossentropy"]
+
+
+def test_class_weights_follow_the_papers_formula_over_rows_that_have_a_target():
+    targets = np.asarray([[1.0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [np.nan] * 3])
+    weights = class_weights(targets, 0.5)
+    np.testing.assert_allclose(weights, [(3 / (3 * 2.5)) ** 0.5, (3 / (3 * 0.5)) ** 0.5, 1.0])
+    np.testing.assert_array_equal(class_weights(targets, 0.0), [1, 1, 1])
+
+
+@given(
+    votes=st.lists(st.lists(st.integers(1, 9), min_size=3, max_size=3), min_size=1, max_size=20),
+    exponent=st.floats(0, 1),
+)
+def test_exponent_one_gives_every_class_the_same_mass_and_less_is_a_power_of_it(votes, exponent):
+    targets = np.asarray(votes, float)
+    targets /= targets.sum(axis=1, keepdims=True)
+    full = class_weights(targets, 1.0)
+    np.testing.assert_allclose((targets * full).sum(axis=0), len(targets) / 3)
+    np.testing.assert_allclose(class_weights(targets, exponent), full**exponent)
+
+
+def test_no_rows_with_targets_weigh_all_classes_alike():
+    np.testing.assert_array_equal(class_weights(np.full((2, 3), np.nan), 0.5), [1, 1, 1])

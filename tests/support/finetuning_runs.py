@@ -1,10 +1,8 @@
-"""A small run over tiny encoders of the real classes, extracted and trained once for all tests here."""
+"""A small run over tiny encoders of the real classes, which can be fine-tuned."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 import yaml
 
@@ -12,9 +10,7 @@ from sercache.corpus import Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
 from sercache.extract.extraction import extract
 from sercache.recipe import load_recipe
-from sercache.run import Run
 from sercache.training.ensemble import train_ensemble
-from sercache.training.finetuning.processes import Processes
 
 CLASSES = ("Angry", "Sad")
 SPEAKERS, PER_SPEAKER = 6, 6
@@ -47,10 +43,8 @@ def write_speech(folder: Path) -> Corpus:
     return corpus
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, checkpoint):
-    """Give the run folder of a trained ensemble; copy it before changing it."""
-    folder = tmp_path_factory.mktemp("finetuning")
+def train_speech_run(folder, checkpoint):
+    """Extract and train a small ensemble over tiny encoders; return the run's folder."""
     corpus = write_speech(folder)
     plain = {"precision": "float32", "dtype": "float32"}
     recipe = {
@@ -88,16 +82,3 @@ def trained(tmp_path_factory, checkpoint):
     extract(corpus, loaded.features, loaded.cache, devices=("cpu",))
     train_ensemble(loaded, device="cpu", workers=1)
     return loaded.output
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """Give a copy of the trained run; corpus and cache are shared, and only read."""
-    shutil.copytree(trained, tmp_path / "run")
-    return Run(tmp_path / "run")
-
-
-@pytest.fixture(scope="session")
-def alone():
-    """Give this process, alone, on the CPU."""
-    return Processes.join("cpu")

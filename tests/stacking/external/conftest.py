@@ -1,15 +1,8 @@
-"""The simulator of the stacking tests, for files that other systems could have written."""
+"""Files that other systems could have written."""
 
 import csv
 
 import pytest
-
-from support.simulated_members import simulate
-
-
-@pytest.fixture(scope="session", name="simulate")
-def simulate_fixture():
-    return simulate
 
 
 def write_csv(path, header, rows):

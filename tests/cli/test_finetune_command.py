@@ -7,8 +7,16 @@ import pytest
 
 from sercache.cli.finetune import _changes, finetune
 from sercache.errors import RecipeError, SercacheError
+from sercache.run import Run
+from support.finetuning_runs import train_speech_run
 
 COMMAND = [sys.executable, "-m", "sercache.cli.main", "finetune"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, checkpoint):
+    """A run that the commands here only read, or add a member to."""
+    return Run(train_speech_run(tmp_path_factory.mktemp("finetuning"), checkpoint))
 
 
 def command(*arguments):

@@ -15,8 +15,7 @@ from sercache.extract.extraction import extract
 from sercache.extract.inputs import EncoderInput
 from sercache.extract.resolve import settle
 from sercache.recipe import FeatureRecipe
-
-from .conftest import RATE_HZ, TinyEncoder
+from support.tiny_encoder import RATE_HZ, TinyEncoder
 
 
 class Slow(TinyEncoder):

@@ -9,8 +9,7 @@ from sercache.corpus import Utterance
 from sercache.errors import AudioError
 from sercache.extract.encode import encode_rows, pool_over_time
 from sercache.extract.inputs import EncoderInput, FailedRow
-
-from .conftest import RATE_HZ, TinyEncoder
+from support.tiny_encoder import RATE_HZ, TinyEncoder
 
 
 def clip(name, seconds):
