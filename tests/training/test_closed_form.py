@@ -261,9 +261,9 @@ def test_a_frame_that_is_no_number_is_named(tmp_path):
     def centre(name, utterance):
         return np.full(DIM * 2 if name == "speech" else 4, np.nan if utterance.id == "s3/2" else 1.0)
 
-    with pytest.MonkeyPatch.data() as patch:  # a cache that another tool wrote
+    with pytest.MonkeyPatch.context() as patch:  # a cache that another tool wrote
         patch.setattr(
-            "run_builder.to_storage",
+            "support.run_builder.to_storage",
             lambda frames, dtype: (
                 frames.astype(np.float16).view(np.uint16)
                 if dtype == "bfloat16"

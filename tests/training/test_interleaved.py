@@ -61,7 +61,7 @@ LAYOUTS = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     recipe = make_run(tmp_path_factory.mktemp("alone"), members=MEMBERS)
-    with pytest.MonkeyPatch.data() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "plan_training", together(LAYOUTS["one by one"]))
         train_ensemble(recipe, workers=1)
     return outcome(recipe)
