@@ -64,7 +64,7 @@ def plan(
     names = [name.strip() for given in encoders or _MEDUSA for name in given.split(",") if name.strip()]
     known = parse_gpus(gpus)
     speech = (
-        scale.suppose_speech(hours or 0.0) if corpus is None else scale.measure_speech(read_corpus(corpus))
+        scale.assumed_speech(hours or 0.0) if corpus is None else scale.measure_speech(read_corpus(corpus))
     )
     facility = scale.Facility(
         gpus=known,

@@ -18,7 +18,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.corpus.utterance import Corpus
 from sercache.errors import CorpusError
 from sercache.extract.encoder_costs import EncoderCost, encoder_cost
-from sercache.extract.schedule import measure
+from sercache.extract.schedule import expected_lengths
 from sercache.recipe import FeatureRecipe
 
 SPEECH_POOL = 4
@@ -232,7 +232,7 @@ def _seconds_of(corpus: Corpus, modality: Modality) -> float:
     """Return how long the corpus is, from some of its headers or texts; 0 where none can be read."""
     rows = [row for row in corpus.utterances if (row.audio if modality == "audio" else row.text) is not None]
     some = rows[:: max(1, len(rows) // _MEASURED_ROWS)]
-    return sum(row.seconds for row in measure(corpus, some, modality)) * len(rows) / len(some)
+    return sum(row.seconds for row in expected_lengths(corpus, some, modality)) * len(rows) / len(some)
 
 
 def _with_layers(feature: ProposedFeature, layers: str, cost: EncoderCost, seconds: float) -> ProposedFeature:

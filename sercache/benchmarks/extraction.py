@@ -20,11 +20,11 @@ from sercache.encoders.protocol import Frames, Precision, StagedEncoder
 from sercache.encoders.registry import load_encoder, open_transformers_checkpoint
 from sercache.errors import EncoderError
 from sercache.events import Event, Listener, ignore
-from sercache.extract.autotune import relative_error, save_calibration
-from sercache.extract.device_pass import Feature, Share, run_share
-from sercache.extract.inputs import EncoderInput, read_input
-from sercache.extract.resolve import Settled, open_settled, settle
-from sercache.extract.schedule import measure, plan_tasks
+from sercache.extract.autotune import relative_error, save_autotuning
+from sercache.extract.device_pass import DevicePass, PassFeature, run_device_pass
+from sercache.extract.encode import EncoderInput, read_input
+from sercache.extract.resolve import ResolvedFeature, resolve_feature, start_resolved
+from sercache.extract.schedule import cut_into_tasks, expected_lengths
 from sercache.recipe import FeatureRecipe
 
 SAMPLE_RATE_HZ = 16_000
@@ -113,40 +113,44 @@ def benchmark_extraction(
     Raises:
         EncoderError: the encoder cannot be loaded, or is an embedded one, which has no bare forward pass.
     """
-    place = resolve_device(device)
+    device = resolve_device(device)
     recipe = FeatureRecipe.model_validate({"encoder": encoder, "precision": precision})
     with TemporaryDirectory(prefix="sercache-bench-") as folder:
         corpus = _make_corpus(Path(folder), clips, mean_seconds)
         cache = Cache(Path(folder) / "cache")
-        settled = settle(cache, recipe, corpus, place)
-        if not isinstance(settled.encoder, StagedEncoder):
+        resolved = resolve_feature(cache, recipe, corpus, device)
+        if not isinstance(resolved.encoder, StagedEncoder):
             raise EncoderError(f"encoder '{encoder}' has no network; sercache bench extract measures those")
-        inputs = _inputs(corpus, settled)
+        inputs = _inputs(corpus, resolved)
         checkpoint = open_transformers_checkpoint(encoder)
-        plain = _Plain(checkpoint, place)
+        plain = _Plain(checkpoint, device)
         ways: dict[str, Callable[[int], float]] = {
-            "whole": lambda number: _whole(Path(folder) / f"round-{number}", corpus, recipe, settled, place),
-            "bare": lambda number: _bare(settled.encoder, inputs),
+            "whole": lambda number: _whole(
+                Path(folder) / f"round-{number}", corpus, recipe, resolved, device
+            ),
+            "bare": lambda number: _bare(resolved.encoder, inputs),
             "plain": lambda number: plain.seconds(inputs),
         }
-        _bare(settled.encoder, inputs)  # kernels are chosen and memory is claimed before the clock runs
+        _bare(resolved.encoder, inputs)  # kernels are chosen and memory is claimed before the clock runs
         plain.seconds(inputs[:2])
         times: dict[str, list[float]] = {name: [] for name in ways}
-        task = f"bench {settled.spec.encoder}"
+        task = f"bench {resolved.spec.encoder}"
         listener(Event("start", task, 0.0, rounds))
         for number in range(rounds):
             for name, seconds_of in ways.items():
                 times[name].append(seconds_of(number))
             listener(Event("advance", task, number + 1, rounds))
         listener(Event("finish", task, rounds, rounds))
-        batch_error, precision_error = _errors(settled.encoder, plain, inputs)
-        seconds = sum(row.seconds for row in measure(corpus, corpus.utterances, settled.spec.modality))
-        chosen: Precision = "bfloat16" if settled.spec.options.get("precision") == "bfloat16" else "float32"
+        batch_error, precision_error = _errors(resolved.encoder, plain, inputs)
+        seconds = sum(
+            row.seconds for row in expected_lengths(corpus, corpus.utterances, resolved.spec.modality)
+        )
+        chosen: Precision = "bfloat16" if resolved.spec.options.get("precision") == "bfloat16" else "float32"
         return ExtractionBenchmark(
-            encoder=settled.spec.encoder,
-            device=place,
+            encoder=resolved.spec.encoder,
+            device=device,
             precision=chosen,
-            batch_limit=settled.encoder.batch_limit,
+            batch_limit=resolved.encoder.batch_limit,
             clips=clips,
             hours=seconds / 3600,
             whole_seconds=statistics.median(times["whole"]),
@@ -156,8 +160,8 @@ def benchmark_extraction(
             times_plain=_median_ratio(times["plain"], times["whole"]),
             batch_error=batch_error,
             precision_error=precision_error,
-            flops=_flops(settled.encoder, inputs),
-            matmul_flops_per_second=_matmul_flops_per_second(place, chosen),
+            flops=_flops(resolved.encoder, inputs),
+            matmul_flops_per_second=_matmul_flops_per_second(device, chosen),
         )
 
 
@@ -166,9 +170,9 @@ def profile_extraction(encoder: str, *, device: str = "auto", rows: int = 10) ->
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    place = resolve_device(device)
-    precision: Precision = "bfloat16" if place.startswith("cuda") else "float32"
-    loaded = load_encoder(encoder, device=place, precision=precision)
+    device = resolve_device(device)
+    precision: Precision = "bfloat16" if device.startswith("cuda") else "float32"
+    loaded = load_encoder(encoder, device=device, precision=precision)
     with TemporaryDirectory(prefix="sercache-bench-") as folder:
         corpus = _make_corpus(Path(folder), 32, 5.0)
         rows_read = [
@@ -179,12 +183,12 @@ def profile_extraction(encoder: str, *, device: str = "auto", rows: int = 10) ->
     contents: list[Any] = [row.content for row in rows_read]
     loaded.encode(contents)
     activities = [ProfilerActivity.CPU]
-    if place.startswith("cuda"):
+    if device.startswith("cuda"):
         activities.append(ProfilerActivity.CUDA)
         torch.cuda.synchronize()
     with profile(activities=activities) as profiler:
         loaded.encode(contents)
-    sort_by = "self_cuda_time_total" if place.startswith("cuda") else "self_cpu_time_total"
+    sort_by = "self_cuda_time_total" if device.startswith("cuda") else "self_cpu_time_total"
     return str(profiler.key_averages().table(sort_by=sort_by, row_limit=rows))
 
 
@@ -232,24 +236,28 @@ def _make_corpus(folder: Path, clips: int, mean_seconds: float) -> Corpus:
     return Corpus((), (), tuple(rows), folder)
 
 
-def _inputs(corpus: Corpus, settled: Settled) -> list[EncoderInput]:
+def _inputs(corpus: Corpus, resolved: ResolvedFeature) -> list[EncoderInput]:
     """Return what the encoder reads, the longest first, as an extraction does."""
-    rows = (read_input(corpus, utterance, settled.spec.sample_rate_hz) for utterance in corpus.utterances)
+    rows = (read_input(corpus, utterance, resolved.spec.sample_rate_hz) for utterance in corpus.utterances)
     read = [row for row in rows if isinstance(row, EncoderInput)]
     return sorted(read, key=lambda row: -len(row.content))
 
 
-def _whole(root: Path, corpus: Corpus, recipe: FeatureRecipe, settled: Settled, device: str) -> float:
+def _whole(
+    root: Path, corpus: Corpus, recipe: FeatureRecipe, resolved: ResolvedFeature, device: str
+) -> float:
     """Return the seconds from wav files to published shards."""
     started = time.perf_counter()
-    feature_set = open_settled(Cache(root), Settled(settled.spec, settled.encoder), device)
-    if settled.calibration is not None:
-        save_calibration(feature_set.folder, device, settled.calibration)
-    rows = measure(corpus, corpus.utterances, settled.spec.modality)
-    tasks = tuple(plan_tasks(rows, [settled.spec], len(corpus)))
-    feature = Feature("bench", recipe, settled.spec, 0, 0)
-    share = Share("bench", corpus, len(corpus), root, (feature,), tasks, device, begun_ns=time.time_ns())
-    run_share(share, [settled.encoder])
+    feature_set = start_resolved(Cache(root), ResolvedFeature(resolved.spec, resolved.encoder), device)
+    if resolved.autotuning is not None:
+        save_autotuning(feature_set.folder, device, resolved.autotuning)
+    rows = expected_lengths(corpus, corpus.utterances, resolved.spec.modality)
+    tasks = tuple(cut_into_tasks(rows, [resolved.spec], len(corpus)))
+    feature = PassFeature("bench", recipe, resolved.spec, 0, 0)
+    device_pass = DevicePass(
+        "bench", corpus, len(corpus), root, (feature,), tasks, device, started_ns=time.time_ns()
+    )
+    run_device_pass(device_pass, [resolved.encoder])
     return time.perf_counter() - started
 
 

@@ -19,8 +19,7 @@ from sercache.cache.writer import publish_shard, start_feature_set
 from sercache.corpus import Utterance
 from sercache.encoders.protocol import Encoder, Frames
 from sercache.errors import CacheError, SercacheError
-from sercache.extract.encode import EncodedUtterance, encode_rows
-from sercache.extract.inputs import EncoderInput, FailedRow
+from sercache.extract.encode import EncodedUtterance, EncoderInput, FailedRow, encode_rows
 from sercache.heads.protocol import HeadInput
 from sercache.training.finetuning.overlay import EncoderOverlay
 
@@ -108,7 +107,7 @@ class FeatureMaker:
                 errors[key] = _first_line(error)
                 continue
             found[key] = np.stack([from_storage(plane, self._dtype) for plane in stored])
-            made[key] = StoredUtterance(key, stored, encoded.source.seconds, encoded.source.source)
+            made[key] = StoredUtterance(key, stored, encoded.row.seconds, encoded.row.source)
         self._keep(made)
         return Encoded(
             tuple(found.get(keys.get(place, "")) for place in range(len(segments))),

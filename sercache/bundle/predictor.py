@@ -30,8 +30,7 @@ from sercache.devices import resolve_device, usable_cores
 from sercache.encoders.protocol import Precision
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import QUIET, Context, Event, Listener, ignore
-from sercache.extract.encode import group_by_seconds
-from sercache.extract.inputs import read_ahead
+from sercache.extract.encode import group_by_seconds, read_ahead
 
 _GROUP_SECONDS = 120.0
 _LEAST_SECONDS = 2.0

@@ -12,7 +12,7 @@ from sercache.corpus import Corpus
 from sercache.devices import computes_in_bfloat16
 from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError
-from sercache.extract.transcribe.batches import hear
+from sercache.extract.transcribe.batches import transcribe_waveforms
 from sercache.extract.transcribe.whisper import WhisperTranscriber
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
@@ -200,7 +200,7 @@ class Listening:
             for place, one in enumerate(segments)
             if rate in one.waveforms and any(one.words_of(column) is None for column in self._columns)
         ]
-        heard = hear(
+        heard = transcribe_waveforms(
             self._transcriber, [segments[place].waveforms[rate] for place in silent], self._batch_size
         )
         texts = {place: transcript.text for place, transcript in zip(silent, heard, strict=True)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sercache.corpus import Corpus, Utterance
 from sercache.encoders.protocol import Encoder, Frames, Precision, StagedEncoder
 from sercache.errors import EncoderError
-from sercache.extract.inputs import EncoderInput, read_input
+from sercache.extract.encode import EncoderInput, read_input
 from sercache.files import read_json, write_json
 
 _CANDIDATES = 64
@@ -21,20 +21,20 @@ _CANDIDATES = 64
 _STRIDE = 8
 
 
-def probe_inputs(corpus: Corpus, sample_rate_hz: int | None) -> Iterator[EncoderInput]:
-    """Yield readable utterances from all over a corpus, far ones first; the same corpus gives the same ones.
+def sample_inputs(corpus: Corpus, sample_rate_hz: int | None) -> Iterator[EncoderInput]:
+    """Yield readable utterances from all over a corpus, in an order that depends on the ids only.
 
     Args:
-        corpus: where to look.
+        corpus: the corpus to sample.
         sample_rate_hz: what audio is resampled to; None for text.
     """
-    for utterance in _spread(corpus.utterances):
+    for utterance in _spread_over(corpus.utterances):
         row = read_input(corpus, utterance, sample_rate_hz)
         if isinstance(row, EncoderInput):
             yield row
 
 
-def _spread(utterances: Sequence[Utterance]) -> list[Utterance]:
+def _spread_over(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Return candidates from all over a corpus, whatever its order."""
     ordered = sorted(utterances, key=lambda utterance: utterance.id)
     step = max(1, len(ordered) // _CANDIDATES)
@@ -43,7 +43,7 @@ def _spread(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [candidates[i] for first in range(stride) for i in range(first, len(candidates), stride)]
 
 
-CALIBRATION_NAME = "calibration.json"
+AUTOTUNING_NAME = "calibration.json"
 
 SMALLEST_NETWORK = 20_000_000
 """Parameters; a smaller network is never worth the measuring."""
@@ -54,15 +54,15 @@ BFLOAT16_TOLERANCE = 1e-2
 _GAIN = 1.15
 """What another setting must bring before the plain one (float32, one clip at a time) is left."""
 
-_PROBE_SECONDS, _LONGEST_SECONDS = 12.0, 8.0
-_TEXTS = 12
+_TIMED_SECONDS, _LONGEST_SECONDS = 12.0, 8.0
+_TIMED_TEXTS = 12
 
 LoadAtPrecision = Callable[[Precision], Encoder]
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """What was chosen, and why.
+class Autotuning:
+    """The chosen precision and batch size, and the measurements behind the choice.
 
     Attributes:
         precision: how the network computes.
@@ -77,16 +77,16 @@ class Calibration:
     bfloat16_error: float | None
 
 
-def calibrate(
+def autotune(
     load: LoadAtPrecision, encoder: Encoder, inputs: Sequence[EncoderInput], precisions: Sequence[Precision]
-) -> tuple[Calibration, Encoder] | None:
-    """Try the settings on a few clips; returns the choice and the encoder to go on with.
+) -> tuple[Autotuning, Encoder] | None:
+    """Measure the settings on a few clips; return the choice, and the encoder in that setting.
 
     Args:
         load: loads the encoder at another precision.
         encoder: the encoder at the first of ``precisions``.
-        inputs: clips of the corpus, as :func:`calibration_clips` picks them.
-        precisions: those to choose from, the plain one first.
+        inputs: clips of the corpus, as :func:`clips_to_time` picks them.
+        precisions: the precisions to choose from, the plain one first.
 
     Returns:
         None where there is nothing to choose: a small network, no readable clip.
@@ -105,7 +105,7 @@ def calibrate(
         plain_limit, candidate.batch_limit = candidate.batch_limit, 0.0
         seconds, frames = _timed(candidate, contents)
         if expected is not None:
-            error = max(relative_error(one, exact) for one, exact in zip(frames, expected, strict=True))
+            error = max(relative_error(clip, exact) for clip, exact in zip(frames, expected, strict=True))
             if error > BFLOAT16_TOLERANCE:
                 speeds[f"{precision}, one clip"] = len(contents) / seconds
                 continue
@@ -121,17 +121,17 @@ def calibrate(
         return None
     _, chosen, precision, limit = best
     chosen.batch_limit = limit
-    return Calibration(precision, limit, speeds, error), chosen
+    return Autotuning(precision, limit, speeds, error), chosen
 
 
-def calibration_clips(rows: Sequence[EncoderInput]) -> list[EncoderInput]:
+def clips_to_time(rows: Sequence[EncoderInput]) -> list[EncoderInput]:
     """Return the first of ``rows`` that make some 12 seconds together, each of 8 s at most; or some texts."""
     if any(isinstance(row.content, str) for row in rows):
-        return list(rows[:_TEXTS])
+        return list(rows[:_TIMED_TEXTS])
     chosen: list[EncoderInput] = []
     total_seconds = 0.0
     for row in rows:
-        if total_seconds >= _PROBE_SECONDS:
+        if total_seconds >= _TIMED_SECONDS:
             break
         if row.seconds <= _LONGEST_SECONDS:
             chosen.append(row)
@@ -144,30 +144,30 @@ def relative_error(frames: NDArray[np.float32], expected: NDArray[np.float32]) -
     return float(np.linalg.norm(frames - expected) / max(float(np.linalg.norm(expected)), 1e-30))
 
 
-def save_calibration(folder: Path, device: str, calibration: Calibration) -> None:
-    """Keep a choice beside the shards of a feature set.
+def save_autotuning(folder: Path, device: str, autotuning: Autotuning) -> None:
+    """Write a choice beside the shards of a feature set.
 
     Raises:
         OSError: the disk is full or the folder is not writable.
     """
     write_json(
-        folder / CALIBRATION_NAME,
+        folder / AUTOTUNING_NAME,
         {
             "device": device.partition(":")[0],
-            "precision": calibration.precision,
-            "batch_limit": calibration.batch_limit,
-            "clips_per_second": {name: round(speed, 3) for name, speed in calibration.speeds.items()},
-            "bfloat16_error": calibration.bfloat16_error,
+            "precision": autotuning.precision,
+            "batch_limit": autotuning.batch_limit,
+            "clips_per_second": {name: round(speed, 3) for name, speed in autotuning.speeds.items()},
+            "bfloat16_error": autotuning.bfloat16_error,
         },
     )
 
 
 def restore_batch_limit(folder: Path, device: str, encoder: Encoder) -> None:
-    """Let an encoder make batches as an earlier extraction on this kind of device did."""
+    """Set the batch limit of an encoder to what was measured on this kind of device, where it was."""
     if not isinstance(encoder, StagedEncoder):
         return
     try:
-        kept: Any = read_json(folder / CALIBRATION_NAME)
+        kept: Any = read_json(folder / AUTOTUNING_NAME)
         limit = float(kept["batch_limit"])
         if kept["device"] == device.partition(":")[0] and limit >= 0:
             encoder.batch_limit = limit

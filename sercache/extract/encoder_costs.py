@@ -28,7 +28,7 @@ TFLOPS = {
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """So many GPUs of one kind."""
+    """A number of GPUs of one kind."""
 
     count: int
     kind: str
@@ -67,7 +67,7 @@ _CONVOLUTIONS_FLOPS = 5e9
 
 @dataclass(frozen=True, slots=True)
 class EncoderCost:
-    """One encoder's work for speech.
+    """The work of an encoder for a second of speech.
 
     Attributes:
         name: of the encoder.
@@ -157,7 +157,9 @@ def _from_config(name: str) -> EncoderCost:
     dim = int(getattr(config, "hidden_size", None) or config.d_model)
     if config.model_type == "whisper":
         model = model.encoder
-    weights = sum(one.numel() for key, one in model.named_parameters() if "embed" not in key and one.ndim > 1)
+    weights = sum(
+        weight.numel() for key, weight in model.named_parameters() if "embed" not in key and weight.ndim > 1
+    )
     if model.main_input_name == "input_ids":
         return _text(weights, dim, num_layers)
     family = _whisper if config.model_type == "whisper" else _speech

@@ -15,14 +15,19 @@ from sercache.corpus import Corpus
 from sercache.devices import resolve_devices
 from sercache.encoders.protocol import Encoder
 from sercache.events import Event, Listener, ignore
-from sercache.extract.autotune import calibration_clips, probe_inputs
-from sercache.extract.resolve import settle, unsettled
-from sercache.extract.schedule import CHARACTERS_PER_SECOND, PlannedUtterance, bytes_per_second, measure
+from sercache.extract.autotune import clips_to_time, sample_inputs
+from sercache.extract.resolve import pending_utterances, resolve_feature
+from sercache.extract.schedule import (
+    CHARACTERS_PER_SECOND,
+    TimedUtterance,
+    bytes_per_second,
+    expected_lengths,
+)
 from sercache.files import free_bytes
 from sercache.recipe import FeatureRecipe
 
 _LONGEST_SHOWN = 3
-_PROBED = 12
+_SAMPLED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def estimate(
     retry_failed: bool = False,
     listener: Listener = ignore,
 ) -> Estimate:
-    """Foresee an extraction: lengths come from headers, the speed from a few clips that are encoded for it.
+    """Estimate an extraction: lengths come from headers, the speed from a few clips that are encoded for it.
 
     Nothing is written.
 
@@ -95,34 +100,34 @@ def estimate(
         CacheError: the cache is damaged.
         EncoderError: an encoder cannot be loaded.
     """
-    places = resolve_devices(devices)
+    devices = resolve_devices(devices)
     estimates = []
     for name, recipe in features.items():
         listener(
             Event(
-                "note", name, message=f"{name}: encoding a few clips on {places[0]} to see how fast that is"
+                "note", name, message=f"{name}: encoding a few clips on {devices[0]} to see how fast that is"
             )
         )
-        estimates.append(_estimate_one(name, recipe, corpus, Cache(cache_root), places[0], retry_failed))
-    takes_seconds = sum(feature.takes_seconds or 0.0 for feature in estimates) / len(places)
+        estimates.append(_estimate_feature(name, recipe, corpus, Cache(cache_root), devices[0], retry_failed))
+    takes_seconds = sum(feature.takes_seconds or 0.0 for feature in estimates) / len(devices)
     return Estimate(tuple(estimates), free_bytes(cache_root), takes_seconds)
 
 
-def _estimate_one(
+def _estimate_feature(
     name: str, recipe: FeatureRecipe, corpus: Corpus, cache: Cache, device: str, retry_failed: bool
 ) -> FeatureEstimate:
     corpus = corpus if recipe.text_column is None else corpus.with_text_of(recipe.text_column)
-    settled = settle(cache, recipe, corpus, device)
-    spec, folder = settled.spec, cache.root / settled.spec.folder_name
+    resolved = resolve_feature(cache, recipe, corpus, device)
+    spec, folder = resolved.spec, cache.root / resolved.spec.folder_name
     pending = list(corpus.utterances)
     in_cache = 0
     if folder.exists():
         feature_set = FeatureSet(folder)
-        pending = unsettled(feature_set, Ledger(folder), corpus, retry_failed=retry_failed)
+        pending = pending_utterances(feature_set, Ledger(folder), corpus, retry_failed=retry_failed)
         in_cache = len(corpus) - len(feature_set.missing(corpus.ids))
-    rows = measure(corpus, pending, spec.modality)
+    rows = expected_lengths(corpus, pending, spec.modality)
     seconds = sum(row.seconds for row in rows)
-    speed = _speed(settled.encoder, corpus)
+    speed = _speed(resolved.encoder, corpus)
     longest = sorted(rows, key=lambda row: -row.seconds)[:_LONGEST_SHOWN]
     return FeatureEstimate(
         name=name,
@@ -152,7 +157,7 @@ def _alternatives(spec: FeatureSpec, seconds: float) -> dict[str, float]:
     return choices
 
 
-def _padded_bytes(spec: FeatureSpec, rows: Sequence[PlannedUtterance]) -> float | None:
+def _padded_bytes(spec: FeatureSpec, rows: Sequence[TimedUtterance]) -> float | None:
     """Return what Whisper's frames would take untrimmed: 1,500 a clip, however short it is."""
     if spec.normalization != "whisper log-mel" or spec.window_seconds is None:
         return None
@@ -162,8 +167,8 @@ def _padded_bytes(spec: FeatureSpec, rows: Sequence[PlannedUtterance]) -> float 
 
 def _speed(encoder: Encoder, corpus: Corpus) -> float | None:
     """Return how many seconds of speech the encoder takes in a second; None where no clip can be encoded."""
-    candidates = list(islice(probe_inputs(corpus, encoder.spec.sample_rate_hz), _PROBED))
-    rows = calibration_clips(candidates) if encoder.spec.modality == "audio" else candidates
+    candidates = list(islice(sample_inputs(corpus, encoder.spec.sample_rate_hz), _SAMPLED))
+    rows = clips_to_time(candidates) if encoder.spec.modality == "audio" else candidates
     contents: list[Any] = [row.content for row in rows]
     if not contents:
         return None

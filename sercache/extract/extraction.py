@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,32 +13,37 @@ from sercache.corpus import Corpus, Utterance
 from sercache.devices import usable_cores
 from sercache.encoders.protocol import Encoder
 from sercache.encoders.registry import ENCODERS, check_encoder
-from sercache.engines.protocol import Needs
-from sercache.engines.protocol import Task as EngineTask
+from sercache.engines.protocol import Needs, Task
 from sercache.engines.registry import AUTO, LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import QUIET, Context
-from sercache.extract.cluster_pass import Spread, needs_of, settle_elsewhere, stopped
-from sercache.extract.device_pass import Feature, Share, deal, run_share
-from sercache.extract.resolve import open_settled, settle, unsettled, without_changed
-from sercache.extract.schedule import Task, measure, plan_tasks, within
+from sercache.extract.cluster_pass import ClusterPass, needs_of, resolve_on_cluster
+from sercache.extract.device_pass import DevicePass, PassFeature, run_device_pass, split_evenly, stopped
+from sercache.extract.resolve import (
+    drop_changed,
+    pending_utterances,
+    refuse_changed,
+    resolve_feature,
+    start_resolved,
+)
+from sercache.extract.schedule import ShardTask, cut_into_tasks, expected_lengths, restrict_tasks
 from sercache.files import locked, remove_stale_temporaries
 from sercache.recipe import FeatureRecipe
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureReport:
-    """What became of one feature set.
+    """The result of the extraction for one feature set.
 
     Attributes:
         name: what the recipe calls it.
-        folder: where it lies.
+        folder: its folder in the cache.
         extracted: utterances encoded now.
         reused: utterances of the corpus that were there before.
         failed: utterances of the corpus that have no features; ``failures.csv`` says why.
-        elsewhere: utterances that have none yet, because they belong to another part of the tasks.
-        size_bytes: what the whole feature set takes on disk.
+        elsewhere: utterances without features that belong to another part of the tasks.
+        size_bytes: size of the whole feature set on disk.
         audio_seconds: length of all audio in it; 0 for text.
         took_seconds: how long it took; feature sets of one pass share the time.
     """
@@ -56,7 +61,7 @@ class FeatureReport:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionReport:
-    """What became of every feature set, in the recipe's order."""
+    """The result for every feature set, in the recipe's order."""
 
     features: tuple[FeatureReport, ...]
 
@@ -83,8 +88,8 @@ def extract(
         corpus: the utterances.
         features: feature sets by name.
         cache_root: folder of the cache.
-        devices: ``auto``, or devices as torch names them; with several, each does its share of the tasks in a
-            process of its own (``("cuda:0", "cuda:1")``, ``("cpu", "cpu")``). On a cluster, which knows its
+        devices: ``auto``, or devices as torch names them; with several, each does a part of the tasks in
+            its own process (``("cuda:0", "cuda:1")``, ``("cpu", "cpu")``). On a cluster, which knows its
             devices, ``cpu`` or ``cuda``, repeated for at most so many workers.
         max_failures: how many utterances of a feature set may fail; None for 5 % of the corpus, but at least
             10, and never all of it.
@@ -107,7 +112,7 @@ def extract(
     extraction = _Extraction(
         corpus=corpus,
         cache=Cache(cache_root),
-        places=_places(features, devices, engine),
+        devices=_resolve_devices(features, devices, engine),
         engine=engine,
         part=part,
         failure_limit=default_failure_limit(len(corpus)) if max_failures is None else max_failures,
@@ -119,31 +124,40 @@ def extract(
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A feature set that is to be filled."""
+class _OpenFeature:
+    """A feature set that is to be filled, with the utterances that it lacks.
 
-    feature: Feature
+    Attributes:
+        feature: what a pass needs to know of it.
+        corpus: the corpus, with the texts that the encoder reads.
+        encoder: loaded.
+        feature_set: the folder to fill.
+        missing: ids of the corpus that it lacks.
+        pending: the utterances to extract: those of ``missing`` that have not failed before.
+    """
+
+    feature: PassFeature
     corpus: Corpus
     encoder: Encoder
     feature_set: FeatureSet
     missing: frozenset[str]
     pending: tuple[Utterance, ...]
 
-    def shares_pass_with(self, other: "_Opened") -> bool:
-        """Return whether both read the same thing, and are not one feature set by two names."""
-        mine, others = self.feature.spec, other.feature.spec
-        reads_same = (mine.modality, mine.sample_rate_hz) == (others.modality, others.sample_rate_hz)
+    def can_share_pass(self, other: "_OpenFeature") -> bool:
+        """Return whether both read the same input, and are not one feature set by two names."""
+        spec, other_spec = self.feature.spec, other.feature.spec
+        reads_same = (spec.modality, spec.sample_rate_hz) == (other_spec.modality, other_spec.sample_rate_hz)
         same_text = self.feature.recipe.text_column == other.feature.recipe.text_column
         return reads_same and same_text and self.feature_set.folder != other.feature_set.folder
 
 
 @dataclass(frozen=True, slots=True)
 class _Extraction:
-    """What all feature sets of one extraction have in common."""
+    """The settings that all feature sets of one extraction share."""
 
     corpus: Corpus
     cache: Cache
-    places: Sequence[str]
+    devices: Sequence[str]
     engine: EngineChoice
     part: TaskRange | None
     failure_limit: int
@@ -153,37 +167,41 @@ class _Extraction:
 
     def reports(self, features: Mapping[str, FeatureRecipe]) -> Iterator[FeatureReport]:
         """Fill all feature sets, neighbours that read the same in one pass."""
-        together: list[_Opened] = []
+        together: list[_OpenFeature] = []
         started = time.monotonic()
         for name, recipe in features.items():
             opened = self._open(name, recipe)
-            if together and not all(opened.shares_pass_with(other) for other in together):
+            if together and not all(opened.can_share_pass(other) for other in together):
                 yield from self._fill(together, started)
                 together, started = [], time.monotonic()
-                opened = self._open(name, recipe)  # it may be another name of one that was just filled
+                opened = self._open(name, recipe)  # it may be another name of the one that was just filled
             together.append(opened)
         yield from self._fill(together, started)
 
-    def _open(self, name: str, recipe: FeatureRecipe) -> _Opened:
-        place = "cpu" if recipe.encoder in ENCODERS else self.places[0]  # embedded ones are numpy
+    def _open(self, name: str, recipe: FeatureRecipe) -> _OpenFeature:
+        """Resolve a recipe, start its feature set where there is none, and list what it lacks."""
+        device = "cpu" if recipe.encoder in ENCODERS else self.devices[0]  # embedded ones are numpy
         corpus = self.corpus if recipe.text_column is None else self.corpus.with_text_of(recipe.text_column)
-        if self.engine.is_cluster and place != "cpu":  # this machine may not have what it will run on
-            settle_elsewhere(self.engine, self.cache.root, name, recipe, corpus, place)
-            place = "cpu"
-        with self._alone():
-            settled = settle(self.cache, recipe, corpus, place)
-            feature_set = open_settled(self.cache, settled, place)
+        if self.engine.is_cluster and device != "cpu":  # this machine may not have the workers' device
+            resolve_on_cluster(self.engine, self.cache.root, name, recipe, corpus, device)
+            device = "cpu"
+        with self._locked_against_other_parts():
+            resolved = resolve_feature(self.cache, recipe, corpus, device)
+            feature_set = start_resolved(self.cache, resolved, device)
         remove_stale_temporaries(feature_set.folder)
-        feature_set = without_changed(feature_set, corpus, replace_changed=self.replace_changed)
+        if self.replace_changed:
+            feature_set = drop_changed(feature_set, corpus)
+        else:
+            refuse_changed(feature_set, corpus)
         ledger = Ledger(feature_set.folder)
         missing = frozenset(feature_set.missing(corpus.ids))
-        pending = unsettled(feature_set, ledger, corpus, retry_failed=self.retry_failed)
-        feature = Feature(name, recipe, settled.spec, len(missing) - len(pending), self.failure_limit)
-        return _Opened(feature, corpus, settled.encoder, feature_set, missing, tuple(pending))
+        pending = pending_utterances(feature_set, ledger, corpus, retry_failed=self.retry_failed)
+        feature = PassFeature(name, recipe, resolved.spec, len(missing) - len(pending), self.failure_limit)
+        return _OpenFeature(feature, corpus, resolved.encoder, feature_set, missing, tuple(pending))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let commands that do parts decide one after the other: they must not decide differently."""
+    def _locked_against_other_parts(self) -> Iterator[None]:
+        """Let commands that do parts of the tasks resolve a recipe in turn, so that they agree."""
         if self.part is None:
             yield
             return
@@ -191,133 +209,168 @@ class _Extraction:
         with locked(self.cache.root):
             yield
 
-    def _fill(self, together: Sequence[_Opened], started: float) -> Iterator[FeatureReport]:
+    def _fill(self, together: Sequence[_OpenFeature], started: float) -> Iterator[FeatureReport]:
+        """Extract what feature sets lack that read the same input, and report on each."""
         failed: Counter[str] = Counter()
-        part = None if self.part is None else _part_of(self.part, together)
-        own = set(self.corpus.ids)
-        if part is not None:
-            own = {row.utterance.id for task in part for row in task.rows}
-        for lacking, tasks in _passes(together, part):
-            self._run(lacking, tasks, failed)
+        tasks_of_part = None if self.part is None else _tasks_of_part(self.part, together)
+        ids = set(self.corpus.ids) if tasks_of_part is None else _ids_of(tasks_of_part)
+        for lacking, tasks in _passes(together, tasks_of_part):
+            self._run_pass(lacking, tasks, failed)
             for opened in lacking:
                 failures = Ledger(opened.feature_set.folder).failures
-                ids = (row.utterance.id for task in tasks for row in task.rows)
-                failed[opened.feature.name] += sum(utterance_id in failures for utterance_id in ids)
+                failed[opened.feature.name] += len(_ids_of(tasks) & failures.keys())
         for opened in together:
             feature_set = FeatureSet(opened.feature_set.folder)
             still_missing = set(feature_set.missing(self.corpus.ids))
             yield FeatureReport(
                 name=opened.feature.name,
                 folder=feature_set.folder,
-                extracted=len(opened.missing & own) - len(still_missing & own),
+                extracted=len(opened.missing & ids) - len(still_missing & ids),
                 reused=len(self.corpus) - len(opened.missing),
-                failed=len(still_missing & own),
-                elsewhere=len(still_missing - own),
+                failed=len(still_missing & ids),
+                elsewhere=len(still_missing - ids),
                 size_bytes=feature_set.size_bytes,
                 audio_seconds=feature_set.seconds,
                 took_seconds=time.monotonic() - started,
             )
 
-    def _run(self, lacking: Sequence[_Opened], tasks: Sequence[Task], failed: Mapping[str, int]) -> None:
-        """Do the tasks of one pass: here, in a process for each of several devices, or on a cluster.
+    def _run_pass(
+        self, lacking: Sequence[_OpenFeature], tasks: Sequence[ShardTask], failed: Mapping[str, int]
+    ) -> None:
+        """Run the tasks of one pass: here, in a process for each of several devices, or on a cluster.
 
-        ``failed`` says how many utterances of each feature set failed in the passes before.
+        Args:
+            lacking: the feature sets to fill.
+            tasks: one per shard.
+            failed: how many utterances of each feature set failed in the passes before.
         """
         is_numpy = all(opened.feature.recipe.encoder in ENCODERS for opened in lacking)
-        places = ["cpu"] * len(self.places) if is_numpy else self.places
+        devices = ["cpu"] * len(self.devices) if is_numpy else self.devices
         features = tuple(
-            replace(one.feature, failed=one.feature.failed + failed[one.feature.name]) for one in lacking
+            replace(opened.feature, failed=opened.feature.failed + failed[opened.feature.name])
+            for opened in lacking
         )
         name = " + ".join(feature.name for feature in features)
-        corpus, begun_ns = lacking[0].corpus, time.time_ns()
-        corpus = replace(
-            corpus, root=corpus.root.resolve()
-        )  # a worker elsewhere has another folder to begin in
+        started_ns = time.time_ns()
+        # a worker may have another working folder
+        corpus = replace(lacking[0].corpus, root=lacking[0].corpus.root.resolve())
         cache_root = self.cache.root.resolve()
 
-        def share(name: str, place: str, tasks: Sequence[Task]) -> Share:
-            own = corpus.select(row.utterance.id for task in tasks for row in task.rows)
-            return Share(name, own, len(corpus), cache_root, features, tuple(tasks), place, begun_ns)
+        def make_pass(name: str, device: str, tasks: Sequence[ShardTask]) -> DevicePass:
+            rows = corpus.select(row.utterance.id for task in tasks for row in task.rows)
+            return DevicePass(name, rows, len(corpus), cache_root, features, tuple(tasks), device, started_ns)
 
         if self.engine.is_cluster:
-            workers = None if len(places) == 1 else len(places)
-            cores = 1 if is_numpy else _threads_here() if workers is None else usable_cores() // workers
-            shares = [share(f"{name}: {task.name}", places[0], [task]) for task in tasks]
-            spread = Spread(name, self.context)
-            spread.run(self.engine.open(workers, local="ray"), shares, needs_of(places[0], cores))
-            return
-        if len(places) == 1 and self.engine.name == AUTO:
+            self._run_on_cluster(name, tasks, devices, make_pass, is_numpy)
+        elif len(devices) == 1 and self.engine.name == AUTO:
             encoders = [opened.encoder for opened in lacking]
-            run_share(share(name, places[0], tasks), encoders, context=self.context)
-            return
-        shares = [
-            share(name if len(places) == 1 else f"{name} [{number}: {place}]", place, hand)
-            for number, (place, hand) in enumerate(zip(places, deal(tasks, len(places)), strict=True), 1)
-            if hand
-        ]
-        cores = 0 if len(places) == 1 else max(1, usable_cores() // max(1, places.count("cpu")))
-        work = [
-            EngineTask(one.name, run_share, (one,), Needs(cores=cores if one.device == "cpu" else 0))
-            for one in shares
+            run_device_pass(make_pass(name, devices[0], tasks), encoders, context=self.context)
+        else:
+            self._run_on_devices(name, tasks, devices, make_pass)
+
+    def _run_on_cluster(
+        self,
+        name: str,
+        tasks: Sequence[ShardTask],
+        devices: Sequence[str],
+        make_pass: "_MakePass",
+        is_numpy: bool,
+    ) -> None:
+        """Run every task as a device pass of its own, on any worker."""
+        workers = None if len(devices) == 1 else len(devices)
+        cores = 1 if is_numpy else _threads_here() if workers is None else usable_cores() // workers
+        device_passes = [make_pass(f"{name}: {task.name}", devices[0], [task]) for task in tasks]
+        engine = self.engine.open(workers, local="ray")
+        ClusterPass(name, device_passes, self.context).run(engine, needs_of(devices[0], cores))
+
+    def _run_on_devices(
+        self, name: str, tasks: Sequence[ShardTask], devices: Sequence[str], make_pass: "_MakePass"
+    ) -> None:
+        """Split the tasks evenly over devices of this machine, each in its own process."""
+        device_passes = []
+        for number, device in enumerate(devices, 1):
+            if device_tasks := split_evenly(tasks, len(devices))[number - 1]:
+                label = name if len(devices) == 1 else f"{name} [{number}: {device}]"
+                device_passes.append(make_pass(label, device, device_tasks))
+        cores = 0 if len(devices) == 1 else max(1, usable_cores() // max(1, devices.count("cpu")))
+        engine_tasks = [
+            Task(
+                device_pass.name,
+                run_device_pass,
+                (device_pass,),
+                Needs(cores=cores if device_pass.device == "cpu" else 0),
+            )
+            for device_pass in device_passes
         ]
         try:
-            errors = self.engine.open(len(work), local="processes").run(work, self.context)
+            errors = self.engine.open(len(engine_tasks), local="processes").run(engine_tasks, self.context)
         except Interrupted:
             raise stopped(name, self.cache.root) from None
         for error in errors.values():
             raise error
 
 
-def _part_of(part: TaskRange, together: Sequence[_Opened]) -> list[Task]:
-    """Return a part of the tasks over the whole corpus, whatever of it is there already.
+_MakePass = Callable[[str, str, Sequence[ShardTask]], DevicePass]
 
-    So commands that begin at different times have the same list of tasks to take their parts from.
+
+def _tasks_of_part(part: TaskRange, together: Sequence[_OpenFeature]) -> list[ShardTask]:
+    """Return a part of the tasks over the whole corpus, whatever of it is in the cache already.
+
+    So commands that start at different times take their parts from the same list of tasks.
     """
-    corpus, specs = together[0].corpus, [opened.feature.spec for opened in together]
-    return part.part(plan_tasks(measure(corpus, corpus.utterances, specs[0].modality), specs, len(corpus)))
+    return part.part(_cut(together, together[0].corpus.utterances))
 
 
 def _passes(
-    together: Sequence[_Opened], part: Sequence[Task] | None
-) -> list[tuple[list[_Opened], list[Task]]]:
-    """Return who lacks the same utterances, and the tasks that give them to those.
+    together: Sequence[_OpenFeature], tasks_of_part: Sequence[ShardTask] | None
+) -> list[tuple[list[_OpenFeature], list[ShardTask]]]:
+    """Group the pending utterances by the feature sets that lack them: a pass for each group, with its tasks.
 
-    All are cut by the largest feature set of the extraction: one that was interrupted after some of its
-    feature sets got a task plans that task again, for the others. Of a ``part`` the cuts are known.
+    All passes are cut by the largest feature set of the extraction: one that was interrupted after some of
+    its feature sets got a task cuts that task again, for the others. The cuts of a part are given.
     """
-    own = None if part is None else {row.utterance.id for task in part for row in task.rows}
-    lacking: dict[str, list[_Opened]] = defaultdict(list)
-    for opened in together:
+    ids_of_part = None if tasks_of_part is None else _ids_of(tasks_of_part)
+    lacking: dict[str, list[int]] = defaultdict(list)
+    for number, opened in enumerate(together):
         for utterance in opened.pending:
-            if own is None or utterance.id in own:
-                lacking[utterance.id].append(opened)
-    by_lack: dict[tuple[int, ...], list[Utterance]] = defaultdict(list)
-    who: dict[tuple[int, ...], list[_Opened]] = {}
-    corpus = together[0].corpus
-    for utterance in corpus.utterances:
-        if (those := lacking.get(utterance.id)) is not None:
-            key = tuple(id(opened) for opened in those)
-            by_lack[key].append(utterance)
-            who[key] = those
-    specs = [opened.feature.spec for opened in together]
+            if ids_of_part is None or utterance.id in ids_of_part:
+                lacking[utterance.id].append(number)
+    groups: dict[tuple[int, ...], list[Utterance]] = defaultdict(list)
+    for utterance in together[0].corpus.utterances:
+        if utterance.id in lacking:
+            groups[tuple(lacking[utterance.id])].append(utterance)
+    passes = []
+    for numbers, utterances in groups.items():
+        if tasks_of_part is None:
+            tasks = _cut(together, utterances)
+        else:
+            modality = together[0].feature.spec.modality
+            tasks = restrict_tasks(tasks_of_part, {utterance.id for utterance in utterances}, modality)
+        passes.append(([together[number] for number in numbers], tasks))
+    return passes
 
-    def tasks_of(utterances: Sequence[Utterance]) -> list[Task]:
-        if part is not None:
-            return within(part, {utterance.id for utterance in utterances}, specs[0].modality)
-        return plan_tasks(measure(corpus, utterances, specs[0].modality), specs, len(corpus))
 
-    return [(who[key], tasks_of(utterances)) for key, utterances in by_lack.items()]
+def _cut(together: Sequence[_OpenFeature], utterances: Sequence[Utterance]) -> list[ShardTask]:
+    """Cut utterances into tasks that suit the largest of the feature sets."""
+    corpus, specs = together[0].corpus, [opened.feature.spec for opened in together]
+    return cut_into_tasks(expected_lengths(corpus, utterances, specs[0].modality), specs, len(corpus))
+
+
+def _ids_of(tasks: Sequence[ShardTask]) -> set[str]:
+    return {row.utterance.id for task in tasks for row in task.rows}
 
 
 def _threads_here() -> int:
-    """Return with how many threads this machine would encode alone: workers elsewhere make the same bits."""
+    """Return how many threads torch uses on this machine: workers elsewhere then make the same bits."""
     import torch
 
     return torch.get_num_threads()
 
 
-def _places(features: Mapping[str, FeatureRecipe], devices: Sequence[str], engine: EngineChoice) -> list[str]:
-    """Return the devices; embedded encoders alone need no torch to find out which there are."""
+def _resolve_devices(
+    features: Mapping[str, FeatureRecipe], devices: Sequence[str], engine: EngineChoice
+) -> list[str]:
+    """Return the devices as torch names them; embedded encoders alone need no torch to find them."""
     if all(recipe.encoder in ENCODERS for recipe in features.values()):
         devices = ["cpu" if name == "auto" else name for name in devices]
     if not devices:

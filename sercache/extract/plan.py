@@ -1,4 +1,4 @@
-"""Hours, gigabytes and money of a large extraction, and what will hold it up: estimates, said to be such."""
+"""Hours, gigabytes and money of a large extraction, and its bottleneck: estimates."""
 
 import math
 import time
@@ -11,19 +11,19 @@ from sercache.cache.store import Cache
 from sercache.cache.usage import read_speeds
 from sercache.corpus import Corpus
 from sercache.errors import CorpusError
+from sercache.extract.encode import EncoderInput, read_input
 from sercache.extract.encoder_costs import EncoderCost, Gpus
-from sercache.extract.inputs import EncoderInput, read_input
-from sercache.extract.schedule import ROWS_WITHOUT_GROWTH, SHARD_BYTES, TASK_SECONDS, measure
+from sercache.extract.schedule import ROWS_WITHOUT_GROWTH, SHARD_BYTES, TASK_SECONDS, expected_lengths
 
 UTILISATION = 0.35
 """Share of the published FLOP/s that a well-fed encoder reaches; 0.3 to 0.5 is usual for such batches."""
 
 _DECODED_CLIPS = 12
-_SUPPOSED_DECODING = 300.0
+_ASSUMED_DECODING = 300.0
 """Seconds of speech that a core decodes in a second, where no clip of a corpus says so."""
 
-_SUPPOSED_AUDIO_BYTES = 32_000.0
-_SUPPOSED_CLIP_SECONDS = 5.0
+_ASSUMED_AUDIO_BYTES = 32_000.0
+_ASSUMED_CLIP_SECONDS = 5.0
 _INDEX_BYTES = 120.0
 """Of the index, for each utterance; measured with a million of them."""
 
@@ -111,7 +111,7 @@ def measure_speech(corpus: Corpus) -> Speech:
         CorpusError: it has no audio that can be read.
     """
     with_audio = [utterance for utterance in corpus.utterances if utterance.audio]
-    lengths = [row.seconds for row in measure(corpus, with_audio, "audio")]
+    lengths = [row.seconds for row in expected_lengths(corpus, with_audio, "audio")]
     if not sum(lengths):
         raise CorpusError("the corpus has no audio that can be read; give --hours instead")
     step = max(1, len(with_audio) // _DECODED_CLIPS)
@@ -127,18 +127,18 @@ def measure_speech(corpus: Corpus) -> Speech:
         utterances=len(corpus),
         seconds=sum(lengths),
         padded_seconds=sum(30.0 * math.ceil(seconds / 30.0) for seconds in lengths),
-        audio_bytes=sum(lengths) * (size / whole_seconds if whole_seconds else _SUPPOSED_AUDIO_BYTES),
-        decoding=spoken / max(spent, 1e-6) if spoken else _SUPPOSED_DECODING,
+        audio_bytes=sum(lengths) * (size / whole_seconds if whole_seconds else _ASSUMED_AUDIO_BYTES),
+        decoding=spoken / max(spent, 1e-6) if spoken else _ASSUMED_DECODING,
         is_decoding_measured=bool(spoken),
     )
 
 
-def suppose_speech(hours: float, clip_seconds: float = _SUPPOSED_CLIP_SECONDS) -> Speech:
+def assumed_speech(hours: float, clip_seconds: float = _ASSUMED_CLIP_SECONDS) -> Speech:
     """Return so many hours of clips that are all alike: 16 kHz, 16 bit."""
     utterances = max(1, round(hours * 3600 / clip_seconds))
     padded = utterances * 30.0 * math.ceil(clip_seconds / 30.0)
-    size = hours * 3600 * _SUPPOSED_AUDIO_BYTES
-    return Speech(utterances, hours * 3600, padded, size, _SUPPOSED_DECODING, False)
+    size = hours * 3600 * _ASSUMED_AUDIO_BYTES
+    return Speech(utterances, hours * 3600, padded, size, _ASSUMED_DECODING, False)
 
 
 def plan_scale(
@@ -153,20 +153,20 @@ def plan_scale(
         speech: what is extracted.
         encoders: all of them; those that read audio share one decoding.
         facility: what it runs on.
-        measured: seconds of speech that one such GPU encodes in a second, by encoder, where that is
+        measured: seconds of speech that such a GPU encodes in a second, by encoder, where that is
             known; the others follow from their arithmetic.
     """
     gpu_hours, stored = {}, {}
-    for one in encoders:
-        seconds = speech.padded_seconds if one.padded_seconds else speech.seconds
-        speed = (measured or {}).get(one.name)
+    for cost in encoders:
+        seconds = speech.padded_seconds if cost.padded_seconds else speech.seconds
+        speed = (measured or {}).get(cost.name)
         if speed:
             taken = speech.seconds / speed
         else:
-            taken = seconds * one.flops_per_second / (facility.gpus.flops * facility.utilisation)
-        gpu_hours[one.name] = taken / 3600
-        stored[one.name] = speech.seconds * one.bytes_per_second
-    reads_audio = any(one.modality == "audio" for one in encoders)
+            taken = seconds * cost.flops_per_second / (facility.gpus.flops * facility.utilisation)
+        gpu_hours[cost.name] = taken / 3600
+        stored[cost.name] = speech.seconds * cost.bytes_per_second
+    reads_audio = any(cost.modality == "audio" for cost in encoders)
     moved = sum(stored.values()) + (speech.audio_bytes if reads_audio else 0.0)
     hours = {
         "GPU": sum(gpu_hours.values()) / facility.gpus.count,
@@ -176,7 +176,7 @@ def plan_scale(
     if facility.network_bytes_per_second is not None:
         hours["network"] = moved / facility.network_bytes_per_second / 3600
     task_seconds = TASK_SECONDS * max(1.0, speech.utterances / ROWS_WITHOUT_GROWTH)
-    largest = max(one.bytes_per_second for one in encoders)
+    largest = max(cost.bytes_per_second for cost in encoders)
     shards = math.ceil(speech.seconds / min(task_seconds, SHARD_BYTES / largest))
     return ScalePlan(
         speech=speech,

@@ -1,4 +1,4 @@
-"""Mending a feature set: what rotted is extracted again, and nothing else."""
+"""Repair a feature set: what is damaged is extracted again, and nothing else."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from sercache.devices import resolve_device
 from sercache.errors import CacheError
 from sercache.events import QUIET, Context, Event
 from sercache.extract.extraction import extract
-from sercache.extract.resolve import settle
+from sercache.extract.resolve import resolve_feature
 from sercache.recipe import FeatureRecipe
 
 _SET_ASIDE = ".damaged"
@@ -21,10 +21,10 @@ _SET_ASIDE = ".damaged"
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What became of a feature set.
+    """The result of a repair.
 
     Attributes:
-        folder: where it lies.
+        folder: of the feature set.
         found: what was damaged.
         extracted: utterances that were extracted again.
         lost: utterances that were damaged and could not be extracted again: the corpus does not hold them, or
@@ -49,12 +49,12 @@ def repair(
     """Verify a feature set and extract again what is damaged.
 
     The encoder is loaded first: one that would make features of another setting (another version of it, or of
-    its library) mends nothing. A shard of which nothing can be told any more is set aside until its
-    utterances are there again; as nobody knows which those are, all that the corpus has and the feature set
-    lacks are extracted then, except those that failed before.
+    its library) is refused. A shard whose metadata is damaged is set aside until its utterances are there
+    again. As its ids are not known, all utterances that the corpus has and the feature set lacks are then
+    extracted, except those that failed before.
 
     Args:
-        feature_set: what to mend.
+        feature_set: the one to repair.
         corpus: where the audio or the texts are.
         encoder: the name or folder of its encoder.
         device: where to compute.
@@ -72,10 +72,12 @@ def repair(
     if not found and not aside:
         return Repaired(folder, (), 0, ())
     recipe = recipe_of(spec, encoder, trust_remote_code)
-    place = resolve_device(device)
-    settle(Cache(folder.parent), recipe, corpus, place)  # refuses an encoder that would make something else
+    device = resolve_device(device)
+    resolve_feature(
+        Cache(folder.parent), recipe, corpus, device
+    )  # refuses an encoder that would make something else
     damaged: set[str] = set()
-    for path in sorted({one.path for one in found}):
+    for path in sorted({damage.path for damage in found}):
         try:
             damaged |= _drop_damaged(path, feature_set)
         except CacheError:
@@ -90,15 +92,15 @@ def repair(
             corpus.select(wanted),
             {folder.name: recipe},
             folder.parent,
-            devices=[place],
+            devices=[device],
             max_failures=len(wanted),
             context=context,
         )
-    mended = FeatureSet(folder)
+    repaired = FeatureSet(folder)
     for path in aside:
         path.unlink(missing_ok=True)
-    lost = mended.missing(sorted(damaged))
-    return Repaired(folder, tuple(found), before - len(mended.missing(wanted)), tuple(lost))
+    lost = repaired.missing(sorted(damaged))
+    return Repaired(folder, tuple(found), before - len(repaired.missing(wanted)), tuple(lost))
 
 
 def recipe_of(spec: FeatureSpec, encoder: str, trust_remote_code: bool = False) -> FeatureRecipe:
@@ -111,7 +113,7 @@ def recipe_of(spec: FeatureSpec, encoder: str, trust_remote_code: bool = False) 
         raise CacheError(f"{spec.encoder}: these frames were imported; import them again instead")
     settings: dict[str, object] = {
         "encoder": encoder,
-        "layers": ",".join(_request(name) for name in spec.layers),
+        "layers": ",".join(_layer_request(name) for name in spec.layers),
         "time_pool": spec.time_pool,
         "dtype": spec.dtype,
         "precision": spec.options.get("precision", "auto"),
@@ -124,10 +126,10 @@ def recipe_of(spec: FeatureSpec, encoder: str, trust_remote_code: bool = False) 
     return FeatureRecipe.model_validate(settings)
 
 
-def _request(layer: str) -> str:
-    """Return what asks for a layer by its name.
+def _layer_request(layer: str) -> str:
+    """Return the request, as recipes write it, for the layer of this name.
 
-    >>> _request("last"), _request("layer-6"), _request("sum-21-24")
+    >>> _layer_request("last"), _layer_request("layer-6"), _layer_request("sum-21-24")
     ('last', '6', '21-24')
     """
     return layer.removeprefix("layer-").removeprefix("sum-")
@@ -137,7 +139,7 @@ def _drop_damaged(path: Path, feature_set: FeatureSet) -> set[str]:
     """Rewrite a shard without its damaged utterances; returns their ids.
 
     Raises:
-        CacheError: nothing can be told about what it holds, or it cannot be written.
+        CacheError: its metadata is damaged too, or it cannot be written.
     """
     index, content = read_whole(path, feature_set.spec)
     checked = list(index.utterances(content, feature_set.spec))

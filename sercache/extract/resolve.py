@@ -18,41 +18,40 @@ from sercache.encoders.protocol import Encoder, Precision
 from sercache.encoders.registry import ENCODERS, load_encoder
 from sercache.errors import CacheError, RecipeError
 from sercache.extract.autotune import (
-    Calibration,
-    calibrate,
-    calibration_clips,
-    probe_inputs,
-    save_calibration,
+    Autotuning,
+    autotune,
+    clips_to_time,
+    sample_inputs,
+    save_autotuning,
 )
-from sercache.extract.encode import EncodedUtterance, encode_rows
-from sercache.extract.inputs import EncoderInput
+from sercache.extract.encode import EncodedUtterance, EncoderInput, encode_rows
 from sercache.recipe import FeatureRecipe
 
 _DTYPE_UTTERANCES = 8
-_CALIBRATION_CANDIDATES = 12
-_PROBE_GROUP_SECONDS = 20.0
+_AUTOTUNING_CANDIDATES = 12
+_SAMPLED_CLIP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A recipe for features with everything decided that it left open.
+class ResolvedFeature:
+    """A recipe's feature set, with everything decided that the recipe left open.
 
     Attributes:
         spec: what the feature set holds, its dtype included.
         encoder: ready to encode.
-        calibration: how precision and batch size were chosen, where they were chosen now.
+        autotuning: how precision and batch size were chosen; None where nothing was measured.
     """
 
     spec: FeatureSpec
     encoder: Encoder
-    calibration: Calibration | None = None
+    autotuning: Autotuning | None = None
 
 
-def settle(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> Settled:
+def resolve_feature(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> ResolvedFeature:
     """Decide what a recipe leaves open; nothing is written.
 
-    A feature set that is in the cache already decides on precision and dtype. Where there is none, a short
-    measurement on clips of the corpus does, and the peak of a first sample.
+    Precision and dtype are those of the feature set that is in the cache. Where there is none, they follow
+    from a short measurement on clips of the corpus, and from the peak of a first sample.
 
     Raises:
         EncoderError: the encoder cannot be loaded.
@@ -72,11 +71,11 @@ def settle(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> 
     kept = _kept_precision(cache, recipe)
     precisions = _precisions(recipe, kept, device)
     encoder = load(precisions[0])
-    calibration = None
+    autotuning = None
     if kept is None and device == "cpu" and recipe.encoder not in ENCODERS:
-        rows = islice(probe_inputs(corpus, encoder.spec.sample_rate_hz), _CALIBRATION_CANDIDATES)
-        if (chosen := calibrate(load, encoder, calibration_clips(list(rows)), precisions)) is not None:
-            calibration, encoder = chosen
+        rows = islice(sample_inputs(corpus, encoder.spec.sample_rate_hz), _AUTOTUNING_CANDIDATES)
+        if (chosen := autotune(load, encoder, clips_to_time(list(rows)), precisions)) is not None:
+            autotuning, encoder = chosen
     spec = _with_recipe(encoder.spec, recipe)
     if spec.dtype is None:
         matches = [
@@ -92,55 +91,50 @@ def settle(cache: Cache, recipe: FeatureRecipe, corpus: Corpus, device: str) -> 
             f"the recipe wants {recipe.encoder} with fingerprint {recipe.fingerprint}, but this encoder "
             f"({spec.library}, revision {spec.revision[:12]}) would make {spec.fingerprint[:12]}"
         )
-    return Settled(spec, encoder, calibration)
+    return ResolvedFeature(spec, encoder, autotuning)
 
 
-def open_settled(cache: Cache, settled: Settled, device: str) -> FeatureSet:
-    """Return the feature set to extract into; a new one is begun where there is none.
+def start_resolved(cache: Cache, resolved: ResolvedFeature, device: str) -> FeatureSet:
+    """Start the feature set to extract into where there is none, and keep how it was tuned; return it.
 
     Raises:
         CacheError: the cache cannot be written, or holds something else there.
     """
-    feature_set = start_feature_set(cache.root, settled.spec)
-    if settled.calibration is not None:
+    feature_set = start_feature_set(cache.root, resolved.spec)
+    if resolved.autotuning is not None:
         try:
-            save_calibration(feature_set.folder, device, settled.calibration)
+            save_autotuning(feature_set.folder, device, resolved.autotuning)
         except OSError as error:
             raise cannot_write(feature_set.folder, error) from error
     return feature_set
 
 
-def without_changed(feature_set: FeatureSet, corpus: Corpus, *, replace_changed: bool) -> FeatureSet:
-    """Return the feature set without utterances whose audio or text is no longer what was extracted.
+def refuse_changed(feature_set: FeatureSet, corpus: Corpus) -> None:
+    """Raise a CacheError if the audio or text of an utterance is no longer what was extracted."""
+    if changed := _changed_ids(feature_set, corpus):
+        raise CacheError(
+            f"{feature_set.folder}: the {feature_set.spec.modality} of {len(changed)} utterances is not what "
+            f"was extracted, first '{changed[0]}'; use another cache folder, or extract them again with "
+            "--replace-changed"
+        )
 
-    Raises:
-        CacheError: there are some, and ``replace_changed`` is off.
-    """
-    modality = feature_set.spec.modality
-    changed = [
-        utterance.id
-        for utterance in corpus.utterances
-        if utterance.id in feature_set
-        and has_changed(feature_set.source(utterance.id), corpus, utterance, modality)
-    ]
+
+def drop_changed(feature_set: FeatureSet, corpus: Corpus) -> FeatureSet:
+    """Drop the utterances whose audio or text is no longer what was extracted; return the feature set."""
+    changed = _changed_ids(feature_set, corpus)
     if not changed:
         return feature_set
-    if not replace_changed:
-        raise CacheError(
-            f"{feature_set.folder}: the {modality} of {len(changed)} utterances is not what was extracted, "
-            f"first '{changed[0]}'; use another cache folder, or extract them again with --replace-changed"
-        )
     drop_utterances(feature_set, changed)
     return FeatureSet(feature_set.folder)
 
 
-def unsettled(
+def pending_utterances(
     feature_set: FeatureSet, ledger: Ledger, corpus: Corpus, *, retry_failed: bool
 ) -> list[Utterance]:
     """Return the utterances that are still to be extracted, in the corpus's order.
 
-    A failure settles its utterance once its task is done: one noted by an extraction that was stopped before
-    it published the task is tried again, as part of the same task.
+    A failure counts once its task is done: an utterance whose failure was recorded by an extraction that was
+    stopped before it published the task is tried again, as part of the same task.
     """
     failed = set()
     if not retry_failed:
@@ -151,6 +145,16 @@ def unsettled(
         }
     missing = set(feature_set.missing(corpus.ids)) - failed
     return [utterance for utterance in corpus.utterances if utterance.id in missing]
+
+
+def _changed_ids(feature_set: FeatureSet, corpus: Corpus) -> list[str]:
+    modality = feature_set.spec.modality
+    return [
+        utterance.id
+        for utterance in corpus.utterances
+        if utterance.id in feature_set
+        and has_changed(feature_set.source(utterance.id), corpus, utterance, modality)
+    ]
 
 
 def _with_recipe(spec: FeatureSpec, recipe: FeatureRecipe) -> FeatureSpec:
@@ -204,10 +208,10 @@ def _peaks(encoder: Encoder, spec: FeatureSpec, corpus: Corpus) -> Iterator[floa
     def cut(row: EncoderInput) -> EncoderInput:
         if isinstance(row.content, str) or spec.sample_rate_hz is None:
             return row
-        samples = round(_PROBE_GROUP_SECONDS * spec.sample_rate_hz)
-        return replace(row, content=row.content[:samples], seconds=min(row.seconds, _PROBE_GROUP_SECONDS))
+        samples = round(_SAMPLED_CLIP_SECONDS * spec.sample_rate_hz)
+        return replace(row, content=row.content[:samples], seconds=min(row.seconds, _SAMPLED_CLIP_SECONDS))
 
-    for row in probe_inputs(corpus, spec.sample_rate_hz):
-        for encoded in encode_rows(encoder, spec, [cut(row)], _PROBE_GROUP_SECONDS):
+    for row in sample_inputs(corpus, spec.sample_rate_hz):
+        for encoded in encode_rows(encoder, spec, [cut(row)], _SAMPLED_CLIP_SECONDS):
             if isinstance(encoded, EncodedUtterance):
                 yield float(np.abs(encoded.frames).max())

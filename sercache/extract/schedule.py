@@ -1,4 +1,4 @@
-"""Split a corpus into tasks: one task makes one shard, and is the most that a crash loses."""
+"""Cut a corpus into tasks: one task makes one shard, and is the most that a crash loses."""
 
 import hashlib
 import json
@@ -31,38 +31,40 @@ WORD_PIECES_PER_SECOND = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedUtterance:
-    """An utterance and how long it will be, as far as one can tell without decoding it; 0 if one cannot."""
+class TimedUtterance:
+    """An utterance and its expected length, which is told without decoding it; 0 where nothing tells it."""
 
     utterance: Utterance
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ShardTask:
     """Utterances that are extracted together and published as ``shard-<name>.h5``."""
 
     name: str
-    rows: tuple[PlannedUtterance, ...]
+    rows: tuple[TimedUtterance, ...]
 
 
-def measure(corpus: Corpus, utterances: Sequence[Utterance], modality: Modality) -> list[PlannedUtterance]:
-    """Return how long each utterance will be: from its span, its file's header, or its text."""
+def expected_lengths(
+    corpus: Corpus, utterances: Sequence[Utterance], modality: Modality
+) -> list[TimedUtterance]:
+    """Return the expected length of every utterance: from its span, its file's header, or its text."""
 
-    def measured(utterance: Utterance) -> PlannedUtterance:
-        return PlannedUtterance(utterance, _expected_seconds(corpus, utterance, modality))
+    def measured(utterance: Utterance) -> TimedUtterance:
+        return TimedUtterance(utterance, _seconds_of(corpus, utterance, modality))
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return list(pool.map(measured, utterances))
 
 
-def plan_tasks(
-    rows: Iterable[PlannedUtterance], specs: Sequence[FeatureSpec], corpus_size: int
-) -> list[Task]:
+def cut_into_tasks(
+    rows: Iterable[TimedUtterance], specs: Sequence[FeatureSpec], corpus_size: int
+) -> list[ShardTask]:
     """Cut rows into tasks, the longest utterances first: what does not fit into memory shows at once.
 
-    Tasks are run in this order, and what the first ones cover can be taken away without moving the later
-    cuts: an interrupted extraction plans the same remaining tasks again.
+    Tasks are run in this order, and the utterances of the first ones can be taken away without moving the
+    later cuts: an interrupted extraction cuts the same remaining tasks again.
 
     Args:
         rows: utterances that have no frames yet.
@@ -73,7 +75,7 @@ def plan_tasks(
         TASK_SECONDS * max(1.0, corpus_size / ROWS_WITHOUT_GROWTH),
         SHARD_BYTES / max(bytes_per_second(spec) for spec in specs),
     )
-    cuts: list[list[PlannedUtterance]] = []
+    cuts: list[list[TimedUtterance]] = []
     filled_seconds = 0.0
     for row in sorted(rows, key=lambda row: (-row.seconds, row.utterance.id)):
         if not cuts or filled_seconds + row.seconds > limit_seconds:
@@ -81,13 +83,13 @@ def plan_tasks(
             filled_seconds = 0.0
         cuts[-1].append(row)
         filled_seconds += row.seconds
-    return [Task(_name(cut, specs[0].modality), tuple(cut)) for cut in cuts]
+    return [ShardTask(_name(cut, specs[0].modality), tuple(cut)) for cut in cuts]
 
 
-def within(tasks: Iterable[Task], ids: Collection[str], modality: Modality) -> list[Task]:
+def restrict_tasks(tasks: Iterable[ShardTask], ids: Collection[str], modality: Modality) -> list[ShardTask]:
     """Return tasks with only the rows that are among ``ids``; a task that keeps all keeps its name."""
     kept = ([row for row in task.rows if row.utterance.id in ids] for task in tasks)
-    return [Task(_name(rows, modality), tuple(rows)) for rows in kept if rows]
+    return [ShardTask(_name(rows, modality), tuple(rows)) for rows in kept if rows]
 
 
 def bytes_per_second(spec: FeatureSpec) -> float:
@@ -96,7 +98,7 @@ def bytes_per_second(spec: FeatureSpec) -> float:
     return frame_rate_hz * len(spec.layers) * spec.dim * STORED_AS[spec.dtype or "float16"].itemsize
 
 
-def _expected_seconds(corpus: Corpus, utterance: Utterance, modality: Modality) -> float:
+def _seconds_of(corpus: Corpus, utterance: Utterance, modality: Modality) -> float:
     if modality == "text":
         return len(utterance.text or "") / CHARACTERS_PER_SECOND
     start_seconds = utterance.start_seconds or 0.0
@@ -109,7 +111,7 @@ def _expected_seconds(corpus: Corpus, utterance: Utterance, modality: Modality) 
     return max(0.0, end_seconds - start_seconds)
 
 
-def _name(rows: Sequence[PlannedUtterance], modality: Modality) -> str:
+def _name(rows: Sequence[TimedUtterance], modality: Modality) -> str:
     """Return 12 digits that stand for these utterances; where the corpus lies does not matter."""
     members = [_key(row.utterance, modality) for row in rows]
     return hashlib.sha256(json.dumps(members).encode()).hexdigest()[:12]

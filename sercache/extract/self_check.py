@@ -1,4 +1,4 @@
-"""``extract --check``: do features depend on batch mates or precision, and is the cache what it should be?"""
+"""``extract --check``: compare features across batches, precisions and the cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +17,9 @@ from sercache.encoders.protocol import Encoder, Frames, StagedEncoder
 from sercache.encoders.registry import load_encoder
 from sercache.errors import EncoderError
 from sercache.events import Event, Listener, ignore
-from sercache.extract.autotune import BFLOAT16_TOLERANCE, probe_inputs, relative_error
-from sercache.extract.encode import EncodedUtterance, encode_rows
-from sercache.extract.inputs import EncoderInput
-from sercache.extract.resolve import settle
+from sercache.extract.autotune import BFLOAT16_TOLERANCE, relative_error, sample_inputs
+from sercache.extract.encode import EncodedUtterance, EncoderInput, encode_rows
+from sercache.extract.resolve import resolve_feature
 from sercache.recipe import FeatureRecipe
 
 FLOAT32_TOLERANCE = 1e-4
@@ -73,41 +72,46 @@ def check_features(
         cache_root: folder of the cache; where it holds the clips, their frames are compared too.
         device: where to compute.
         clips: how many.
-        listener: is told of the progress.
+        listener: receives the progress.
 
     Raises:
         EncoderError: an encoder cannot be loaded, or no utterance of the corpus can be read.
     """
-    place = resolve_device(device)
+    device = resolve_device(device)
     findings = []
     for name, recipe in features.items():
-        listener(Event("note", name, message=f"{name}: checking {clips} clips on {place}"))
+        listener(Event("note", name, message=f"{name}: checking {clips} clips on {device}"))
         texts = corpus if recipe.text_column is None else corpus.with_text_of(recipe.text_column)
-        findings += _check_one(name, recipe, texts, Cache(cache_root), place, clips)
+        findings += _check_feature(name, recipe, texts, Cache(cache_root), device, clips)
     return findings
 
 
-def _check_one(
+def _check_feature(
     name: str, recipe: FeatureRecipe, corpus: Corpus, cache: Cache, device: str, clips: int
 ) -> list[Finding]:
-    settled = settle(cache, recipe, corpus, device)
-    spec = settled.spec
-    rows = [_shortened(row, spec) for row in islice(probe_inputs(corpus, spec.sample_rate_hz), clips)]
+    resolved = resolve_feature(cache, recipe, corpus, device)
+    spec = resolved.spec
+    rows = [_shortened(row, spec) for row in islice(sample_inputs(corpus, spec.sample_rate_hz), clips)]
     if not rows:
         raise EncoderError(f"{name}: no utterance of the corpus can be read")
     exact = load_encoder(
         recipe.encoder, recipe.layers, device=device, trust_remote_code=recipe.trust_remote_code
     )
-    alone = _alone(exact, rows)
+    alone = _encode_alone(exact, rows)
     findings = [
-        _compare(name, "float32: in a batch, alone", FLOAT32_TOLERANCE, rows, _together(exact, rows), alone)
+        _compare(
+            name, "float32: in a batch, alone", FLOAT32_TOLERANCE, rows, _encode_together(exact, rows), alone
+        )
     ]
     if spec.options.get("precision") == "bfloat16":
-        coarse = settled.encoder
-        for what, frames in (("alone", _alone(coarse, rows)), ("in a batch", _together(coarse, rows))):
+        coarse = resolved.encoder
+        for what, frames in (
+            ("alone", _encode_alone(coarse, rows)),
+            ("in a batch", _encode_together(coarse, rows)),
+        ):
             label = f"bfloat16 {what}, float32 alone"
             findings.append(_compare(name, label, BFLOAT16_TOLERANCE, rows, frames, alone))
-    return findings + _compare_with_cache(name, settled.encoder, spec, cache, rows)
+    return findings + _compare_with_cache(name, resolved.encoder, spec, cache, rows)
 
 
 def _shortened(row: EncoderInput, spec: FeatureSpec) -> EncoderInput:
@@ -118,12 +122,12 @@ def _shortened(row: EncoderInput, spec: FeatureSpec) -> EncoderInput:
     return replace(row, content=row.content[:samples], seconds=_LONGEST_SECONDS)
 
 
-def _alone(encoder: Encoder, rows: Sequence[EncoderInput]) -> list[Frames]:
+def _encode_alone(encoder: Encoder, rows: Sequence[EncoderInput]) -> list[Frames]:
     contents: list[Any] = [row.content for row in rows]
     return [encoder.encode([content])[0] for content in contents]
 
 
-def _together(encoder: Encoder, rows: Sequence[EncoderInput]) -> list[Frames]:
+def _encode_together(encoder: Encoder, rows: Sequence[EncoderInput]) -> list[Frames]:
     """Encode all rows in one batch, as far as the encoder lets inputs of different lengths share one."""
     contents: list[Any] = [row.content for row in rows]
     if not isinstance(encoder, StagedEncoder):
@@ -144,8 +148,8 @@ def _compare(
     expected: Sequence[Frames],
 ) -> Finding:
     errors = [
-        relative_error(one, other) if one.shape == other.shape else float("inf")
-        for one, other in zip(found, expected, strict=True)
+        relative_error(clip, exact) if clip.shape == exact.shape else float("inf")
+        for clip, exact in zip(found, expected, strict=True)
     ]
     worst = int(np.argmax(errors))
     return Finding(name, what, errors[worst], limit, rows[worst].utterance.id, len(rows))
@@ -166,13 +170,16 @@ def _compare_with_cache(
     if not now:
         return []
     dtype = spec.dtype or "float32"
-    fresh = [from_storage(to_storage(row.frames, dtype), dtype) for row in now]
+    fresh = [from_storage(to_storage(row.frames, dtype), dtype) for row in now]  # (L, T, D)
     kept = [
         np.stack(
-            [from_storage(feature_set.frames(row.source.utterance.id, layer), dtype) for layer in spec.layers]
-        )
-        for row in now
+            [
+                from_storage(feature_set.frames(encoded.row.utterance.id, layer), dtype)
+                for layer in spec.layers
+            ]
+        )  # (L, T, D)
+        for encoded in now
     ]
     limit = BFLOAT16_TOLERANCE if spec.options.get("precision") == "bfloat16" else 10 * FLOAT32_TOLERANCE
-    sources = [row.source for row in now]
-    return [_compare(name, "in the cache, computed now", limit, sources, kept, fresh)]
+    inputs = [encoded.row for encoded in now]
+    return [_compare(name, "in the cache, computed now", limit, inputs, kept, fresh)]

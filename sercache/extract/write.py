@@ -1,4 +1,4 @@
-"""One encoder's way through a pass: its failures, its frames, and the shards that it publishes."""
+"""Write what an encoder computes: frames to shards, failures to the ledger, speed to ``speed.json``."""
 
 import time
 from collections.abc import Sequence
@@ -17,13 +17,12 @@ from sercache.cache.usage import EncodingSpeed, add_speed
 from sercache.cache.writer import cannot_write, publish_shard
 from sercache.encoders.protocol import Encoder
 from sercache.errors import CacheError, SercacheError
-from sercache.extract.encode import EncodedUtterance, Finish, Ready, begin_group
-from sercache.extract.inputs import FailedRow
-from sercache.extract.schedule import CHARACTERS_PER_SECOND, Task
+from sercache.extract.encode import FailedRow, Finish, Ready, start_encoding
+from sercache.extract.schedule import CHARACTERS_PER_SECOND, ShardTask
 
 
-class Publisher:
-    """Writes shards in a thread of its own: the encoder goes on while the disk syncs.
+class ShardPublisher:
+    """Writes shards in a thread, so that the encoder goes on while the disk syncs.
 
     At most one shard waits, so that memory stays flat. An error is raised by the next call.
     """
@@ -57,19 +56,19 @@ class Publisher:
 
 
 @dataclass
-class Lane:
-    """A feature set that a pass fills.
+class FeatureWriter:
+    """Encodes the rows of a pass for one feature set, and writes what comes of them.
 
     Attributes:
-        name: what the recipe calls it.
-        encoder: what makes its frames.
-        feature_set: where they go.
-        ledger: where failures are noted.
+        name: what the recipe calls the feature set.
+        encoder: computes the frames.
+        feature_set: receives them.
+        ledger: receives the failures.
         corpus_size: how many utterances the corpus has.
         failed: how many of them have failed so far, earlier extractions included.
-        failure_limit: how many may.
+        failure_limit: how many may fail.
         device: where the encoder computes.
-        extracted: how many got their frames now.
+        extracted: how many utterances got their frames in this pass.
     """
 
     name: str
@@ -91,15 +90,15 @@ class Lane:
         """What the feature set holds."""
         return self.feature_set.spec
 
-    def begin(self, group: Sequence[Ready]) -> Finish:
-        """Begin to encode a group of rows that were prepared for this lane."""
+    def start(self, group: Sequence[Ready]) -> Finish:
+        """Start to encode a group of rows that were prepared for this feature set."""
         started = time.perf_counter()
-        finish = begin_group(self.encoder, self.spec, group)
+        finish = start_encoding(self.encoder, self.spec, group)
         self._encode_seconds.append(time.perf_counter() - started)
         return finish
 
-    def stored(self, finish: Finish) -> list[StoredUtterance | FailedRow]:
-        """Wait for a group and bring its frames into the form that lies on disk; any thread may do this.
+    def convert(self, finish: Finish) -> list[StoredUtterance | FailedRow]:
+        """Wait for a group and convert its frames to the form that is stored; any thread may do this.
 
         Raises:
             CacheError: a value does not fit into the feature set's dtype.
@@ -107,24 +106,37 @@ class Lane:
         started = time.perf_counter()
         encoded = finish()
         self._encode_seconds.append(time.perf_counter() - started)
-        self._speech_seconds += [_speech_seconds(row) for row in encoded if not isinstance(row, FailedRow)]
-        return [row if isinstance(row, FailedRow) else self._to_storage(row) for row in encoded]
+        dtype = self.spec.dtype or "float32"
+        converted: list[StoredUtterance | FailedRow] = []
+        for result in encoded:
+            if isinstance(result, FailedRow):
+                converted.append(result)
+                continue
+            row = result.row
+            try:
+                planes = to_storage(result.frames, dtype)  # (L, T, D)
+            except CacheError as error:
+                raise self._does_not_fit(row.utterance.id, error) from error
+            is_text = isinstance(row.content, str)
+            self._speech_seconds.append(len(row.content) / CHARACTERS_PER_SECOND if is_text else row.seconds)
+            converted.append(StoredUtterance(row.utterance.id, tuple(planes), row.seconds, row.source))
+        return converted
 
-    def collect(self, rows: Sequence[StoredUtterance | FailedRow], task: Task) -> None:
-        """Take what became of a group.
+    def collect(self, rows: Sequence[StoredUtterance | FailedRow], task: ShardTask) -> None:
+        """Keep the converted rows of a group until their task is published, and record those that failed.
 
         Raises:
             SercacheError: more utterances failed than may.
         """
         for row in rows:
             if isinstance(row, FailedRow):
-                self._note(row, task)
+                self._record_failure(row, task)
             else:
                 self._stored.append(row)
                 self.extracted += 1
 
-    def publish(self, task: Task, publisher: Publisher) -> None:
-        """Hand a finished task to the publisher."""
+    def publish(self, task: ShardTask, publisher: ShardPublisher) -> None:
+        """Publish the shard of a task whose groups were all collected."""
         utterances, self._stored = self._stored, []
         for utterance in utterances:
             self.ledger.forget(utterance.id)
@@ -134,7 +146,7 @@ class Lane:
         publisher.publish(self.feature_set, task.name, utterances)
 
     def save_ledger(self) -> None:
-        """Write down the failures.
+        """Write the failures to the ledger.
 
         Raises:
             CacheError: the disk is full or the folder is not writable.
@@ -153,19 +165,14 @@ class Lane:
         with suppress(OSError):  # a measurement; if the disk is full, the shard will say so
             add_speed(self.feature_set.folder, self.device.partition(":")[0], speed)
 
-    def _to_storage(self, row: EncodedUtterance) -> StoredUtterance:
-        source = row.source
-        try:
-            planes = to_storage(row.frames, self.spec.dtype or "float32")
-        except CacheError as error:
-            wider = "float32" if self.spec.dtype == "bfloat16" else "bfloat16"
-            raise CacheError(
-                f"{self.name}: utterance '{source.utterance.id}': {error}; "
-                f"set dtype: {wider} for this feature set and extract again"
-            ) from error
-        return StoredUtterance(source.utterance.id, tuple(planes), source.seconds, source.source)
+    def _does_not_fit(self, utterance_id: str, error: CacheError) -> CacheError:
+        wider = "float32" if self.spec.dtype == "bfloat16" else "bfloat16"
+        return CacheError(
+            f"{self.name}: utterance '{utterance_id}': {error}; "
+            f"set dtype: {wider} for this feature set and extract again"
+        )
 
-    def _note(self, row: FailedRow, task: Task) -> None:
+    def _record_failure(self, row: FailedRow, task: ShardTask) -> None:
         failure = self.ledger.record(row.utterance.id, row.stage, row.error, task.name)
         self.failed += 1
         if self.failed > self.failure_limit:
@@ -174,9 +181,3 @@ class Lane:
                 f"{self.failure_limit} may (--max-failures); all are in {self.ledger.path}; the last: "
                 f"'{failure.utterance}' ({failure.stage}: {failure.message})"
             )
-
-
-def _speech_seconds(row: EncodedUtterance) -> float:
-    """Return how long an utterance is; of text, how long it would take to say."""
-    content = row.source.content
-    return len(content) / CHARACTERS_PER_SECOND if isinstance(content, str) else row.source.seconds

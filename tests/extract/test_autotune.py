@@ -9,11 +9,11 @@ import pytest
 from sercache.cache.sources import Source
 from sercache.cache.store import Cache
 from sercache.corpus import Utterance
-from sercache.extract import autotune as calibration
-from sercache.extract.autotune import calibrate, calibration_clips
+from sercache.extract import autotune as autotune_module
+from sercache.extract.autotune import autotune, clips_to_time
+from sercache.extract.encode import EncoderInput
 from sercache.extract.extraction import extract
-from sercache.extract.inputs import EncoderInput
-from sercache.extract.resolve import settle
+from sercache.extract.resolve import resolve_feature
 from sercache.recipe import FeatureRecipe
 from support.tiny_encoder import RATE_HZ, TinyEncoder
 
@@ -54,7 +54,7 @@ CLIPS = [clip("a", 1.0), clip("bb", 2.0), clip("ccc", 1.5)]
 
 
 def choose(plain, coarse):
-    chosen = calibrate(lambda precision: coarse, plain, CLIPS, ["float32", "bfloat16"])
+    chosen = autotune(lambda precision: coarse, plain, CLIPS, ["float32", "bfloat16"])
     assert chosen is not None
     found, encoder = chosen
     assert encoder is (plain if found.precision == "float32" else coarse)
@@ -80,14 +80,14 @@ def test_the_fastest_right_setting_is_chosen(plain, coarse, wanted):
 def test_small_networks_and_embedded_encoders_are_not_measured():
     small = Slow(0.0, 0.0)
     small.parameter_count = 1000
-    assert calibrate(lambda precision: small, small, CLIPS, ["float32", "bfloat16"]) is None
-    assert calibrate(lambda precision: small, TinyEncoder(), CLIPS, ["float32"]) is None
+    assert autotune(lambda precision: small, small, CLIPS, ["float32", "bfloat16"]) is None
+    assert autotune(lambda precision: small, TinyEncoder(), CLIPS, ["float32"]) is None
     assert small.calls == []
 
 
 def test_clips_are_some_and_short():
     rows = [clip("x", 9.0), *(clip(f"{k}", 5.0) for k in range(9))]
-    chosen = calibration_clips(rows)
+    chosen = clips_to_time(rows)
     assert [row.seconds for row in chosen] == [5.0] * 3
 
 
@@ -95,7 +95,7 @@ def test_of_texts_some_are_enough():
     rows = [
         EncoderInput(Utterance(id=f"{k}"), "so what", float("nan"), Source("0" * 32, 1)) for k in range(40)
     ]
-    assert calibration_clips(rows) == rows[:12]
+    assert clips_to_time(rows) == rows[:12]
 
 
 def test_the_choice_is_kept_and_a_later_extraction_goes_by_it(
@@ -110,7 +110,7 @@ def test_the_choice_is_kept_and_a_later_extraction_goes_by_it(
         )
     monkeypatch.setattr("sercache.extract.extraction.check_encoder", lambda *names, **options: None)
     (report,) = extract(corpus, {"tiny": FeatureRecipe(encoder="tiny")}, tmp_path / "cache").features
-    kept = (report.folder / calibration.CALIBRATION_NAME).read_text()
+    kept = (report.folder / autotune_module.AUTOTUNING_NAME).read_text()
     limit = encoders["float32"].batch_limit
     assert limit > 0
     encoders["float32"] = Slow(0.0, 0.0)
@@ -119,7 +119,7 @@ def test_the_choice_is_kept_and_a_later_extraction_goes_by_it(
     (again,) = extract(grown, {"tiny": FeatureRecipe(encoder="tiny")}, tmp_path / "cache").features
     assert again.folder == report.folder
     assert encoders["float32"].batch_limit == limit
-    assert (report.folder / calibration.CALIBRATION_NAME).read_text() == kept
+    assert (report.folder / autotune_module.AUTOTUNING_NAME).read_text() == kept
 
 
 def test_a_recipe_can_ask_for_one_precision_and_a_kept_one_decides(make_corpus, tmp_path, monkeypatch):
@@ -137,5 +137,5 @@ def test_a_recipe_can_ask_for_one_precision_and_a_kept_one_decides(make_corpus, 
     extract(corpus, {"tiny": coarse}, tmp_path)
     assert set(loaded) == {"bfloat16"}
     loaded.clear()
-    assert settle(Cache(tmp_path), FeatureRecipe(encoder="tiny"), corpus, "cpu").calibration is None
+    assert resolve_feature(Cache(tmp_path), FeatureRecipe(encoder="tiny"), corpus, "cpu").autotuning is None
     assert loaded == ["bfloat16"]

@@ -7,8 +7,7 @@ from hypothesis.extra.numpy import arrays
 from sercache.cache.sources import Source
 from sercache.corpus import Utterance
 from sercache.errors import AudioError
-from sercache.extract.encode import encode_rows, pool_over_time
-from sercache.extract.inputs import EncoderInput, FailedRow
+from sercache.extract.encode import EncoderInput, FailedRow, encode_rows, pool_over_time
 from support.tiny_encoder import RATE_HZ, TinyEncoder
 
 
@@ -62,7 +61,7 @@ def test_a_bad_row_fails_alone_and_order_is_kept():
     assert first.frames.shape == (1, 2, 2)
     assert second is missing
     assert (third.utterance.id, third.stage) == ("b", "encode")
-    assert fourth.source.utterance.id == "c"
+    assert fourth.row.utterance.id == "c"
 
 
 @pytest.mark.parametrize("gain", [np.nan, np.inf])

@@ -225,7 +225,7 @@ def test_all_rows_failing_is_never_a_success(make_corpus, use_encoder, tiny):
         run(broken(make_corpus(2), 0, 1))
 
 
-def test_a_task_of_failures_only_is_settled_too(make_corpus, use_encoder, tiny, short_tasks):
+def test_a_task_of_failures_only_is_not_done_again(make_corpus, use_encoder, tiny, short_tasks):
     corpus = make_corpus(6)
     gone = tuple(Utterance(id=f"gone-{k}", audio=f"gone-{k}.wav") for k in range(3))
     corpus = replace(corpus, utterances=corpus.utterances + gone)

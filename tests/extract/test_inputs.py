@@ -4,7 +4,7 @@ import time
 import pytest
 
 from sercache.corpus import Corpus, Utterance
-from sercache.extract.inputs import EncoderInput, read_ahead, read_input
+from sercache.extract.encode import EncoderInput, read_ahead, read_input
 
 
 def test_results_come_in_order_and_reading_stays_ahead_but_bounded():

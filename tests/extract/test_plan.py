@@ -10,14 +10,14 @@ from sercache.cache.usage import EncodingSpeed, add_speed
 from sercache.corpus.manifest import read_corpus
 from sercache.errors import SercacheError
 from sercache.extract.encoder_costs import TFLOPS, EncoderCost, Gpus, encoder_cost, parse_gpus
-from sercache.extract.plan import Facility, measure_speech, plan_scale, suppose_speech
+from sercache.extract.plan import Facility, assumed_speech, measure_speech, plan_scale
 
 WAVLM = "microsoft/wavlm-large"
 
 
 @given(st.floats(1, 1e6), st.integers(1, 64), st.sampled_from(sorted(TFLOPS)))
 def test_more_gpus_take_fewer_hours_and_the_slowest_resource_decides(hours, count, kind):
-    speech, costs = suppose_speech(hours), [encoder_cost(WAVLM)]
+    speech, costs = assumed_speech(hours), [encoder_cost(WAVLM)]
     one = plan_scale(speech, costs, Facility(Gpus(1, kind), 8))
     more = plan_scale(speech, costs, Facility(Gpus(count, kind), 8))
     assert more.hours["GPU"] == pytest.approx(one.hours["GPU"] / count)
@@ -27,7 +27,7 @@ def test_more_gpus_take_fewer_hours_and_the_slowest_resource_decides(hours, coun
 
 def test_the_sum_for_one_encoder_is_what_one_would_write_on_paper():
     cost = EncoderCost("x", "audio", flops_per_second=3e10, bytes_per_second=100_000)
-    found = plan_scale(suppose_speech(1000.0), [cost], Facility(Gpus(4, "A100"), 32))
+    found = plan_scale(assumed_speech(1000.0), [cost], Facility(Gpus(4, "A100"), 32))
     assert found.gpu_hours["x"] == pytest.approx(1000 * 3e10 / (312e12 * 0.35))
     assert found.stored_bytes["x"] == 3.6e6 * 1e5
     assert found.hours["disk"] == pytest.approx((3.6e11 + 3.6e6 * 32_000) / 1e9 / 3600)
@@ -35,14 +35,14 @@ def test_the_sum_for_one_encoder_is_what_one_would_write_on_paper():
 
 def test_a_measured_speed_takes_the_place_of_the_sum():
     found = plan_scale(
-        suppose_speech(100.0), [encoder_cost(WAVLM)], Facility(Gpus(1, "A100"), 8), {WAVLM: 1000.0}
+        assumed_speech(100.0), [encoder_cost(WAVLM)], Facility(Gpus(1, "A100"), 8), {WAVLM: 1000.0}
     )
     assert found.gpu_hours[WAVLM] == pytest.approx(0.1)
 
 
 def test_whisper_pays_for_the_silence_that_it_pads_with():
     whisper = encoder_cost("openai/whisper-large-v3")
-    short, long = suppose_speech(10, clip_seconds=5), suppose_speech(10, clip_seconds=30)
+    short, long = assumed_speech(10, clip_seconds=5), assumed_speech(10, clip_seconds=30)
     facility = Facility(Gpus(1, "A100"), 8)
     hours = [plan_scale(one, [whisper], facility).gpu_hours[whisper.name] for one in (short, long)]
     assert hours[0] == pytest.approx(6 * hours[1])

@@ -4,18 +4,18 @@ import os
 import signal
 import time
 
-from sercache.extract.device_pass import run_share as real_run_share
+from sercache.extract.device_pass import run_device_pass as real_run_share
 from sercache.training.interleaved import train_folds as real_train_folds
 
 SECONDS = 0.3
 
 
-def run_share(share, encoders=(), **told):
-    note(share.cache_root.parent, share.tasks[0].name)
-    poison = share.cache_root.parent / "poison"
-    if poison.exists() and poison.read_text() == share.tasks[0].name:
+def run_device_pass(device_pass, encoders=(), **told):
+    note(device_pass.cache_root.parent, device_pass.tasks[0].name)
+    poison = device_pass.cache_root.parent / "poison"
+    if poison.exists() and poison.read_text() == device_pass.tasks[0].name:
         os.kill(os.getpid(), signal.SIGKILL)
-    real_run_share(share, encoders, **told)
+    real_run_share(device_pass, encoders, **told)
 
 
 def train_folds(jobs, **told):

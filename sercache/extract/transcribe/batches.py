@@ -10,7 +10,7 @@ import numpy as np
 
 from sercache.audio import Waveform
 from sercache.extract.transcribe.journal import Transcript
-from sercache.extract.transcribe.whisper import Heard, WhisperTranscriber, quiet_pieces
+from sercache.extract.transcribe.whisper import PieceTranscript, WhisperTranscriber, quiet_pieces
 
 Flag = Literal["silence", "repeat", "empty"]
 
@@ -27,7 +27,7 @@ LEAST_REPETITIONS = 4
 
 
 def flags_of(text: str, no_speech: float, mean_log_probability: float) -> tuple[Flag, ...]:
-    """Return what is wrong with a transcript.
+    """Return the flags of a doubtful transcript; none where nothing is wrong.
 
     Args:
         text: what the model wrote.
@@ -75,14 +75,16 @@ def loops(text: str) -> bool:
     return False
 
 
-NOTHING_HEARD = Transcript("", ("silence", "empty"), "", 1.0, 0.0)
+EMPTY_TRANSCRIPT = Transcript("", ("silence", "empty"), "", 1.0, 0.0)
 """Of a recording in which there is nothing to hear."""
 
 
-def hear(transcriber: WhisperTranscriber, waveforms: Sequence[Waveform], batch_size: int) -> list[Transcript]:
+def transcribe_waveforms(
+    transcriber: WhisperTranscriber, waveforms: Sequence[Waveform], batch_size: int
+) -> list[Transcript]:
     """Transcribe waveforms ``(S,)`` at the transcriber's rate; the results come in order.
 
-    One that is longer than the model reads is cut at quiet places; what nobody can hear is not given to the
+    One that is longer than the model reads is cut at quiet places; what is inaudible is not given to the
     model, which would make something up.
 
     Args:
@@ -97,32 +99,32 @@ def hear(transcriber: WhisperTranscriber, waveforms: Sequence[Waveform], batch_s
         for waveform in waveforms
     ]
     flat = [piece for some in pieces for piece in some]
-    written = iter(
-        one
+    transcribed = iter(
+        piece
         for first in range(0, len(flat), batch_size)
-        for one in transcriber.transcribe(flat[first : first + batch_size])
+        for piece in transcriber.transcribe(flat[first : first + batch_size])
     )
-    return [_joined([next(written) for _ in some]) if some else NOTHING_HEARD for some in pieces]
+    return [_joined([next(transcribed) for _ in some]) if some else EMPTY_TRANSCRIPT for some in pieces]
 
 
-def _joined(heard: Sequence[Heard]) -> Transcript:
+def _joined(pieces: Sequence[PieceTranscript]) -> Transcript:
     """Put the pieces of one utterance together; a piece in which nobody speaks adds no words."""
-    pieces, flags = [], dict[str, None]()
-    for one in heard:
-        wrong = flags_of(one.text, one.no_speech, one.log_probability / max(1, one.tokens))
-        if "silence" not in wrong:
-            pieces.append(one.text)
-            flags.update(dict.fromkeys(flag for flag in wrong if flag == "repeat"))
-    text = " ".join(piece for piece in pieces if piece)
-    if not pieces:
+    texts, flags = [], dict[str, None]()
+    for piece in pieces:
+        piece_flags = flags_of(piece.text, piece.no_speech, piece.log_probability / max(1, piece.tokens))
+        if "silence" not in piece_flags:
+            texts.append(piece.text)
+            flags.update(dict.fromkeys(flag for flag in piece_flags if flag == "repeat"))
+    text = " ".join(words for words in texts if words)
+    if not texts:
         flags["silence"] = None
     if not text:
         flags["empty"] = None
-    tokens = sum(one.tokens for one in heard)
+    tokens = sum(piece.tokens for piece in pieces)
     return Transcript(
         text=text,
         flags=tuple(flags),
-        language=Counter(one.language for one in heard).most_common(1)[0][0],
-        no_speech=min(one.no_speech for one in heard),
-        mean_log_probability=sum(one.log_probability for one in heard) / max(1, tokens),
+        language=Counter(piece.language for piece in pieces).most_common(1)[0][0],
+        no_speech=min(piece.no_speech for piece in pieces),
+        mean_log_probability=sum(piece.log_probability for piece in pieces) / max(1, tokens),
     )

@@ -1,4 +1,4 @@
-"""What has been transcribed: one JSON line an utterance, on disk before the next batch begins.
+"""The journal of transcripts: a JSON line per utterance, on disk before the next batch begins.
 
 The journal stays when the column is complete. A corpus that grows then costs only its new rows, and changed
 audio, another model or another language never gets an old text.
@@ -15,7 +15,7 @@ from sercache.cache.sources import Source
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What a model heard in one utterance.
+    """The transcript of an utterance.
 
     Attributes:
         text: what was said; empty where nobody speaks.

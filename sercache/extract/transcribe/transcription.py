@@ -1,4 +1,4 @@
-"""A corpus through a Whisper model: a new column of texts, resumable, with what is doubtful flagged."""
+"""Transcribe a corpus with Whisper into a new column: resumable, with doubtful transcripts flagged."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ from sercache.cache.writer import cannot_write
 from sercache.corpus import Corpus, Utterance
 from sercache.errors import CorpusError, Interrupted, SercacheError, SilentAudioError
 from sercache.events import QUIET, Context, Event
-from sercache.extract.inputs import EncoderInput, FailedRow, read_ahead, read_input
-from sercache.extract.schedule import PlannedUtterance, measure
-from sercache.extract.transcribe.batches import NOTHING_HEARD, hear
+from sercache.extract.encode import EncoderInput, FailedRow, read_ahead, read_input
+from sercache.extract.schedule import TimedUtterance, expected_lengths
+from sercache.extract.transcribe.batches import EMPTY_TRANSCRIPT, transcribe_waveforms
 from sercache.extract.transcribe.journal import Journal, Transcript
 from sercache.extract.transcribe.whisper import WhisperTranscriber
 from sercache.files import slug
@@ -85,7 +85,7 @@ def transcribe_corpus(
         f"{transcriber.revision} {language} {transcriber.precision}".encode()
     ).hexdigest()[:12]
     folder = journal_root / f"{slug(transcriber.name)}-{setting}"
-    work = _Work(
+    work = _Transcription(
         corpus=corpus,
         transcriber=transcriber,
         journal=Journal(folder / "transcripts.jsonl"),
@@ -106,8 +106,8 @@ def transcribe_corpus(
         flags = ("failed",) if transcript is None else transcript.flags
         for flag in flags:
             flagged.setdefault(flag, []).append(utterance.id)
-        heard = {column: transcript.text if transcript else "", f"{column}:flags": " ".join(flags)}
-        rows.append(replace(utterance, extras={**utterance.extras, **heard}))
+        columns = {column: transcript.text if transcript else "", f"{column}:flags": " ".join(flags)}
+        rows.append(replace(utterance, extras={**utterance.extras, **columns}))
     return TranscriptionReport(
         corpus=replace(corpus, utterances=tuple(rows)),
         column=column,
@@ -120,7 +120,7 @@ def transcribe_corpus(
 
 
 @dataclass
-class _Work:
+class _Transcription:
     """One run of a transcriber over a corpus."""
 
     corpus: Corpus
@@ -149,9 +149,9 @@ class _Work:
         return known
 
     def run(self, pending: Sequence[Utterance]) -> dict[str, Transcript]:
-        """Transcribe utterances, the longest first; returns what was heard."""
+        """Transcribe utterances, the longest first; return the transcripts."""
         rows = sorted(
-            measure(self.corpus, pending, "audio"), key=lambda row: (-row.seconds, row.utterance.id)
+            expected_lengths(self.corpus, pending, "audio"), key=lambda row: (-row.seconds, row.utterance.id)
         )
         task = f"transcribe with {self.transcriber.name}"
         total = sum(row.seconds for row in rows)
@@ -168,25 +168,25 @@ class _Work:
                 for batch in self._batches(zip(rows, ahead, strict=True)):
                     if self.context.should_stop():
                         raise Interrupted(
-                            f"transcribe: stopped; what was heard is in {self.journal.path}, "
+                            f"transcribe: stopped; the transcripts are in {self.journal.path}, "
                             "the same command goes on from there"
                         )
                     self._transcribe([row for _, row in batch])
                     done += sum(planned.seconds for planned, _ in batch)
-                    self._tell(task, done, total)
+                    self._report_progress(task, done, total)
         finally:
             self._save_ledger()
         self.context.listener(Event("finish", task, total, total))
         return self.found
 
-    def _read(self, planned: PlannedUtterance) -> EncoderInput | FailedRow:
+    def _read(self, planned: TimedUtterance) -> EncoderInput | FailedRow:
         return read_input(self.corpus, planned.utterance, self.transcriber.sample_rate_hz)
 
     def _batches(
-        self, rows: Iterator[tuple[PlannedUtterance, EncoderInput | FailedRow]]
-    ) -> Iterator[list[tuple[PlannedUtterance, EncoderInput | FailedRow]]]:
+        self, rows: Iterator[tuple[TimedUtterance, EncoderInput | FailedRow]]
+    ) -> Iterator[list[tuple[TimedUtterance, EncoderInput | FailedRow]]]:
         """Gather rows until their pieces fill a batch."""
-        batch: list[tuple[PlannedUtterance, EncoderInput | FailedRow]] = []
+        batch: list[tuple[TimedUtterance, EncoderInput | FailedRow]] = []
         pieces = 0
         for pair in rows:
             batch.append(pair)
@@ -198,28 +198,30 @@ class _Work:
             yield batch
 
     def _transcribe(self, batch: Sequence[EncoderInput | FailedRow]) -> None:
-        heard: list[tuple[str, Source, Transcript]] = []
+        transcripts: list[tuple[str, Source, Transcript]] = []
         for row in batch:
             if isinstance(row, FailedRow):
-                self._note(row, heard)
+                self._record_failure(row, transcripts)
         rows = [row for row in batch if isinstance(row, EncoderInput)]
         waveforms = [row.content for row in rows if not isinstance(row.content, str)]
-        written = hear(self.transcriber, waveforms, self.batch_size)
-        heard += [
-            (row.utterance.id, row.source, transcript) for row, transcript in zip(rows, written, strict=True)
+        made = transcribe_waveforms(self.transcriber, waveforms, self.batch_size)
+        transcripts += [
+            (row.utterance.id, row.source, transcript) for row, transcript in zip(rows, made, strict=True)
         ]
         try:
-            self.journal.append(heard)
+            self.journal.append(transcripts)
         except OSError as error:
             raise cannot_write(self.journal.path, error) from error
-        for utterance_id, _, transcript in heard:
+        for utterance_id, _, transcript in transcripts:
             self.found[utterance_id] = transcript
             self.ledger.forget(utterance_id)
 
-    def _note(self, row: FailedRow, heard: list[tuple[str, Source, Transcript]]) -> None:
+    def _record_failure(self, row: FailedRow, transcripts: list[tuple[str, Source, Transcript]]) -> None:
         """A recording without any sound is transcribed: nobody speaks. All else is a failure."""
         if isinstance(row.error, SilentAudioError):
-            heard.append((row.utterance.id, read_source(self.corpus, row.utterance, "audio"), NOTHING_HEARD))
+            transcripts.append(
+                (row.utterance.id, read_source(self.corpus, row.utterance, "audio"), EMPTY_TRANSCRIPT)
+            )
             return
         failure = self.ledger.record(row.utterance.id, row.stage, row.error, "transcribe")
         self.failed += 1
@@ -238,7 +240,7 @@ class _Work:
         except OSError as error:
             raise cannot_write(self.ledger.path, error) from error
 
-    def _tell(self, task: str, done: float, total: float) -> None:
+    def _report_progress(self, task: str, done: float, total: float) -> None:
         flags = Counter(flag for transcript in self.found.values() for flag in transcript.flags)
         values: dict[str, str | int] = {"utterances": f"{len(self.found):,}", **flags}
         if self.failed:

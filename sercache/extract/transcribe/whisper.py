@@ -45,8 +45,8 @@ def quiet_pieces(waveform: Waveform, sample_rate_hz: int, longest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the model made of one piece of audio.
+class PieceTranscript:
+    """The transcript of one piece of audio.
 
     Attributes:
         text: what was said.
@@ -109,7 +109,7 @@ class WhisperTranscriber:
         self.longest_seconds: float = float(self._extractor.chunk_length)
 
     @torch.inference_mode()
-    def transcribe(self, pieces: Sequence[Waveform]) -> list[Heard]:
+    def transcribe(self, pieces: Sequence[Waveform]) -> list[PieceTranscript]:
         """Transcribe a batch of pieces, each at most 30 s; the results come in order."""
         autocast = torch.autocast(torch.device(self._device).type, torch.bfloat16)
         with quiet_transformers():
@@ -118,17 +118,17 @@ class WhisperTranscriber:
             ).input_features
         # the spectrogram is computed on the CPU, which autocast for a CPU would lower as well
         with quiet_transformers(), autocast if self.precision == "bfloat16" else nullcontext():
-            encoded = self._model.get_encoder()(features.to(self._device)).last_hidden_state
+            encoded = self._model.get_encoder()(features.to(self._device)).last_hidden_state  # (B, T, D)
             return self._decode(encoded)
 
-    def _decode(self, encoded: Tensor) -> list[Heard]:
+    def _decode(self, encoded: Tensor) -> list[PieceTranscript]:
         """Write one text per row of ``(B, T, D)`` encoder frames."""
-        words, count = self._vocabulary, len(encoded)
-        start = torch.full((count, 1), words.start, device=encoded.device)
-        first = self._logits(encoded, start)[:, -1].softmax(-1)
+        words, count = self._vocabulary, len(encoded)  # B
+        start = torch.full((count, 1), words.start, device=encoded.device)  # (B, 1)
+        first = self._logits(encoded, start)[:, -1].softmax(-1)  # (B, V)
         no_speech = first[:, words.no_speech] if words.no_speech is not None else torch.zeros(count)
         languages = self._languages(first)
-        tokens = torch.cat([start, self._prompt(languages).to(encoded.device)], dim=1)
+        tokens = torch.cat([start, self._prompt(languages).to(encoded.device)], dim=1)  # (B, prompt)
         prompt_length = tokens.shape[1]
         cache: Any = None
         is_done = torch.zeros(count, dtype=torch.bool, device=encoded.device)
@@ -140,21 +140,21 @@ class WhisperTranscriber:
                 encoder_outputs=(encoded,), decoder_input_ids=step, past_key_values=cache, use_cache=True
             )
             cache = output.past_key_values
-            logits = output.logits[:, -1].float()
+            logits = output.logits[:, -1].float()  # (B, V)
             is_first = tokens.shape[1] == prompt_length
             logits = logits + (self._not_first if is_first else self._never)
-            best, token = logits.log_softmax(-1).max(-1)
+            best, token = logits.log_softmax(-1).max(-1)  # (B,)
             log_probability += torch.where(is_done, 0.0, best)
             lengths += ~is_done
             token = torch.where(is_done, words.end, token)
             is_done |= token == words.end
-            tokens = torch.cat([tokens, token[:, None]], dim=1)
+            tokens = torch.cat([tokens, token[:, None]], dim=1)  # (B, steps + 1)
             step = token[:, None]
         written = words.texts(tokens[:, prompt_length:].cpu())
         rows = zip(
             written, languages, no_speech.tolist(), log_probability.tolist(), lengths.tolist(), strict=True
         )
-        return [Heard(text, words.code(language), *numbers) for text, language, *numbers in rows]
+        return [PieceTranscript(text, words.code(language), *numbers) for text, language, *numbers in rows]
 
     def _banned(self, tokens: Sequence[int], vocabulary_size: int) -> Tensor:
         """Return ``(V,)`` float32 on the device, to be added to logits: minus infinity for these tokens."""
@@ -213,7 +213,7 @@ class _Vocabulary:
 
     def code(self, token: int | None) -> str:
         """Return the code of a language by its token."""
-        return next((code for code, its in self.languages.items() if its == token), "")
+        return next((code for code, known in self.languages.items() if known == token), "")
 
     def suppressed(self, generation_config: Any) -> list[int]:
         """Return the tokens that no transcript holds: those the checkpoint names, and all special ones."""

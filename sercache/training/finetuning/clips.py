@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Waveform
 from sercache.errors import EncoderError, TrainingError
-from sercache.extract.encode import begin_group, prepare_row
-from sercache.extract.inputs import EncoderInput, FailedRow, read_ahead, read_input
+from sercache.extract.encode import (
+    EncoderInput,
+    FailedRow,
+    prepare_input,
+    read_ahead,
+    read_input,
+    start_encoding,
+)
 from sercache.heads.protocol import HeadInput
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
@@ -118,7 +124,7 @@ class Clips:
         def read(rows: NDArray[np.int64]) -> list[list[Any]]:
             return [
                 [
-                    prepare_row(live.encoder, live.spec, self._read(live, int(row))) if has else None
+                    prepare_input(live.encoder, live.spec, self._read(live, int(row))) if has else None
                     for row, has in zip(rows, self.frame_counts[rows, place] > 0, strict=True)
                 ]
                 for place, live in self.live.items()
@@ -130,7 +136,7 @@ class Clips:
                 inputs = self._cached(rows, None, 0)
                 for (place, live), its in zip(self.live.items(), ready, strict=True):
                     group = [one for one in its if one is not None]
-                    encoded = iter(begin_group(live.encoder, live.spec, group)())
+                    encoded = iter(start_encoding(live.encoder, live.spec, group)())
                     frames = []
                     for one in its:
                         result = next(encoded) if one is not None else None

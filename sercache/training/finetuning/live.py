@@ -17,7 +17,7 @@ from sercache.encoders.protocol import Encoder, Precision, TransformersEncoder
 from sercache.encoders.registry import ENCODERS, load_encoder
 from sercache.errors import TrainingError
 from sercache.events import Event, Listener
-from sercache.extract.resolve import without_changed
+from sercache.extract.resolve import refuse_changed
 from sercache.heads.protocol import HeadInput
 from sercache.recipe import FeatureRecipe, FinetuningRecipe
 from sercache.training.finetuning.layers import TrainedLayers
@@ -100,7 +100,7 @@ def open_live_feature(
         listener(Event("warning", name, message=message))
     if recipe.text_column is not None:
         corpus = corpus.with_text_of(recipe.text_column)
-    without_changed(feature_set, corpus, replace_changed=False)
+    refuse_changed(feature_set, corpus)
     if not isinstance(encoder, TransformersEncoder):
         raise TrainingError(f"feature set '{name}': {recipe.encoder} is no model of transformers")
     kept = parse_layers(recipe.layers, encoder.spec.num_layers)

@@ -13,7 +13,7 @@ from sercache.errors import EncoderError, Interrupted, SercacheError
 from sercache.events import Context
 from sercache.extract.transcribe import batches as hearing
 from sercache.extract.transcribe.transcription import transcribe_corpus
-from sercache.extract.transcribe.whisper import Heard, WhisperTranscriber
+from sercache.extract.transcribe.whisper import PieceTranscript, WhisperTranscriber
 from support.tiny_whisper import RATE_HZ, save_tiny_whisper, sound
 
 COLUMN = "text:tiny-whisper"
@@ -185,9 +185,9 @@ def test_a_span_is_what_is_heard(transcriber, make_spoken, tmp_path):
 
 
 def test_a_silent_piece_adds_no_words_and_a_loop_is_flagged():
-    spoken = Heard("so what", "en", 0.1, -1.0, 3)
-    nobody = Heard("thank you for watching", "en", 0.9, -9.0, 5)
-    looping = Heard("no " * 30, "en", 0.1, -1.0, 31)
+    spoken = PieceTranscript("so what", "en", 0.1, -1.0, 3)
+    nobody = PieceTranscript("thank you for watching", "en", 0.9, -9.0, 5)
+    looping = PieceTranscript("no " * 30, "en", 0.1, -1.0, 31)
     assert hearing._joined([spoken, nobody]).text == "so what"
     assert hearing._joined([spoken, nobody]).flags == ()
     assert hearing._joined([nobody]).flags == ("silence", "empty")

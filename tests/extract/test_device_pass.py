@@ -9,7 +9,7 @@ from sercache.cache.store import Cache, FeatureSet
 from sercache.cache.usage import SPEED_NAME
 from sercache.errors import CacheError, CorpusError, Interrupted, SercacheError
 from sercache.events import Context
-from sercache.extract import pipeline as pass_runner
+from sercache.extract import device_pass
 from sercache.extract.extraction import extract
 from sercache.recipe import FeatureRecipe
 
@@ -31,13 +31,13 @@ def contents(folder):
 def decoded(monkeypatch):
     """The ids of all utterances that are decoded, in order."""
     seen = []
-    read_input = pass_runner.read_input
+    read_input = device_pass.read_input
 
     def counted(corpus, utterance, sample_rate_hz):
         seen.append(utterance.id)
         return read_input(corpus, utterance, sample_rate_hz)
 
-    monkeypatch.setattr(pass_runner, "read_input", counted)
+    monkeypatch.setattr(device_pass, "read_input", counted)
     return seen
 
 
