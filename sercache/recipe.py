@@ -216,20 +216,16 @@ class LightGBMRecipe(_Strict):
     """A row once per class with votes, weighted; or the gradient of the cross-entropy against the votes."""
 
 
+def _all_meta_levels() -> list[str]:
+    from sercache.stacking.names import META_LEVELS
+
+    return list(META_LEVELS)
+
+
 class StackingRecipe(_Strict):
     """The meta-level and its comparison."""
 
-    stackers: list[str] = [
-        "best-single",
-        "hard-vote",
-        "soft-vote",
-        "weighted",
-        "greedy",
-        "logistic",
-        "neural",
-        "soup",
-        "lightgbm",
-    ]
+    stackers: list[str] = Field(default_factory=_all_meta_levels)
     extras: list[str] = []
     """What learning stackers see beside posteriors: duration, column:<name>, pooled:<feature set>."""
     neural: NeuralRecipe = NeuralRecipe()

@@ -17,7 +17,7 @@ from sercache.evaluation.metrics import macro_f1_of_confusion
 from sercache.events import QUIET, Context, Event
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.protocol import Stacker
+from sercache.stacking.base import Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 from sercache.stacking.splits import Plan, make_plan
@@ -191,7 +191,9 @@ def _judged(plan: Plan, name: str, seed: int) -> tuple[SumMetric, Sequence[Stack
     predicted = np.empty((plan.repeats, len(plan.judged)), dtype=np.int64)
     fitted = []
     for one in plan.rounds():
-        stacker = STACKERS[name](StackingRecipe(), derive_seed(seed, "stack", one.repeat, one.fold))
+        stacker = STACKERS[name].from_recipe(
+            StackingRecipe(), derive_seed(seed, "stack", one.repeat, one.fold)
+        )
         stacker.fit(one.fit)
         predicted[one.repeat, one.places] = stacker.predict(one.judged.inputs).class_probabilities.argmax(
             axis=1

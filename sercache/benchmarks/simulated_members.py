@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.targets import TargetPolicy, consensus, soft_targets
+from sercache.evaluation.probabilities import softmax
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows
 
 ROWS_PER_SPEAKER = 40
@@ -88,7 +88,7 @@ class SimulatedMembers:
         noise = of_speaker[speaker] + generator.normal(0, np.sqrt(self.shared_noise), (rows, classes))
         own = generator.normal(size=(rows, members, classes)) * np.sqrt(self.own_noise)[:, None]
         evidence = self.signal[:, None] * np.eye(classes)[truth][:, None] + self.bias + noise[:, None] + own
-        probabilities = softmax(self.sharpness[:, None] * evidence, axis=2)
+        probabilities = softmax(self.sharpness[:, None] * evidence)
         chances = self.agreement * np.eye(classes)[truth] + (1 - self.agreement) / classes
         ratings = 4 + np.sin(truth)[:, None] + generator.normal(0, 0.5, (rows, self.attributes))
         said = np.clip(ratings[:, None] + generator.normal(0, 1, (rows, members, self.attributes)), 1, 7)
@@ -104,7 +104,7 @@ class SimulatedMembers:
         covariance = np.diag(self.own_noise) + self.shared_noise + self.speaker_noise
         weights = np.linalg.solve(covariance, self.signal)
         evidence = np.log(probabilities) / self.sharpness[:, None] - self.bias
-        return np.asarray(softmax(np.einsum("m,nmc->nc", weights, evidence), axis=1))
+        return np.asarray(softmax(np.einsum("m,nmc->nc", weights, evidence)))
 
 
 def _as_rows(

@@ -150,7 +150,7 @@ def _time(name: str, rows: int, members: int, classes: int, attributes: int) -> 
     fit, _ = truth.draw(rows, derive_seed(0, "fit"))
     new, _ = truth.draw(_NEW_ROWS, derive_seed(0, "new"), "n")
     before = _peak_bytes()
-    stacker = STACKERS[name](StackingRecipe(), 0)
+    stacker = STACKERS[name].from_recipe(StackingRecipe(), 0)
     started = time.perf_counter()
     stacker.fit(fit)
     fitted = time.perf_counter()

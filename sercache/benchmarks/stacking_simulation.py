@@ -11,7 +11,7 @@ from sercache.evaluation.metrics import macro_f1
 from sercache.events import QUIET, Context, Event
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.protocol import Prediction
+from sercache.stacking.base import Prediction
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
 
@@ -53,7 +53,7 @@ def learning_curves(
         for name in stackers:
             if context.should_stop():
                 raise Interrupted("stopped; nothing was written")
-            stacker = STACKERS[name](StackingRecipe(), seed)
+            stacker = STACKERS[name].from_recipe(StackingRecipe(), seed)
             stacker.fit(rows)
             found[name].append(macro_f1_on(new, stacker.predict(new.inputs)))
             done += 1

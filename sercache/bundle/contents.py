@@ -15,14 +15,13 @@ from sercache.files import read_json
 from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import DerivedMember, Run, derived_members
+from sercache.stacking.base import SavedStacker, Signature
 from sercache.stacking.baselines import BASELINE
 from sercache.stacking.calibrating import CALIBRATION_NAME
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import load_stacker
-from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.splits import make_plan
 from sercache.stacking.task import earlier_result, input_digest
-from sercache.stacking.votes import BestSingle, Mixture
 from sercache.training.baseline import baseline_posteriors, find_baseline
 from sercache.training.data import read_run_corpus
 from sercache.training.finetuning.fold import overlay_name
@@ -68,7 +67,7 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
     _refuse_stale(run, recipe, metrics, chosen)
     folder = run.stacker_folder(chosen)
     saved = SavedStacker.read(folder)
-    read = _read_members(folder)
+    read = load_stacker(folder).members_used()
     finetuned = {one.name: one for one in derived_members(run, "finetuned")}
     known = {member.name: member for member in recipe.members}
     known |= {name: one.member for name, one in finetuned.items()}
@@ -201,17 +200,6 @@ def _refuse_stale(run: Run, recipe: Recipe, metrics: Mapping[str, Any], stacker:
             f"{run.root}: members, settings or the corpus have changed since sercache stack; run sercache "
             f"stack {run.root} again"
         )
-
-
-def _read_members(folder: Path) -> tuple[str, ...]:
-    """Return the members on which a stacker's answer depends."""
-    fitted, members = load_stacker(folder), SavedStacker.read(folder).signature.members
-    if isinstance(fitted, BestSingle):
-        return (fitted.member,)
-    if isinstance(fitted, Mixture):
-        weights = np.vstack([fitted.class_weights, fitted.attribute_weights])
-        return tuple(name for name, its in zip(members, weights.T, strict=True) if its.any())
-    return members
 
 
 def _overlaid(run: Run, finetuned: DerivedMember) -> tuple[str, ...]:

@@ -15,10 +15,9 @@ from sercache.bundle.models import Member, attribute_disagreement, disagreement
 from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
 from sercache.evaluation.calibration.fitted import Calibrated, Calibration
-from sercache.stacking.protocol import Stacker
+from sercache.stacking.base import SavedStacker, Stacker
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.rows import Floats, StackingInputs
-from sercache.stacking.saved import SavedStacker
 
 
 @dataclass(frozen=True)

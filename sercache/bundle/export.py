@@ -31,7 +31,7 @@ from sercache.files import write_atomically
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run, fold_name, library_versions
-from sercache.stacking.saved import Signature
+from sercache.stacking.base import Signature
 from sercache.training.data import open_run, read_run_corpus, split_ids
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.member import WEIGHTS_NAME
@@ -123,7 +123,7 @@ def export_bundle(
             members=tuple(members),
             unread_members=contents.unread,
             models="refit" if refit else "folds",
-            stacker=contents.stacker.kind,
+            stacker=contents.stacker.name,
             extras=signature.extras,
             coverage=None if contents.calibration is None else contents.calibration.coverage,
             transcriber=_transcriber(features),

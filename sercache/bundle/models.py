@@ -16,7 +16,7 @@ from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Frames, Precision
 from sercache.errors import BundleError, TrainingError
 from sercache.heads.protocol import Head
-from sercache.stacking.protocol import Prediction
+from sercache.stacking.base import Prediction
 from sercache.training.checkpoint import load_head
 from sercache.training.finetuning.overlay import EncoderOverlay
 

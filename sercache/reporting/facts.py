@@ -17,10 +17,10 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, StackingRecipe
 from sercache.run import Run
 from sercache.seeds import derive_seed
+from sercache.stacking.base import Prediction
 from sercache.stacking.baselines import BASELINE
 from sercache.stacking.external.members import load_sources, rows_of_sources
 from sercache.stacking.joining import load_rows
-from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingRows
 from sercache.stacking.splits import make_plan
 from sercache.stacking.table import REFERENCE

@@ -16,8 +16,8 @@ from sercache.reporting.facts import Facts, Judged, read_facts
 from sercache.reporting.recipe_differences import KeyDifference, differing, recipe_differences
 from sercache.reporting.wording import interval, listed
 from sercache.run import Run
+from sercache.stacking.base import Prediction
 from sercache.stacking.baselines import BASELINE
-from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingRows, columns_in_order
 from sercache.stacking.table import REFERENCE, scores_of
 from sercache.training.baseline import with_corrected_p

@@ -13,7 +13,7 @@ from sercache.evaluation.primary import PrimaryScore
 from sercache.reporting.blocks import Block, Cell, Folded, Section, Table, count, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.wording import interval
-from sercache.stacking.protocol import Prediction
+from sercache.stacking.base import Prediction
 
 GENDER_COLUMNS = ("gender", "sex")
 FEWEST_ROWS = 20

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,11 +12,9 @@ from sercache.errors import StackingError
 from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import Posteriors
-from sercache.recipe import StackingRecipe
 from sercache.run import DerivedMember, Run
-from sercache.stacking.protocol import Prediction
+from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
-from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.splits import Plan
 from sercache.stacking.task import StackerResult, posteriors_path
 from sercache.stacking.verdict import oppose
@@ -25,51 +22,38 @@ from sercache.stacking.verdict import oppose
 _JITTER = 1e-6
 
 
-class MajorityClass:
+class MajorityClass(Stacker):
     """The mean target of the rows it is fitted on, for every row; attributes likewise."""
 
-    kind = "majority"
+    name = "majority"
     needs_classes = True
+    mean_target_: Floats  # (C,)
+    mean_attributes_: Floats  # (A,)
 
-    def __init__(self, settings: StackingRecipe, seed: int) -> None:
-        self.shares: dict[str, float] = {}
-        self.settings, self.seed = settings, seed
-        self._signature: Signature
-        self._probabilities: Floats  # (C,)
-        self._attributes: Floats  # (A,)
-
-    def fit(self, rows: StackingRows) -> None:
-        """Learn the means."""
-        self._signature = Signature.of(rows.inputs)
-        self._probabilities = self._mean_target(rows)
+    def fit_arranged(self, rows: StackingRows) -> None:
+        """Learn the means; the middle of the scale for an attribute that nobody rated."""
+        self.mean_target_ = self.target_for_all(rows)
         middles = [(attribute.low + attribute.high) / 2 for attribute in rows.inputs.attributes]
-        rated = ~np.isnan(rows.attribute_targets)
-        totals = np.where(rated, rows.attribute_targets, 0.0).sum(axis=0)
-        counts = rated.sum(axis=0)
-        self._attributes = np.where(counts > 0, totals / np.maximum(counts, 1), np.asarray(middles))
+        rated = ~np.isnan(rows.attribute_targets)  # (N, A)
+        totals = np.where(rated, rows.attribute_targets, 0.0).sum(axis=0)  # (A,)
+        counts = rated.sum(axis=0)  # (A,)
+        self.mean_attributes_ = np.where(counts > 0, totals / np.maximum(counts, 1), np.asarray(middles))
 
-    def predict(self, inputs: StackingInputs) -> Prediction:
+    def predict_arranged(self, inputs: StackingInputs) -> Prediction:
         """Return the same for every row."""
-        arranged = self._signature.arrange(inputs)
-        rows = len(arranged)
-        return Prediction(np.tile(self._probabilities, (rows, 1)), np.tile(self._attributes, (rows, 1)))
+        rows = len(inputs)
+        return Prediction(np.tile(self.mean_target_, (rows, 1)), np.tile(self.mean_attributes_, (rows, 1)))
 
-    def save(self, folder: Path) -> None:
-        """Write the means."""
-        learned = {"probabilities": self._probabilities.tolist(), "attributes": self._attributes.tolist()}
-        SavedStacker(self.kind, self._signature, learned).write(folder)
+    def learned(self) -> dict[str, Any]:
+        """Return the means."""
+        return {"probabilities": self.mean_target_.tolist(), "attributes": self.mean_attributes_.tolist()}
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        saved = SavedStacker.read(folder, cls.kind)
-        loaded = cls(StackingRecipe(), 0)
-        loaded._signature = saved.signature
-        loaded._probabilities = np.asarray(saved.learned["probabilities"], dtype=np.float64)
-        loaded._attributes = np.asarray(saved.learned["attributes"], dtype=np.float64)
-        return loaded
+    def restore(self, saved: SavedStacker) -> None:
+        """Set the means."""
+        self.mean_target_ = np.asarray(saved.learned["probabilities"], dtype=np.float64)
+        self.mean_attributes_ = np.asarray(saved.learned["attributes"], dtype=np.float64)
 
-    def _mean_target(self, rows: StackingRows) -> Floats:
+    def target_for_all(self, rows: StackingRows) -> Floats:
         """Return ``(C,)``: the votes' mean, with the most frequent consensus class on top."""
         num_classes = len(rows.inputs.classes)
         known = rows.soft_targets[~np.isnan(rows.soft_targets).any(axis=1)]
@@ -81,29 +65,31 @@ class MajorityClass:
 
 
 class MeanRating(MajorityClass):
-    """The mean rating of the rows it is fitted on, for every row: what attributes alone must beat."""
+    """The mean rating of the rows it is fitted on, for every row: the baseline of attributes alone."""
 
-    kind = "mean-rating"
+    name = "mean-rating"
     needs_classes = False
 
-    def _mean_target(self, rows: StackingRows) -> Floats:
-        return super()._mean_target(rows) if rows.inputs.classes else np.empty(0)
+    def target_for_all(self, rows: StackingRows) -> Floats:
+        """Return the votes' mean, empty without classes."""
+        return super().target_for_all(rows) if rows.inputs.classes else np.empty(0)
 
 
 class Chance(MajorityClass):
-    """Every class is as likely as any other; which one is named follows from the utterance's id."""
+    """Every class is as likely as any other; which one is predicted follows from the utterance's id."""
 
-    kind = "chance"
+    name = "chance"
 
-    def predict(self, inputs: StackingInputs) -> Prediction:
-        """Return equal probabilities, up to a trifle for the class that is named."""
-        probabilities, attributes = super().predict(inputs)
+    def predict_arranged(self, inputs: StackingInputs) -> Prediction:
+        """Return equal probabilities, a tiny bit more for the class that is predicted."""
+        probabilities, attributes = super().predict_arranged(inputs)
         num_classes = probabilities.shape[1]
-        named = [xxhash.xxh3_64_intdigest(row.encode()) % num_classes for row in inputs.ids]
-        probabilities[np.arange(len(named)), named] += _JITTER
+        predicted = [xxhash.xxh3_64_intdigest(row.encode()) % num_classes for row in inputs.ids]
+        probabilities[np.arange(len(predicted)), predicted] += _JITTER
         return Prediction(probabilities / probabilities.sum(axis=1, keepdims=True), attributes)
 
-    def _mean_target(self, rows: StackingRows) -> Floats:
+    def target_for_all(self, rows: StackingRows) -> Floats:
+        """Return the same for each class."""
         num_classes = len(rows.inputs.classes)
         return np.full(num_classes, 1 / num_classes)
 

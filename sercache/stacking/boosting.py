@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 
 from sercache.devices import MANY_CELLS, usable_cores
-from sercache.recipe import StackingRecipe
+from sercache.evaluation.probabilities import log_softmax, softmax
 from sercache.seeds import derive_seed
-from sercache.stacking.protocol import Prediction
+from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.rows import (
     Floats,
     StackingInputs,
@@ -22,112 +20,134 @@ from sercache.stacking.rows import (
     has_class_target,
     stopping_slice,
 )
-from sercache.stacking.saved import SavedStacker, Signature
 from sercache.stacking.shares import EXPLAINED_ROWS, shares_of
 
 _CLASS_MODEL = "classes.txt"
-_LEAST_PROBABILITY = 0.01
-"""Where the trees start: from further off they would not come back in some hundred small steps."""
+_LEAST_START = 0.01
+"""Least probability where the trees start: from further off some hundred small steps would not come back."""
 
 
-class Boosting:
+class LightGBM(Stacker):
     """One multi-class model for the classes, one regression model per attribute.
 
     LightGBM has no soft labels for several classes (LightGBM#6013). Either the gradient of the weighted
-    cross-entropy against the votes is given to it (``soft_targets: objective``), or a row comes once for each
-    class it has votes for, weighted by its share and the class's weight (``soft_targets: duplicate``). On 44
-    real models and 4,900 clips with real votes, folds in turn, they are equally good: macro-F1 0.533 and
-    0.536, log-loss against the votes 0.936 and 0.935. The first is the default: it has fewer rows to bin, and
-    fits in 1.5 instead of 2.1 seconds. Other numbers of leaves (4, 15), rows in a leaf (60) or rates (0.1)
-    give 0.528 to 0.532 there: none is searched for.
+    cross-entropy against the votes is given to it (``soft_targets="objective"``), or a row comes once for
+    each class it has votes for, weighted by its share and the class's weight (``"duplicate"``). Both score
+    alike (``docs/measured.md``); the first has fewer rows to bin.
 
     Like the neural meta-classifier it starts as the soft vote: the trees learn what to add to the logarithm
     of the members' mean, and to their mean attributes. Early stopping looks at the stopping slice only;
     without one a model gets as many rounds as its patience. Saved in LightGBM's text format; a damaged text
     model can crash the process, so its digest is checked before it is parsed.
+
+    Args:
+        learning_rate: of each tree.
+        rounds: at most.
+        patience: rounds without a lower loss on the slice before growing ends.
+        num_leaves: of a tree.
+        min_rows_per_leaf: at least.
+        max_bin: of the histograms.
+        threads: None: all cores where there is enough to do. The trees are the same whatever it is.
+        soft_targets: how the votes are given to it.
+        balance_exponent: of the class weights.
+        inner_share: share of the rows, of speakers of their own, that early stopping looks at.
+        seed: of everything random in ``fit``.
     """
 
-    def __init__(self, settings: StackingRecipe, seed: int) -> None:
-        self.settings, self.seed = settings, seed
-        self.shares: dict[str, float] = {}
-        self._signature: Signature
-        self._class_model: lightgbm.Booster | None
-        self._attribute_models: list[lightgbm.Booster | None]
+    name = "lightgbm"
+    recipe_section = "lightgbm"
+    class_model_: lightgbm.Booster | None
+    attribute_models_: list[lightgbm.Booster | None]
 
-    def fit(self, rows: StackingRows) -> None:
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 0.05,
+        rounds: int = 400,
+        patience: int = 30,
+        num_leaves: int = 7,
+        min_rows_per_leaf: int = 20,
+        max_bin: int = 63,
+        threads: int | None = None,
+        soft_targets: Literal["duplicate", "objective"] = "objective",
+        balance_exponent: float = 0.5,
+        inner_share: float = 0.15,
+        seed: int = 0,
+    ) -> None:
+        self.learning_rate, self.rounds, self.patience = learning_rate, rounds, patience
+        self.num_leaves, self.min_rows_per_leaf, self.max_bin = num_leaves, min_rows_per_leaf, max_bin
+        self.threads, self.soft_targets = threads, soft_targets
+        self.balance_exponent, self.inner_share, self.seed = balance_exponent, inner_share, seed
+
+    def fit_arranged(self, rows: StackingRows) -> None:
         """Grow the trees."""
-        self._signature = Signature.of(rows.inputs)
-        rows = self._signature.arrange_rows(rows)
-        fit, stop = stopping_slice(rows, self.settings.inner_share, derive_seed(self.seed, "stop"))
-        weights = class_weights(rows.soft_targets[has_class_target(rows)], self.settings.balance_exponent)
-        self._class_model = self._grow_classes(fit, stop, weights)
-        self._attribute_models = [
+        fit, stop = stopping_slice(rows, self.inner_share, derive_seed(self.seed, "stop"))
+        weights = class_weights(rows.soft_targets[has_class_target(rows)], self.balance_exponent)
+        self.class_model_ = self._grow_classes(fit, stop, weights)
+        self.attribute_models_ = [
             self._grow(
                 {"objective": "regression"}, _attribute_examples(fit, index), _attribute_examples(stop, index)
             )
             for index in range(len(rows.inputs.attributes))
         ]
-        self.shares = (
-            self._shares(rows.inputs) if rows.inputs.classes else self._attribute_shares(rows.inputs)
+        self.shares_ = (
+            self._class_shares(rows.inputs) if rows.inputs.classes else self._attribute_shares(rows.inputs)
         )
 
-    def predict(self, inputs: StackingInputs) -> Prediction:
+    def predict_arranged(self, inputs: StackingInputs) -> Prediction:
         """Return the trees' probabilities, and attribute values within their scale.
 
-        Where there was nothing to learn from, the members' mean stands in.
+        Where there was nothing to learn from, the members' mean is returned.
         """
-        arranged = self._signature.arrange(inputs)
-        features = arranged.features()
-        scores = _class_start(arranged)  # (N, C)
-        attributes = arranged.attribute_values.mean(axis=1)
-        if len(arranged) and self._class_model is not None:
-            scores = scores + np.asarray(self._class_model.predict(features, raw_score=True, num_threads=1))
+        features = inputs.features()  # (N, F)
+        scores = _class_start(inputs)  # (N, C)
+        attributes = inputs.attribute_values.mean(axis=1)  # (N, A)
+        if len(inputs) and self.class_model_ is not None:
+            scores = scores + np.asarray(self.class_model_.predict(features, raw_score=True, num_threads=1))
         for index, (model, attribute) in enumerate(
-            zip(self._attribute_models, arranged.attributes, strict=True)
+            zip(self.attribute_models_, inputs.attributes, strict=True)
         ):
-            if len(arranged) and model is not None:
-                values = attributes[:, index] + np.asarray(model.predict(features, num_threads=1))
+            if len(inputs) and model is not None:
+                values = attributes[:, index] + np.asarray(model.predict(features, num_threads=1))  # (N,)
                 attributes[:, index] = np.clip(values, attribute.low, attribute.high)
-        return Prediction(softmax(scores, axis=1) if arranged.classes else scores, attributes)
+        return Prediction(softmax(scores), attributes)
 
-    def save(self, folder: Path) -> None:
-        """Write one text file per model."""
-        models = {_CLASS_MODEL: self._class_model} | {
-            _attribute_file(index): model for index, model in enumerate(self._attribute_models)
-        }
-        files = {
-            name: model.model_to_string().encode() for name, model in models.items() if model is not None
-        }
-        SavedStacker("lightgbm", self._signature, {"shares": self.shares}, files).write(folder)
+    def learned(self) -> dict[str, Any]:
+        """Return the shares."""
+        return {"shares": self.shares_}
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        saved = SavedStacker.read(folder, "lightgbm")
-        loaded = cls(StackingRecipe(), 0)
-        loaded._signature, loaded.shares = saved.signature, dict(saved.learned["shares"])
-        loaded._class_model = _parse(saved.files.get(_CLASS_MODEL))
-        loaded._attribute_models = [
+    def files(self) -> dict[str, bytes]:
+        """Return one text file per model."""
+        models = {_CLASS_MODEL: self.class_model_} | {
+            _attribute_file(index): model for index, model in enumerate(self.attribute_models_)
+        }
+        return {name: model.model_to_string().encode() for name, model in models.items() if model is not None}
+
+    def restore(self, saved: SavedStacker) -> None:
+        """Set the models."""
+        self.shares_ = dict(saved.learned["shares"])
+        self.class_model_ = _parse(saved.files.get(_CLASS_MODEL))
+        self.attribute_models_ = [
             _parse(saved.files.get(_attribute_file(index)))
             for index in range(len(saved.signature.attributes))
         ]
-        return loaded
 
-    def _shares(self, inputs: StackingInputs) -> dict[str, float]:
-        """Return how much each member counts in what the trees add to the vote."""
-        if self._class_model is None:
+    def _class_shares(self, inputs: StackingInputs) -> dict[str, float]:
+        """Return how much each member counts for what the trees add to the vote."""
+        if self.class_model_ is None:
             return {}
         features = inputs.features()[:EXPLAINED_ROWS]
-        values = np.asarray(self._class_model.predict(features, pred_contrib=True, num_threads=1))
-        by_class = values.reshape(len(features), len(inputs.classes), -1)[:, :, :-1]  # the last is the mean
+        values = np.asarray(self.class_model_.predict(features, pred_contrib=True, num_threads=1))
+        # LightGBM puts the classes side by side; the last column of each class is its mean.
+        by_class = values.reshape(len(features), len(inputs.classes), -1)[:, :, :-1]  # (N, C, F)
         return shares_of(by_class.transpose(0, 2, 1), inputs)
 
     def _attribute_shares(self, inputs: StackingInputs) -> dict[str, float]:
-        """Return how much each member counts in what the trees add to the mean of the attributes."""
+        """Return how much each member counts for what the trees add to the mean of the attributes."""
         features = inputs.features()[:EXPLAINED_ROWS]
         values = [
             np.asarray(model.predict(features, pred_contrib=True, num_threads=1))[:, :-1]  # (N, F)
-            for model in self._attribute_models
+            for model in self.attribute_models_
             if model is not None
         ]
         return shares_of(np.stack(values, axis=2), inputs) if values else {}
@@ -138,7 +158,7 @@ class Boosting:
         num_classes = len(weights)
         if not num_classes:
             return None
-        if self.settings.lightgbm.soft_targets == "duplicate":
+        if self.soft_targets == "duplicate":
             parameters: dict[str, Any] = {"objective": "multiclass", "num_class": num_classes}
             return self._grow(parameters, _class_examples(fit, weights), _class_examples(stop, weights))
         masses = [_weighted_votes(fit, weights), _weighted_votes(stop, weights)]
@@ -155,14 +175,13 @@ class Boosting:
     ) -> lightgbm.Booster | None:
         if not len(fit.targets):
             return None
-        settings = self.settings.lightgbm
         parameters = objective | {
-            "learning_rate": settings.learning_rate,
-            "num_leaves": settings.num_leaves,
-            "min_data_in_leaf": settings.min_rows_per_leaf,
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_rows_per_leaf,
             "feature_pre_filter": False,
-            "max_bin": settings.max_bin,
-            "num_threads": settings.threads or _threads_for(fit.features),
+            "max_bin": self.max_bin,
+            "num_threads": self.threads or _threads_for(fit.features),
             "seed": derive_seed(self.seed, "trees") % 2**31,
             "deterministic": True,
             "force_row_wise": True,
@@ -172,17 +191,17 @@ class Boosting:
             fit.features, fit.targets, weight=fit.weights, init_score=fit.start, params=parameters
         )
         if not len(stop.targets):
-            return lightgbm.train(parameters, grown_on, min(settings.patience, settings.rounds))
+            return lightgbm.train(parameters, grown_on, min(self.patience, self.rounds))
         stopped_on = lightgbm.Dataset(
             stop.features, stop.targets, weight=stop.weights, init_score=stop.start, reference=grown_on
         )
         model = lightgbm.train(
             parameters,
             grown_on,
-            settings.rounds,
+            self.rounds,
             valid_sets=[stopped_on],
             feval=metric,
-            callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
+            callbacks=[lightgbm.early_stopping(self.patience, verbose=False)],
         )
         return lightgbm.Booster(model_str=model.model_to_string(num_iteration=model.best_iteration))
 
@@ -194,7 +213,7 @@ def _threads_for(features: Floats) -> int:
 
 @dataclass(frozen=True)
 class _Examples:
-    """Features ``(E, F)``, targets and weights ``(E,)``, and where each starts: ``(E, C)`` or ``(E,)``."""
+    """Features ``(E, F)``, targets and weights ``(E,)``, and the initial scores, ``(E, C)`` or ``(E,)``."""
 
     features: Floats
     targets: NDArray[Any]
@@ -211,7 +230,7 @@ def _class_examples(rows: StackingRows, weights: Floats) -> _Examples:
 
 
 def _whole_rows(rows: StackingRows, mass: Floats) -> "_Examples":
-    """Return the rows that weigh anything, once each; what they should be is for the objective to know."""
+    """Return the rows that weigh anything, once each; the objective has the targets."""
     counts = mass.sum(axis=1) > 0
     inputs = rows.inputs
     nothing = np.zeros(int(counts.sum()))
@@ -236,7 +255,7 @@ def soft_objective(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[F
     factor = mass.shape[1] / max(1, mass.shape[1] - 1)
 
     def objective(scores: Floats, _: lightgbm.Dataset) -> tuple[Floats, Floats]:
-        probabilities = softmax(scores, axis=1)
+        probabilities = softmax(scores)  # (N, C)
         curvature = factor * total * probabilities * (1 - probabilities)
         return total * probabilities - counted, np.maximum(curvature, np.finfo(np.float32).eps)
 
@@ -248,7 +267,7 @@ def soft_metric(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[str,
     counted = mass[mass.sum(axis=1) > 0]
 
     def metric(scores: Floats, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-        logs = log_softmax(scores, axis=1)
+        logs = log_softmax(scores)  # (N, C)
         return "soft_log_loss", float(-(counted * logs).sum() / counted.sum()), False
 
     return metric
@@ -256,7 +275,7 @@ def soft_metric(mass: Floats) -> Callable[[Floats, lightgbm.Dataset], tuple[str,
 
 def _class_start(inputs: StackingInputs) -> Floats:
     """Return the soft vote as scores ``(N, C)``: their softmax is the mean of the members, off zero."""
-    return np.asarray(np.log(np.maximum(inputs.class_probabilities.mean(axis=1), _LEAST_PROBABILITY)))
+    return np.asarray(np.log(np.maximum(inputs.class_probabilities.mean(axis=1), _LEAST_START)))
 
 
 def _attribute_examples(rows: StackingRows, index: int) -> _Examples:

@@ -24,6 +24,7 @@ from sercache.stacking.costs import MemberCosts, member_costs
 from sercache.stacking.curves import Curves, ensemble_curves
 from sercache.stacking.curves import as_csv as curves_as_csv
 from sercache.stacking.joining import load_rows
+from sercache.stacking.names import BASELINES
 from sercache.stacking.neural import SoupAccount
 from sercache.stacking.registry import STACKERS, needs_classes
 from sercache.stacking.rows import StackingRows
@@ -41,11 +42,8 @@ from sercache.stacking.task import StackerResult, earlier_result, input_digest, 
 from sercache.stacking.verdict import against_baseline, oppose, recommend
 from sercache.training.baseline import baseline_posteriors
 
-BASELINES = ("majority", "chance")
-ATTRIBUTE_BASELINES = ("mean-rating",)
-"""Of a corpus without classes."""
-
-OPPOSED = (("neural", "lightgbm"), ("soup", "lightgbm"))
+COMPARED_PAIRS = (("neural", "lightgbm"), ("soup", "lightgbm"))
+"""Pairs of meta-levels whose difference is reported beside the differences to the reference."""
 
 
 def compare(
@@ -204,7 +202,7 @@ def judge(
         )
 
     table = tuple(sorted((row(result) for result in results), key=lambda one: -decisive[one.stacker]))
-    opposed = {pair: differences(*pair) for pair in OPPOSED if set(pair) <= set(scores)}
+    opposed = {pair: differences(*pair) for pair in COMPARED_PAIRS if set(pair) <= set(scores)}
     is_leaky = bool((judged.origins == "in-sample").any())
     choice, verdict = _verdict(table, scores, opposed, bootstrap, plan, is_leaky=is_leaky)
     above = tuple(name for name, difference in over_baseline.items() if difference.is_gain)
@@ -309,7 +307,7 @@ def _verdict(
         return REFERENCE, (sentence,)
 
     primary = plan.judged.truth.primary
-    guessing = ("majority", "uar") if primary == MACRO_F1 else (ATTRIBUTE_BASELINES[0], primary.key)
+    guessing = baselines_of(plan.judged.inputs.classes)[0], "uar" if primary == MACRO_F1 else primary.key
 
     def difference(first: str, second: str, score: str = primary.key) -> Difference:
         return bootstrap.difference(scores[first][score], scores[second][score])
@@ -343,8 +341,8 @@ def _verdict(
 
 
 def baselines_of(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the baselines of a corpus with these classes."""
-    return BASELINES if classes else ATTRIBUTE_BASELINES
+    """Return the baselines of a corpus with these classes: those for classes only, or else the others."""
+    return tuple(name for name in BASELINES if needs_classes(name) == bool(classes))
 
 
 def _left_out(settings: StackingRecipe) -> str:

@@ -7,12 +7,10 @@ from typing import Self
 import numpy as np
 
 from sercache.errors import StackingError
-from sercache.stacking.protocol import Prediction
-from sercache.stacking.rows import Floats, StackingInputs
+from sercache.evaluation.probabilities import log_probabilities, softmax
+from sercache.stacking.base import Prediction
+from sercache.stacking.rows import Floats, StackingInputs, attribute_bounds, scaled_to_ranges
 from sercache.stacking.shares import linear_shares
-
-LEAST_PROBABILITY = 1e-6
-"""Below it logarithms would say more of rounding than of members."""
 
 _ARRAYS = ("vote", "weight", "bias", "hidden_weight", "hidden_bias")
 
@@ -24,7 +22,7 @@ class Network:
     ``x`` ``(N, F)`` holds the members' posteriors, see :func:`network_features`. ``body`` is ``x`` itself in
     the linear network of MEDUSA (section 3.4), or ``relu(x @ hidden_weight + hidden_bias)`` with a hidden
     layer. ``vote`` is the soft vote; training learns what to add to it, so weight decay pulls towards the
-    vote and not towards saying nothing.
+    vote and not towards equal probabilities.
 
     Attributes:
         vote: ``(F, C + A)``.
@@ -48,22 +46,22 @@ class Network:
         return not len(self.hidden_bias)
 
     def features(self, inputs: StackingInputs) -> Floats:
-        """Return what it sees of ``inputs``, ``(N, F)``."""
+        """Return ``inputs`` as the network reads them, ``(N, F)``."""
         return network_features(inputs, sees_logs=self.sees_logs)
 
     def outputs(self, features: Floats) -> Floats:
         """Return ``(N, C + A)``: class logits, then attributes scaled to 0..1."""
         body = features
         if not self.is_linear:
-            body = np.maximum(features @ self.hidden_weight + self.hidden_bias, 0.0)
-        return np.asarray(features @ self.vote + body @ self.weight + self.bias)
+            body = np.maximum(features @ self.hidden_weight + self.hidden_bias, 0.0)  # (N, H)
+        return np.asarray(features @ self.vote + body @ self.weight + self.bias)  # (N, C + A)
 
     def predict(self, inputs: StackingInputs) -> Prediction:
         """Return softmaxed classes, and attribute values within their scale."""
-        outputs = self.outputs(self.features(inputs))
+        outputs = self.outputs(self.features(inputs))  # (N, C + A)
         num_classes = len(inputs.classes)
         low, high = attribute_bounds(inputs)
-        values = low + (high - low) * np.clip(outputs[:, num_classes:], 0.0, 1.0)
+        values = low + (high - low) * np.clip(outputs[:, num_classes:], 0.0, 1.0)  # (N, A)
         return Prediction(softmax(outputs[:, :num_classes]), values)
 
     def to_bytes(self) -> bytes:
@@ -74,7 +72,7 @@ class Network:
 
     @classmethod
     def from_bytes(cls, content: bytes, *, sees_logs: bool = False) -> Self:
-        """Read what :meth:`to_bytes` wrote; what it sees is for its owner to remember."""
+        """Read what :meth:`to_bytes` wrote; whether it reads logarithms is saved elsewhere."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -88,7 +86,7 @@ class Network:
         if not self.is_linear:
             return {}
         outputs = slice(0, len(inputs.classes) or len(inputs.attributes))
-        weight = self.vote[:, outputs] + self.weight[:, outputs]
+        weight = self.vote[:, outputs] + self.weight[:, outputs]  # (F, C) or (F, A)
         return linear_shares(self.features(inputs), weight, inputs)
 
     @classmethod
@@ -99,8 +97,8 @@ class Network:
 
     @classmethod
     def average(cls, networks: Sequence["Network"]) -> Self:
-        """Return the network whose every weight is the mean of theirs."""
-        means = {name: np.mean([getattr(one, name) for one in networks], axis=0) for name in _ARRAYS}
+        """Return the network whose weights are the means of the networks' weights."""
+        means = {name: np.mean([getattr(network, name) for network in networks], axis=0) for name in _ARRAYS}
         return cls(**means, sees_logs=networks[0].sees_logs)
 
 
@@ -111,24 +109,8 @@ def network_features(inputs: StackingInputs, *, sees_logs: bool = False) -> Floa
         inputs: N rows.
         sees_logs: the logarithms of the probabilities, centred, instead of these.
     """
-    low, high = attribute_bounds(inputs)
-    scaled = replace(inputs, attribute_values=(inputs.attribute_values - low) / (high - low))
+    scaled = replace(inputs, attribute_values=scaled_to_ranges(inputs.attribute_values, inputs))
     if not sees_logs or not inputs.classes:
         return scaled.features()
-    logs = np.log(np.maximum(inputs.class_probabilities, LEAST_PROBABILITY))
+    logs = log_probabilities(inputs.class_probabilities)  # (N, M, C)
     return replace(scaled, class_probabilities=logs - logs.mean(axis=2, keepdims=True)).features()
-
-
-def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:
-    """Return the low and the high ends of the attributes' scales, ``(A,)`` each."""
-    low = np.asarray([attribute.low for attribute in inputs.attributes], dtype=np.float64)
-    high = np.asarray([attribute.high for attribute in inputs.attributes], dtype=np.float64)
-    return low, high
-
-
-def softmax(logits: Floats) -> Floats:
-    """Return the softmax of each row of ``(N, C)``."""
-    if not logits.shape[1]:
-        return logits
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -11,18 +11,37 @@ from torch import Tensor
 
 from sercache.evaluation.metrics import log_loss
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
-from sercache.recipe import NeuralRecipe
-from sercache.stacking.network import LEAST_PROBABILITY, Network, attribute_bounds, softmax
-from sercache.stacking.rows import Floats, StackingRows, class_weights, has_class_target, prediction_loss
+from sercache.evaluation.probabilities import log_probabilities, softmax
+from sercache.stacking.network import Network
+from sercache.stacking.rows import (
+    Floats,
+    StackingRows,
+    class_weights,
+    has_class_target,
+    prediction_loss,
+    scaled_ratings,
+)
 
 CLASS_LOSS_WEIGHT, ATTRIBUTE_LOSS_WEIGHT = 1.5, 0.4
 """MEDUSA, section 3.4: the meta-classifier has the members' loss; attributes are on a scale of 0..1 here."""
 
-_LEARNING_RATES = {"probabilities": 0.01, "log": 0.003}
+_LEARNING_RATE, _LEARNING_RATE_OF_LOGS = 0.01, 0.003
 _LARGEST_SHARPNESS = 50.0
 _SMALLEST_BATCH = 64
 _MOST_STEPS = 256
 """Of an epoch: with more rows batches grow, their gradient is exact enough long before."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is trained; parameters of :class:`sercache.stacking.neural.Neural`."""
+
+    epochs: int
+    patience: int
+    batch_size: int | None
+    learning_rate: float | None
+    weight_decay: float
+    balance_exponent: float
 
 
 @dataclass(frozen=True)
@@ -35,12 +54,12 @@ class TrainedRun:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a network does on the stopping slice: the primary score counts first, then the loss.
+class NetworkScore:
+    """The score and the loss of a network on the stopping slice.
 
     Attributes:
-        primary: the score.
-        score: of the network.
+        primary: which score it is.
+        score: the primary score of the network.
         loss: log-loss against votes; of attributes alone the squared error.
     """
 
@@ -50,7 +69,7 @@ class Standing:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Larger is better."""
+        """The score, and among equals the lower loss: larger is better."""
         return self.score, -self.loss
 
     def as_dict(self) -> dict[str, float]:
@@ -59,11 +78,11 @@ class Standing:
         return {self.primary.key: self.score, loss: self.loss}
 
 
-def stand(network: Network, rows: StackingRows) -> Standing:
-    """Judge ``network`` on ``rows``; a score of no rows is 0."""
-    truth, said = rows.truth, network.predict(rows.inputs)
-    score, loss = truth.score(*said), prediction_loss(rows, *said)
-    return Standing(truth.primary, float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
+def evaluate_network(network: Network, rows: StackingRows) -> NetworkScore:
+    """Score ``network`` on ``rows``; a score of no rows is 0."""
+    truth, prediction = rows.truth, network.predict(rows.inputs)
+    score, loss = truth.score(*prediction), prediction_loss(rows, *prediction)
+    return NetworkScore(truth.primary, float(np.nan_to_num(score)), float(np.nan_to_num(loss)))
 
 
 def initial_network(rows: StackingRows, hidden: int, seed: int, *, sees_logs: bool = False) -> Network:
@@ -78,9 +97,11 @@ def initial_network(rows: StackingRows, hidden: int, seed: int, *, sees_logs: bo
         len(inputs.classes),
         len(inputs.attributes),
     )
-    block = np.eye(num_classes + num_attributes) / num_members
+    # A member's columns add to the outputs of the same name; extras add nothing.
+    block = np.eye(num_classes + num_attributes) / num_members  # (C + A, C + A)
     block[:num_classes] *= _best_sharpness(rows, sees_logs)
-    vote = np.concatenate([np.tile(block, (num_members, 1)), np.zeros((len(inputs.extras), len(block)))])
+    of_members = np.tile(block, (num_members, 1))  # (M * (C + A), C + A)
+    vote = np.concatenate([of_members, np.zeros((len(inputs.extras), len(block)))])  # (F, C + A)
     rng = np.random.default_rng(seed)
     bound = 1 / np.sqrt(len(vote))
     return Network(
@@ -97,9 +118,8 @@ def train_runs(
     fit: StackingRows,
     stop: StackingRows,
     initial: Network,
-    settings: NeuralRecipe,
-    balance_exponent: float,
     order_seeds: Sequence[int],
+    settings: RunSettings,
 ) -> list[TrainedRun]:
     """Train one run per seed from ``initial``; a run depends on its own seed only, which orders its batches.
 
@@ -110,25 +130,25 @@ def train_runs(
         fit: rows to learn from.
         stop: rows of other speakers, may be empty.
         initial: where all runs start.
-        settings: epochs, patience, batch size, learning rate, weight decay.
-        balance_exponent: of the class weights.
         order_seeds: R of them.
+        settings: of every run.
     """
     known = fit.soft_targets[has_class_target(fit)]
-    weights = class_weights(known, balance_exponent)
-    fit_tensors, stop_tensors = (_Tensors.of(its, initial, weights) for its in (fit, stop))
+    weights = class_weights(known, settings.balance_exponent)
+    fit_tensors, stop_tensors = (_Tensors.of(part, initial, weights) for part in (fit, stop))
     batch_size = settings.batch_size or max(_SMALLEST_BATCH, len(fit) // _MOST_STEPS)
     runs = _SideBySide(initial, len(order_seeds), settings, batch_size)
     orders = [np.random.default_rng(seed) for seed in order_seeds]
     lowest = np.full(len(orders), np.inf)
     best_epochs = np.zeros(len(orders), dtype=np.int64)
     best = [initial] * len(orders)
-    for epoch in range(1, (settings.epochs if len(stop) else min(settings.patience, settings.epochs)) + 1):
+    num_epochs = settings.epochs if len(stop) else min(settings.patience, settings.epochs)
+    for epoch in range(1, num_epochs + 1):
         is_running = epoch - best_epochs <= settings.patience
         if not is_running.any():
             break
         runs.learn(fit_tensors, np.stack([rng.permutation(len(fit)) for rng in orders]))
-        losses = runs.judge(stop_tensors) if len(stop) else np.full(len(orders), -epoch)
+        losses = runs.losses(stop_tensors) if len(stop) else np.full(len(orders), -epoch)
         for run in np.flatnonzero(is_running & (losses < lowest)):
             lowest[run], best_epochs[run], best[run] = losses[run], epoch, runs.network(int(run))
     initialisation = hashlib.sha256(initial.to_bytes()).hexdigest()
@@ -138,7 +158,7 @@ def train_runs(
 class _SideBySide:
     """R runs as one stack of weights; no run's gradient reaches another's."""
 
-    def __init__(self, initial: Network, runs: int, settings: NeuralRecipe, batch_size: int) -> None:
+    def __init__(self, initial: Network, runs: int, settings: RunSettings, batch_size: int) -> None:
         def stacked(start: Floats) -> Tensor:
             return torch.from_numpy(np.repeat(start[None], runs, axis=0)).requires_grad_()
 
@@ -150,24 +170,24 @@ class _SideBySide:
             {"params": [self._weight, self._hidden_weight], "weight_decay": settings.weight_decay},
             {"params": [self._bias, self._hidden_bias], "weight_decay": 0.0},
         ]
-        rate = settings.learning_rate or _LEARNING_RATES[settings.inputs]
-        self._optimizer = torch.optim.AdamW(groups, lr=rate)
+        usual = _LEARNING_RATE_OF_LOGS if initial.sees_logs else _LEARNING_RATE
+        self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate or usual)
 
     def learn(self, rows: "_Tensors", orders: NDArray[np.int64]) -> None:
-        """Go once through the rows; ``orders`` ``(R, N)`` says in which order each run sees them."""
+        """Go once through the rows; ``orders`` ``(R, N)`` has the order in which each run sees them."""
         for first in range(0, orders.shape[1], self._batch_size):
-            batch = torch.from_numpy(orders[:, first : first + self._batch_size])
+            batch = torch.from_numpy(orders[:, first : first + self._batch_size])  # (R, B)
             self._optimizer.zero_grad()
             loss = rows.losses(self._outputs(rows.features[batch]), batch).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
 
-    def judge(self, rows: "_Tensors") -> Floats:
+    def losses(self, rows: "_Tensors") -> Floats:
         """Return the loss of each run, ``(R,)``."""
         runs, count = self._bias.shape[0], len(rows.features)
-        everyone = torch.arange(count).expand(runs, count)
+        all_rows = torch.arange(count).expand(runs, count)  # (R, N)
         with torch.no_grad():
-            return np.asarray(rows.losses(self._outputs(rows.features.expand(runs, -1, -1)), everyone))
+            return np.asarray(rows.losses(self._outputs(rows.features.expand(runs, -1, -1)), all_rows))
 
     def network(self, run: int) -> Network:
         """Return a copy of one run's weights."""
@@ -183,8 +203,8 @@ class _SideBySide:
         """Return ``(R, B, C + A)`` of ``(R, B, F)``."""
         body = features
         if not self._initial.is_linear:
-            body = torch.relu(features @ self._hidden_weight + self._hidden_bias[:, None])
-        return features @ self._vote + body @ self._weight + self._bias[:, None]
+            body = torch.relu(features @ self._hidden_weight + self._hidden_bias[:, None])  # (R, B, H)
+        return features @ self._vote + body @ self._weight + self._bias[:, None]  # (R, B, C + A)
 
 
 @dataclass(frozen=True)
@@ -199,8 +219,7 @@ class _Tensors:
 
     @classmethod
     def of(cls, rows: StackingRows, initial: Network, weights: Floats) -> "_Tensors":
-        low, high = attribute_bounds(rows.inputs)
-        attributes = (rows.attribute_targets - low) / (high - low)
+        attributes = scaled_ratings(rows)
         return cls(
             torch.from_numpy(initial.features(rows.inputs)),
             torch.from_numpy(np.nan_to_num(rows.soft_targets, nan=0.0) * weights),
@@ -212,12 +231,12 @@ class _Tensors:
     def losses(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of each run, ``(R,)``, of ``outputs`` (R, B, C + A) for ``rows`` (R, B)."""
         num_classes = self.votes.shape[1]
-        logs = outputs[..., :num_classes].log_softmax(dim=-1)
-        entropies = -(self.votes[rows] * logs).sum(dim=(1, 2))
+        logs = outputs[..., :num_classes].log_softmax(dim=-1)  # (R, B, C)
+        entropies = -(self.votes[rows] * logs).sum(dim=(1, 2))  # (R,)
         class_losses = entropies / self.has_votes[rows].sum(dim=1).clamp_min(1.0)
-        is_rated = self.is_rated[rows]
-        squares = (outputs[..., num_classes:] - self.attributes[rows]) ** 2 * is_rated
-        attribute_losses = squares.sum(dim=(1, 2)) / is_rated.sum(dim=(1, 2)).clamp_min(1.0)
+        is_rated = self.is_rated[rows]  # (R, B, A)
+        squares = (outputs[..., num_classes:] - self.attributes[rows]) ** 2 * is_rated  # (R, B, A)
+        attribute_losses = squares.sum(dim=(1, 2)) / is_rated.sum(dim=(1, 2)).clamp_min(1.0)  # (R,)
         return CLASS_LOSS_WEIGHT * class_losses + ATTRIBUTE_LOSS_WEIGHT * attribute_losses
 
 
@@ -227,10 +246,10 @@ def _best_sharpness(rows: StackingRows, sees_logs: bool) -> float:
     known = has_class_target(rows)
     if not known.any():
         return 1.0
-    said = rows.inputs.class_probabilities[known]
+    values = rows.inputs.class_probabilities[known]  # (N, M, C)
     if sees_logs:
-        said = np.log(np.maximum(said, LEAST_PROBABILITY))
-    votes, means = rows.soft_targets[known], said.mean(axis=1)
+        values = log_probabilities(values)
+    votes, means = rows.soft_targets[known], values.mean(axis=1)  # (N, C), (N, C)
     found = minimize_scalar(
         lambda sharpness: log_loss(votes, softmax(sharpness * means)),
         bounds=(0.0, _LARGEST_SHARPNESS),

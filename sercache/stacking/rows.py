@@ -203,9 +203,15 @@ def scaled_ratings(rows: StackingRows) -> Floats:
 
 def scaled_to_ranges(values: Floats, inputs: StackingInputs) -> Floats:
     """Return attribute values ``(..., A)`` with the ends of each scale at 0 and 1."""
+    low, high = attribute_bounds(inputs)
+    return np.asarray((values - low) / (high - low))
+
+
+def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:
+    """Return the low and the high ends of the attributes' scales, ``(A,)`` each."""
     low = np.asarray([attribute.low for attribute in inputs.attributes], dtype=np.float64)
     high = np.asarray([attribute.high for attribute in inputs.attributes], dtype=np.float64)
-    return np.asarray((values - low) / (high - low))
+    return low, high
 
 
 def prediction_loss(rows: StackingRows, class_probabilities: Floats, attribute_values: Floats) -> float:

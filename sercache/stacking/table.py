@@ -34,10 +34,10 @@ from sercache.evaluation.metrics import (
 from sercache.evaluation.primary import MEAN_CCC, PrimaryScore, Truth, primary_score
 from sercache.files import without_nan
 from sercache.posteriors import Posteriors
+from sercache.stacking.base import Prediction
 from sercache.stacking.curves import Curves
 from sercache.stacking.curves import as_json as curves_as_json
 from sercache.stacking.neural import SoupAccount
-from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import Floats, StackingRows, columns_in_order
 
 LOWER_IS_BETTER = ("log_loss", "jsd", "ece", "brier")
@@ -268,6 +268,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     if comparison.curves is not None:
         content["curves"] = curves_as_json(comparison.curves)
     if comparison.soup is not None:
+        content["soup"]["standings"] = content["soup"].pop("scores")
         content["soup"] |= {"barrier": comparison.soup.barrier, "sentence": comparison.soup.sentence}
     return dict(without_nan(content))
 

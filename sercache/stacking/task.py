@@ -18,10 +18,9 @@ from sercache.files import read_json, write_json
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
-from sercache.stacking.protocol import Prediction, Stacker
+from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.saved import SavedStacker
 from sercache.stacking.splits import Plan
 
 _VERSION = 5
@@ -134,7 +133,7 @@ def _run_stacker(
     def fitted(rows: StackingRows, *round_: int) -> tuple[Stacker, float]:
         if context.should_stop():
             raise Interrupted(f"stopped while fitting '{name}'; the same command goes on from there")
-        stacker = STACKERS[name](settings, derive_seed(seed, "stack", *round_))
+        stacker = STACKERS[name].from_recipe(settings, derive_seed(seed, "stack", *round_))
         started = time.perf_counter()
         stacker.fit(rows)
         return stacker, time.perf_counter() - started
@@ -156,7 +155,7 @@ def _run_stacker(
         fitting_score=seen.value,
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds / plan.repeats,
-        shares=dict(stacker.shares),
+        shares=dict(stacker.shares_),
     )
     stacker.save(folder)
     for repeat, posteriors in enumerate(result.posteriors):

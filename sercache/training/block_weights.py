@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from sercache.evaluation.probabilities import softmax
+
 Floats = NDArray[np.float64]
 
 _FIRST_PENALTY = 0.1
@@ -51,7 +53,7 @@ def learn_block_weights(
 
     def objective(parameters: Floats) -> tuple[float, Floats]:
         logarithms, penalty, scale = parameters[:-2], np.exp(parameters[-2]), np.exp(parameters[-1])
-        weights = _softmax(logarithms)
+        weights = softmax(logarithms)
         kernel = (weights.astype(np.float32) @ flat).reshape(rows, rows).astype(np.float64)
         slope = np.zeros((rows, rows))  # of the loss in the kernel's entries
         loss, in_penalty, in_scale = 0.0, 0.0, 0.0
@@ -60,7 +62,7 @@ def learn_block_weights(
             factor = cho_factor(kernel[np.ix_(fit, fit)] + penalty * np.eye(len(fit)), check_finite=False)
             dual = cho_solve(factor, signs[fit] - mean, check_finite=False)  # (F, C)
             scores = kernel[np.ix_(held, fit)] @ dual + mean  # (H, C)
-            probabilities = _softmax(scale * scores)
+            probabilities = softmax(scale * scores)
             loss -= float((targets[held] * np.log(np.maximum(probabilities, 1e-30))).sum()) / rows
             residual = (probabilities - targets[held]) / rows  # (H, C) slope of the loss in scale * scores
             in_scale += scale * float((residual * scores).sum())
@@ -90,15 +92,10 @@ def learn_block_weights(
     found = minimize(
         objective, start, jac=True, method="L-BFGS-B", callback=stop, options={"maxiter": iterations}
     )
-    return _softmax(found.x[:-2])
+    return softmax(found.x[:-2])
 
 
 def _means_of_sets(values: Floats, sets: NDArray[np.int64]) -> Floats:
     """Return ``(B,)``: for each block the mean of the values of its set."""
     _, members = np.unique(sets, return_inverse=True)
     return np.asarray((np.bincount(members, values) / np.bincount(members))[members])
-
-
-def _softmax(scores: Floats) -> Floats:
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from sercache.corpus import Corpus
 from sercache.corpus.folds import assign_folds
 from sercache.errors import TrainingError
+from sercache.evaluation.probabilities import log_softmax
 from sercache.events import ShouldStop, never
 from sercache.heads.pooled_linear import PooledLinear
 from sercache.heads.protocol import Head, HeadOutput
@@ -311,11 +312,7 @@ def _best_scale(scores: Floats, soft: Floats) -> tuple[float, float]:
     """Return by what scores ``(N, C)`` are multiplied to have the least cross-entropy, and that."""
 
     def loss(logarithm: float) -> float:
-        logits = np.exp(logarithm) * scores
-        logits = logits - logits.max(axis=1, keepdims=True)
-        return -float(
-            (soft * (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))).sum(axis=1).mean()
-        )
+        return -float((soft * log_softmax(np.exp(logarithm) * scores)).sum(axis=1).mean())
 
     found = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
     return float(np.exp(found.x)), float(found.fun)

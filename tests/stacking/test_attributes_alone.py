@@ -45,7 +45,7 @@ def test_only_what_classes_define_is_left_out():
 @pytest.mark.parametrize("name", DEFINED)
 def test_a_stacker_learns_attributes_and_is_read_back(name, rows, tmp_path):
     fit, new = rows.take(np.arange(0, 112)), rows.take(np.arange(112, 160))
-    stacker = STACKERS[name](StackingRecipe.model_validate(QUICK), 0)
+    stacker = STACKERS[name].from_recipe(StackingRecipe.model_validate(QUICK), 0)
     stacker.fit(fit)
     prediction = stacker.predict(new.inputs)
     assert prediction.class_probabilities.shape == (48, 0)
@@ -57,7 +57,7 @@ def test_a_stacker_learns_attributes_and_is_read_back(name, rows, tmp_path):
     if name != "mean-rating":
         worst = lins_mean(new.attribute_targets, new.inputs.attribute_values[:, 0])
         assert lins_mean(new.attribute_targets, prediction.attribute_values) > worst + 0.1
-        assert sum(stacker.shares.values()) == pytest.approx(1)
+        assert sum(stacker.shares_.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("inputs", ["probabilities", "log"])
@@ -66,16 +66,16 @@ def test_every_kind_of_network_does_without_classes(rows, inputs, hidden):
     settings = StackingRecipe.model_validate(
         QUICK | {"neural": {"inputs": inputs, "hidden": hidden, "epochs": 5}}
     )
-    stacker = STACKERS["neural"](settings, 0)
+    stacker = STACKERS["neural"].from_recipe(settings, 0)
     stacker.fit(rows)
     assert lins_mean(rows.attribute_targets, stacker.predict(rows.inputs).attribute_values) > 0.4
 
 
 def test_those_that_weigh_members_prefer_the_best(rows):
     for name in ("best-single", "greedy", "weighted"):
-        stacker = STACKERS[name](StackingRecipe(), 0)
+        stacker = STACKERS[name].from_recipe(StackingRecipe(), 0)
         stacker.fit(rows)
-        assert max(stacker.shares, key=stacker.shares.get) == "m2", name
+        assert max(stacker.shares_, key=stacker.shares_.get) == "m2", name
 
 
 def test_the_baseline_is_compared_by_the_mean_ccc(tmp_path):

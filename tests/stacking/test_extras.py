@@ -10,10 +10,10 @@ from sercache.corpus.manifest import read_corpus, write_corpus
 from sercache.errors import StackingError
 from sercache.evaluation.metrics import macro_f1
 from sercache.recipe import StackingRecipe, load_recipe
+from sercache.stacking.base import Signature
 from sercache.stacking.extras import extra_columns
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import STACKERS, load_stacker
-from sercache.stacking.saved import Signature
 from support.run_builder import make_run
 
 LEARNING = ("logistic", "neural", "soup", "lightgbm")
@@ -37,12 +37,12 @@ def test_an_extra_that_tells_classes_apart_helps_and_is_given_its_share(simulate
     half = rows.folds < 2
     scores, shares = [], []
     for its in (rows, with_extras(rows, hint=hint(rows), nothing=np.zeros(len(rows)))):
-        stacker = STACKERS[name](QUICK, 0)
+        stacker = STACKERS[name].from_recipe(QUICK, 0)
         stacker.fit(its.where(half))
         judged = its.where(~half & (its.labels >= 0))
         predicted = stacker.predict(judged.inputs).class_probabilities.argmax(axis=1)
         scores.append(macro_f1(judged.labels, predicted, 4))
-        shares.append(stacker.shares)
+        shares.append(stacker.shares_)
     assert scores[1] > scores[0] + 0.05
     assert "extras" not in shares[0]
     assert shares[1]["extras"] > 0.2
@@ -53,7 +53,7 @@ def test_an_extra_that_tells_classes_apart_helps_and_is_given_its_share(simulate
 def test_stackers_with_extras_are_saved_and_want_them_by_name(simulate, tmp_path, name):
     rows = simulate().rows()
     rows = with_extras(rows, length=hint(rows), confidence=np.where(np.arange(len(rows)) % 3, 0.5, np.nan))
-    stacker = STACKERS[name](QUICK, 0)
+    stacker = STACKERS[name].from_recipe(QUICK, 0)
     stacker.fit(rows)
     wanted = stacker.predict(rows.inputs)
     stacker.save(tmp_path)

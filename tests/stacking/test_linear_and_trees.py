@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sercache.evaluation.metrics import macro_f1
 from sercache.recipe import LightGBMRecipe, StackingRecipe
 from sercache.stacking import logistic
-from sercache.stacking.boosting import Boosting, soft_metric, soft_objective
+from sercache.stacking.boosting import LightGBM, soft_metric, soft_objective
 from sercache.stacking.logistic import Logistic, logistic_features
 from sercache.stacking.network import Network, network_features
 from sercache.stacking.neural import barrier
@@ -54,7 +54,7 @@ def test_the_linear_case_is_scikit_learns_stacking_with_grouped_folds(simulate, 
     numbers = np.arange(len(rows))[:, None]
     expected = oracle.fit(numbers, rows.labels).predict_proba(numbers)
     monkeypatch.setattr(logistic, "STRENGTHS", (0.1,))
-    stacker = Logistic(StackingRecipe(balance_exponent=0.0), 0)
+    stacker = Logistic.from_recipe(StackingRecipe(balance_exponent=0.0), 0)
     stacker.fit(rows)
     actual = stacker.predict(rows.inputs).class_probabilities
     np.testing.assert_allclose(actual, expected, atol=2e-3)
@@ -103,7 +103,7 @@ def test_both_ways_to_soft_targets_agree(simulate):
     predicted = []
     for way in ("duplicate", "objective"):
         settings = StackingRecipe(lightgbm=LightGBMRecipe(learning_rate=0.1, soft_targets=way))
-        stacker = Boosting(settings, 0)
+        stacker = LightGBM.from_recipe(settings, 0)
         stacker.fit(fit)
         predicted.append(stacker.predict(fresh.inputs).class_probabilities)
     assert np.abs(predicted[0] - predicted[1]).mean() < 0.03
@@ -117,11 +117,11 @@ def test_a_member_counts_as_much_as_it_says(name, simulate):
     values = np.array(rows.inputs.attribute_values)
     values[:, 2] = 4.0
     rows = replace(rows, inputs=replace(rows.inputs, class_probabilities=blind, attribute_values=values))
-    stacker = STACKERS[name](StackingRecipe(), 0)
+    stacker = STACKERS[name].from_recipe(StackingRecipe(), 0)
     stacker.fit(rows)
-    assert sum(stacker.shares.values()) == pytest.approx(1)
-    assert stacker.shares["m2"] < 0.1
-    assert min(stacker.shares["m0"], stacker.shares["m1"]) > 0.2
+    assert sum(stacker.shares_.values()) == pytest.approx(1)
+    assert stacker.shares_["m2"] < 0.1
+    assert min(stacker.shares_["m0"], stacker.shares_["m1"]) > 0.2
 
 
 def test_linear_shares_are_exact_shapley_values():
@@ -184,7 +184,7 @@ def test_members_that_only_decide_are_stacked_no_worse_than_by_the_vote(simulate
     judged = rows.where(~half & (rows.labels >= 0))
     scores = []
     for one in (name, "soft-vote"):
-        stacker = STACKERS[one](StackingRecipe(), 0)
+        stacker = STACKERS[one].from_recipe(StackingRecipe(), 0)
         stacker.fit(rows.where(half))
         predicted = stacker.predict(judged.inputs).class_probabilities.argmax(axis=1)
         scores.append(macro_f1(judged.labels, predicted, 4))

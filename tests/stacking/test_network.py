@@ -7,15 +7,29 @@ from sklearn.linear_model import LogisticRegression
 from sercache.benchmarks.simulated_members import SimulatedMembers
 from sercache.benchmarks.stacking_simulation import macro_f1_on
 from sercache.errors import StackingError
+from sercache.evaluation.probabilities import softmax
 from sercache.recipe import NeuralRecipe, StackingRecipe
-from sercache.stacking.network import Network, network_features, softmax
-from sercache.stacking.network_training import initial_network, stand, train_runs
-from sercache.stacking.neural import Neural, Soup, average_runs, choose_soup, fit_runs
+from sercache.stacking.network import Network, network_features
+from sercache.stacking.network_training import RunSettings, evaluate_network, initial_network, train_runs
+from sercache.stacking.neural import Neural, Soup, average_runs, choose_soup
 from sercache.stacking.rows import class_weights, stopping_slice
 from sercache.stacking.votes import SoftVote
 
 QUICK = StackingRecipe(neural=NeuralRecipe(runs=4, epochs=20, patience=5))
-EXACT = NeuralRecipe(epochs=400, patience=400, learning_rate=0.1, weight_decay=0)
+
+
+def exact(rows, balance_exponent):
+    """Return settings under which a run finds the optimum: one batch, no decay, no early stop."""
+    return RunSettings(
+        epochs=400,
+        patience=400,
+        batch_size=len(rows),
+        learning_rate=0.1,
+        weight_decay=0,
+        balance_exponent=balance_exponent,
+    )
+
+
 HIDDEN = StackingRecipe(neural=NeuralRecipe(runs=4, epochs=10, patience=5, hidden=8))
 
 
@@ -28,8 +42,7 @@ def test_the_linear_network_equals_scikit_learns_logistic_regression(many):
     """Hard labels, all classes alike, no decay, no early stop: both then find the one optimum."""
     rows = many.where(many.labels >= 0)
     rows = replace(rows, soft_targets=np.eye(4)[rows.labels])
-    settings = EXACT.model_copy(update={"batch_size": len(rows)})
-    (run,) = train_runs(rows, rows, initial_network(rows, 0, seed=0), settings, 0.0, [0])
+    (run,) = train_runs(rows, rows, initial_network(rows, 0, seed=0), [0], exact(rows, 0.0))
     features = network_features(rows.inputs)
     oracle = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-10).fit(features, rows.labels)
     ours = softmax(run.network.outputs(features))
@@ -37,8 +50,7 @@ def test_the_linear_network_equals_scikit_learns_logistic_regression(many):
 
 
 def test_soft_targets_equal_scikit_learn_on_weighted_duplicates(many):
-    settings = EXACT.model_copy(update={"batch_size": len(many)})
-    (run,) = train_runs(many, many, initial_network(many, 0, seed=0), settings, 0.5, [0])
+    (run,) = train_runs(many, many, initial_network(many, 0, seed=0), [0], exact(many, 0.5))
     features, weights = network_features(many.inputs), class_weights(many.soft_targets, 0.5)
     which, classes = np.nonzero(many.soft_targets)
     shares = (many.soft_targets * weights)[which, classes]
@@ -51,7 +63,7 @@ def test_soft_targets_equal_scikit_learn_on_weighted_duplicates(many):
 
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_training_starts_at_the_soft_vote(rows, hidden):
-    vote = SoftVote(QUICK, 0)
+    vote = SoftVote()
     vote.fit(rows)
     expected = vote.predict(rows.inputs)
     initial = initial_network(rows, hidden, seed=0).predict(rows.inputs)
@@ -70,8 +82,8 @@ def test_nothing_comes_after_the_output(rows):
 
 @pytest.mark.parametrize("settings", [QUICK, HIDDEN], ids=["linear", "hidden"])
 def test_a_run_does_not_depend_on_the_runs_beside_it(rows, settings):
-    many_runs, _ = fit_runs(rows, settings, 5, runs=4)
-    (alone,), _ = fit_runs(rows, settings, 5, runs=1)
+    many_runs, _ = Neural.from_recipe(settings, 5).train_runs(rows, 4)
+    (alone,), _ = Neural.from_recipe(settings, 5).train_runs(rows, 1)
     np.testing.assert_allclose(alone.network.weight, many_runs[0].network.weight, atol=1e-9)
     assert alone.epoch == many_runs[0].epoch
     assert np.abs(many_runs[0].network.weight - many_runs[1].network.weight).max() > 1e-6
@@ -79,7 +91,7 @@ def test_a_run_does_not_depend_on_the_runs_beside_it(rows, settings):
 
 
 def test_a_soup_of_linear_runs_is_exactly_the_mean_of_their_logits(rows):
-    runs, _ = fit_runs(rows, QUICK, 0, runs=4)
+    runs, _ = Neural.from_recipe(QUICK, 0).train_runs(rows, 4)
     features = network_features(rows.inputs)
     mean = np.mean([run.network.outputs(features) for run in runs], axis=0)
     np.testing.assert_allclose(average_runs(runs).outputs(features), mean, atol=1e-12)
@@ -87,13 +99,13 @@ def test_a_soup_of_linear_runs_is_exactly_the_mean_of_their_logits(rows):
 
 def test_hidden_runs_of_several_initialisations_make_no_soup(rows):
     settings = replace_neural(hidden=8)
-    first, _ = fit_runs(rows, settings, 0, runs=2)
-    second, _ = fit_runs(rows, settings, 1, runs=2)
+    first, _ = Neural.from_recipe(settings, 0).train_runs(rows, 2)
+    second, _ = Neural.from_recipe(settings, 1).train_runs(rows, 2)
     with pytest.raises(StackingError, match="needs one initialisation for all"):
         average_runs([*first, *second])
     average_runs(first)
-    linear_first, _ = fit_runs(rows, QUICK, 0, runs=1)
-    linear_second, _ = fit_runs(rows, QUICK, 1, runs=1)
+    linear_first, _ = Neural.from_recipe(QUICK, 0).train_runs(rows, 1)
+    linear_second, _ = Neural.from_recipe(QUICK, 1).train_runs(rows, 1)
     average_runs([*linear_first, *linear_second])
 
 
@@ -104,16 +116,16 @@ def replace_neural(**changes):
 @pytest.mark.parametrize("settings", [QUICK, HIDDEN], ids=["linear", "hidden"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_soup_never_loses_to_its_best_run_on_the_rows_it_was_judged_on(rows, settings, seed):
-    runs, stop = fit_runs(rows, settings, seed, runs=4)
+    runs, stop = Neural.from_recipe(settings, seed).train_runs(rows, 4)
     network, description = choose_soup(runs, stop)
-    best = max(stand(run.network, stop).score for run in runs)
-    assert stand(network, stop).score >= best
+    best = max(evaluate_network(run.network, stop).score for run in runs)
+    assert evaluate_network(network, stop).score >= best
     chosen = [runs[index] for index in description["runs"]]
     np.testing.assert_allclose(network.weight, average_runs(chosen).weight)
 
 
 def test_a_spoilt_run_stays_out_of_the_soup(rows):
-    runs, stop = fit_runs(rows, QUICK, 0, runs=3)
+    runs, stop = Neural.from_recipe(QUICK, 0).train_runs(rows, 3)
     spoilt = replace(
         runs[1],
         network=replace(
@@ -137,7 +149,7 @@ def test_early_stopping_never_sees_a_speaker_that_is_fitted_on(rows):
 
 
 def test_the_neural_stacker_is_the_first_run_of_its_soup(rows):
-    neural, soup = Neural(QUICK, 3), Soup(replace_neural(runs=1), 3)
+    neural, soup = Neural.from_recipe(QUICK, 3), Soup.from_recipe(replace_neural(runs=1), 3)
     neural.fit(rows)
     soup.fit(rows)
     np.testing.assert_allclose(
@@ -159,7 +171,7 @@ def test_balance_lifts_the_rare_class(simulate):
     rare = rows.where((rows.labels != 1) | (np.arange(len(rows)) % 8 == 0))
 
     def named(exponent):
-        stacker = Neural(StackingRecipe(balance_exponent=exponent), 0)
+        stacker = Neural.from_recipe(StackingRecipe(balance_exponent=exponent), 0)
         stacker.fit(rare)
         return np.mean(stacker.predict(rare.inputs).class_probabilities.argmax(axis=1) == 1)
 
@@ -182,13 +194,13 @@ def test_a_network_of_logarithms_starts_at_the_vote_by_geometric_means(rows, hid
 def test_what_a_network_sees_is_kept_with_its_weights(rows, tmp_path, stacker):
     said = {}
     for inputs in ("probabilities", "log"):
-        fitted = stacker(replace_neural(inputs=inputs), 0)
+        fitted = stacker.from_recipe(replace_neural(inputs=inputs), 0)
         fitted.fit(rows)
         fitted.save(tmp_path / inputs)
         loaded = stacker.load(tmp_path / inputs)
         said[inputs] = fitted.predict(rows.inputs).class_probabilities
         np.testing.assert_array_equal(loaded.predict(rows.inputs).class_probabilities, said[inputs])
-        assert fitted.shares == loaded.shares
+        assert fitted.shares_ == loaded.shares_
     assert abs(said["log"] - said["probabilities"]).max() > 0.01
 
 
@@ -198,7 +210,7 @@ def test_where_the_best_rule_is_linear_in_logarithms_they_are_the_better_inputs(
     new, _ = truth.draw(6000, 1, "n")
     scores = {}
     for inputs in ("probabilities", "log"):
-        fitted = Neural(StackingRecipe(neural=NeuralRecipe(epochs=40, inputs=inputs)), 0)
+        fitted = Neural.from_recipe(StackingRecipe(neural=NeuralRecipe(epochs=40, inputs=inputs)), 0)
         fitted.fit(fit)
         scores[inputs] = macro_f1_on(new, fitted.predict(new.inputs))
     assert scores["log"] > scores["probabilities"]

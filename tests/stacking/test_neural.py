@@ -11,13 +11,13 @@ STANDINGS = {
 
 def test_a_saved_soup_tells_how_it_came_about_with_the_barrier_between_every_pair(rows, tmp_path):
     settings = StackingRecipe(neural={"runs": 3, "epochs": 4, "hidden": 4})
-    soup = Soup(settings, 0)
+    soup = Soup.from_recipe(settings, 0)
     soup.fit(rows)
     soup.save(tmp_path)
     account = SoupAccount.read(tmp_path)
     assert set(account.barriers) == {"0-1", "0-2", "1-2"}
     assert account.barrier == max(account.barriers.values()) >= 0
-    assert set(account.standings) == {"uniform", "greedy", "best run"}
+    assert set(account.scores) == {"uniform", "greedy", "best run"}
     assert f"{account.kept}, of {len(account.runs)} run" in account.sentence
 
 
@@ -36,7 +36,7 @@ def test_a_saved_soup_tells_how_it_came_about_with_the_barrier_between_every_pai
         ),
         (
             SoupAccount("uniform", (0, 1), {}, {}),
-            "The soup is uniform, of 2 runs; there were no rows of other speakers to judge it on.",
+            "The soup is uniform, of 2 runs; there were no rows of other speakers to score it on.",
         ),
     ],
 )

@@ -1,15 +1,18 @@
 """What holds for every stacker."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sercache.corpus import Attribute
 from sercache.errors import StackingError
 from sercache.evaluation.metrics import ccc, log_loss, macro_f1
 from sercache.recipe import LightGBMRecipe, NeuralRecipe, StackingRecipe
+from sercache.stacking.base import SavedStacker
 from sercache.stacking.registry import STACKERS, load_stacker
-from sercache.stacking.saved import SavedStacker
+from sercache.stacking.rows import StackingInputs
 
 LEARNING = (
     "weighted",
@@ -29,7 +32,7 @@ every_stacker = pytest.mark.parametrize("name", EVERY)
 
 
 def fitted(name, rows, settings=QUICK, seed=0):
-    stacker = STACKERS[name](settings, seed)
+    stacker = STACKERS[name].from_recipe(settings, seed)
     stacker.fit(rows)
     return stacker
 
@@ -49,6 +52,58 @@ def test_all_are_registered():
     assert set(STACKERS) == set(EVERY)
     with pytest.raises(StackingError, match=r"unknown stacker 'lightgmb'.*Did you mean 'lightgbm'"):
         STACKERS["lightgmb"]
+
+
+def test_built_in_stackers_carry_the_name_they_are_registered_under():
+    assert {name: STACKERS[name].name for name in STACKERS} == {name: name for name in STACKERS}
+
+
+def test_the_default_recipe_has_every_meta_level_and_no_baseline():
+    assert sorted(StackingRecipe().stackers) == sorted(("best-single", "hard-vote", "soft-vote", *LEARNING))
+
+
+@every_stacker
+def test_parameters_default_to_those_of_the_default_recipe(name):
+    assert vars(STACKERS[name]()) == vars(STACKERS[name].from_recipe(StackingRecipe(), 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        (
+            "neural",
+            {"neural": {"hidden": 7, "runs": 9}, "inner_share": 0.3},
+            {"hidden": 7, "inner_share": 0.3},
+        ),
+        ("soup", {"neural": {"hidden": 7, "runs": 9}}, {"hidden": 7, "runs": 9}),
+        (
+            "lightgbm",
+            {"lightgbm": {"rounds": 11}, "balance_exponent": 0.2},
+            {"rounds": 11, "balance_exponent": 0.2},
+        ),
+        ("logistic", {"inner_share": 0.3}, {"inner_share": 0.3, "seed": 5}),
+    ],
+)
+def test_parameters_come_from_the_recipe(name, settings, expected):
+    parameters = vars(STACKERS[name].from_recipe(StackingRecipe.model_validate(settings), 5))
+    assert parameters["seed"] == 5
+    assert expected.items() <= parameters.items()
+
+
+def test_only_members_that_count_are_used(rows):
+    for name in STACKERS:
+        stacker = fitted(name, rows)
+        used = stacker.members_used()
+        assert set(used) <= set(rows.inputs.members)
+        changed = rows.inputs.class_probabilities.copy()
+        unused = [index for index, member in enumerate(rows.inputs.members) if member not in used]
+        changed[:, unused] = [1, 0, 0, 0]
+        inputs = replace(rows.inputs, class_probabilities=changed)
+        np.testing.assert_array_equal(
+            stacker.predict(inputs).class_probabilities, stacker.predict(rows.inputs).class_probabilities
+        )
+    assert len(fitted("best-single", rows).members_used()) == 1
+    assert fitted("soft-vote", rows).members_used() == rows.inputs.members
 
 
 @every_stacker
@@ -244,6 +299,41 @@ def test_a_damaged_file_is_refused_before_it_is_parsed(name, rows, tmp_path):
         with pytest.raises(StackingError, match="cannot read the stacker"):
             load_stacker(tmp_path)
         path.write_bytes(content)
+
+
+def test_files_of_format_2_stay_readable(tmp_path):
+    """Descriptions as they were first written; a later version must read them or raise its format."""
+    common = {
+        "format": 2,
+        "members": ["a", "b"],
+        "classes": ["x", "y"],
+        "attributes": [{"name": "arousal", "low": 1.0, "high": 7.0}],
+        "extras": [],
+        "extra_means": [],
+        "extra_deviations": [],
+        "sha256": {},
+    }
+    learned = {
+        "best-single": {"member": "b"},
+        "soft-vote": {},
+        "weighted": {"classes": [0.25, 0.75], "attributes": [[0.5, 0.5]]},
+        "majority": {"probabilities": [0.9, 0.1], "attributes": [3.0]},
+    }
+    inputs = StackingInputs(
+        ("u",), ("a", "b"), ("x", "y"), (Attribute("arousal", 1.0, 7.0),),
+        np.array([[[0.8, 0.2], [0.4, 0.6]]]), np.array([[[2.0], [6.0]]]), (), np.empty((1, 0)),
+    )  # fmt: skip
+    expected = {
+        "best-single": ([0.4, 0.6], 6.0),
+        "soft-vote": ([0.6, 0.4], 4.0),
+        "weighted": ([0.5, 0.5], 4.0),
+        "majority": ([0.9, 0.1], 3.0),
+    }
+    for name, content in learned.items():
+        (tmp_path / "stacker.json").write_text(json.dumps(common | {"stacker": name, "learned": content}))
+        prediction = load_stacker(tmp_path).predict(inputs)
+        np.testing.assert_allclose(prediction.class_probabilities[0], expected[name][0])
+        np.testing.assert_allclose(prediction.attribute_values[0], expected[name][1])
 
 
 def test_a_stacker_of_another_kind_is_refused(rows, tmp_path):

@@ -77,13 +77,13 @@ def test_a_member_that_knows_nothing_gets_no_weight(simulate):
     blinded = np.array(rows.inputs.attribute_values)
     blinded[:, 1, 0] = rng.uniform(1, 7, len(rows))
     rows = replace(rows, inputs=replace(rows.inputs, class_probabilities=noise, attribute_values=blinded))
-    for stacker in (WeightedVote(UNBALANCED, 0), GreedyVote(UNBALANCED, 0)):
+    for stacker in (WeightedVote.from_recipe(UNBALANCED, 0), GreedyVote.from_recipe(UNBALANCED, 0)):
         stacker.fit(rows)
-        assert stacker.shares["m1"] < 0.12
-        assert sum(stacker.shares.values()) == pytest.approx(1)
-    vote = WeightedVote(UNBALANCED, 0)
+        assert stacker.shares_["m1"] < 0.12
+        assert sum(stacker.shares_.values()) == pytest.approx(1)
+    vote = WeightedVote.from_recipe(UNBALANCED, 0)
     vote.fit(rows)
-    assert vote.attribute_weights[0, 1] < 0.1
+    assert vote.attribute_weights_[0, 1] < 0.1
 
 
 def slow_selection(rows, steps=50):
@@ -113,7 +113,7 @@ def test_greedy_vote_is_caruanas(seed, simulate):
 
 
 def test_weighted_votes_never_lose_on_the_rows_they_learn_from(rows):
-    vote = WeightedVote(UNBALANCED, 0)
+    vote = WeightedVote.from_recipe(UNBALANCED, 0)
     vote.fit(rows)
     known = ~np.isnan(rows.soft_targets).any(axis=1)
 

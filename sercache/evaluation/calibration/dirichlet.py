@@ -4,10 +4,10 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 
-from sercache.evaluation.calibration.registry import Floats, Labels, log_probabilities
+from sercache.evaluation.calibration.registry import Floats, Labels
 from sercache.evaluation.calibration.temperature import Temperature
+from sercache.evaluation.probabilities import log_probabilities, log_softmax, softmax
 
 _PRIOR_DEVIATION = 0.3
 """How far weights may depart from temperature scaling where no row says anything."""
@@ -38,7 +38,7 @@ class Dirichlet:
 
         def loss_and_gradient(departure: Floats) -> tuple[float, Floats]:
             parts = departure.reshape(num_classes + 1, num_classes)
-            outputs = log_softmax(logs @ (base + parts[:-1]) + parts[-1], axis=1)
+            outputs = log_softmax(logs @ (base + parts[:-1]) + parts[-1])
             errors = np.exp(outputs) - one_hot
             slope = np.vstack([logs.T @ errors, errors.sum(axis=0)]) + parts / _PRIOR_DEVIATION**2
             loss = -(one_hot * outputs).sum() + (parts**2).sum() / (2 * _PRIOR_DEVIATION**2)
@@ -54,7 +54,7 @@ class Dirichlet:
         """Return the mapped probabilities; unfitted, the same."""
         if self.weight is None or self.bias is None:
             return probabilities
-        return np.asarray(softmax(log_probabilities(probabilities) @ self.weight + self.bias, axis=1))
+        return np.asarray(softmax(log_probabilities(probabilities) @ self.weight + self.bias))
 
     @property
     def learned(self) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from sercache.registry import Registry
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-_LEAST_PROBABILITY = 1e-6
-
 
 class Calibrator(Protocol):
     """A map from class probabilities to class probabilities that is fitted on rows nobody trained on."""
@@ -38,11 +36,6 @@ class Calibrator(Protocol):
     def from_learned(cls, learned: dict[str, Any]) -> Self:
         """Return the calibrator that learned this."""
         ...
-
-
-def log_probabilities(probabilities: Floats) -> Floats:
-    """Return the logarithms ``(N, C)``; those of zero are finite."""
-    return np.asarray(np.log(np.maximum(probabilities, _LEAST_PROBABILITY)))
 
 
 CALIBRATORS: Registry[type[Calibrator]] = Registry(

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
-from sercache.evaluation.calibration.registry import Floats, Labels, log_probabilities
+from sercache.evaluation.calibration.registry import Floats, Labels
+from sercache.evaluation.probabilities import log_probabilities, log_softmax, softmax
 
 
 class Uncalibrated:
@@ -49,7 +49,7 @@ class Temperature:
         rows = np.arange(len(truth))
 
         def loss(log_temperature: float) -> float:
-            return -float(log_softmax(logs / np.exp(log_temperature), axis=1)[rows, truth].mean())
+            return -float(log_softmax(logs / np.exp(log_temperature))[rows, truth].mean())
 
         found = minimize_scalar(loss, bounds=(-_FURTHEST_LOG, _FURTHEST_LOG), method="bounded")
         if found.fun < loss(0.0):
@@ -57,7 +57,7 @@ class Temperature:
 
     def __call__(self, probabilities: Floats) -> Floats:
         """Return the softmax of log-probabilities divided by the temperature."""
-        return np.asarray(softmax(log_probabilities(probabilities) / self.temperature, axis=1))
+        return np.asarray(softmax(log_probabilities(probabilities) / self.temperature))
 
     @property
     def learned(self) -> dict[str, Any]:

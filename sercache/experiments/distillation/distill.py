@@ -15,8 +15,8 @@ from sercache.files import write_json
 from sercache.heads.registry import parameter_count
 from sercache.posteriors import Posteriors
 from sercache.seeds import derive_seed
+from sercache.stacking.base import Prediction
 from sercache.stacking.costs import MemberCosts, member_costs
-from sercache.stacking.protocol import Prediction
 from sercache.stacking.rows import StackingRows, columns_in_order
 from sercache.stacking.table import score_names, scores_of
 from sercache.training.baseline import baseline_posteriors

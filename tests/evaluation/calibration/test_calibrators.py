@@ -8,9 +8,10 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from sercache.evaluation.calibration.dirichlet import Dirichlet
-from sercache.evaluation.calibration.registry import CALIBRATORS, log_probabilities
+from sercache.evaluation.calibration.registry import CALIBRATORS
 from sercache.evaluation.calibration.temperature import Temperature
 from sercache.evaluation.metrics import log_loss
+from sercache.evaluation.probabilities import log_probabilities
 
 
 def calibrated_rows(rows, classes=4, seed=0):
