@@ -1,4 +1,4 @@
-"""The engine that runs one task after the other, here."""
+"""The engine that runs one task after the other in this process."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sercache.events import Context, Event
 
 
 class InProcess:
-    """One task at a time, in this process; what kills a task kills this process too."""
+    """One task at a time, in this process; a crash of a task ends this process too."""
 
     def __init__(self, workers: int | None = 1, address: str | None = None) -> None:
         self.workers = 1
@@ -21,7 +21,7 @@ class InProcess:
             if context.should_stop():
                 raise Interrupted("stopped between two tasks")
             try:
-                with _cores(task.needs.cores):
+                with _using_cores(task.needs.cores):
                     task.function(*task.arguments, context=context)
             except Interrupted:
                 raise
@@ -33,8 +33,8 @@ class InProcess:
 
 
 @contextmanager
-def _cores(cores: int) -> Iterator[None]:
-    """Give torch back the threads that it had."""
+def _using_cores(cores: int) -> Iterator[None]:
+    """Let torch use as many threads inside the context, and restore its threads afterwards."""
     if not cores:
         yield
         return

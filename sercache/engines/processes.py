@@ -14,12 +14,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from sercache.devices import usable_cores
-from sercache.engines.protocol import Deaths, Task, use_cores
+from sercache.engines.protocol import CrashCounts, Task, use_cores
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import Context, Event, Listener, ShouldStop
 
 _LOOK_SECONDS = 0.1
-"""How often the main process looks for the wish to stop."""
+"""How often the main process looks at ``should_stop``."""
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -28,7 +28,7 @@ class Processes:
     """Many small heads train faster side by side, one core each, than one by one on all cores.
 
     A process lives as long as there are tasks, and has a pipe of its own: one that is killed damages nothing
-    that others use, and only its own task is to blame.
+    that others use, and only its task can be the cause.
 
     Args:
         workers: processes; None is one per core.
@@ -41,7 +41,7 @@ class Processes:
         """Run all tasks; see :class:`~sercache.engines.protocol.Engine`."""
         # Bare memory and no multiprocessing.Event: a process that is killed may take an event's lock with it.
         stop = _CONTEXT.RawValue(ctypes.c_bool, False)
-        waiting, deaths, errors = deque(tasks), Deaths(), dict[str, SercacheError]()
+        waiting, crashes, errors = deque(tasks), CrashCounts(), dict[str, SercacheError]()
         idle: list[_Worker] = []
         busy: dict[Any, _Worker] = {}
 
@@ -55,17 +55,17 @@ class Processes:
                 while waiting and len(busy) < self.workers and not stop.value:
                     worker = idle.pop() if idle else _Worker(stop)
                     busy[worker.pipe] = worker
-                    worker.give(waiting.popleft())
+                    worker.start(waiting.popleft())
                 for pipe in wait(list(busy), _LOOK_SECONDS):
                     worker = busy[pipe]
                     try:
                         kind, content = worker.pipe.recv()
                     except (EOFError, OSError):
                         del busy[pipe]
-                        cause = worker.bury()
-                        if stop.value:  # it died of the signal that asked all of them to stop
+                        cause = worker.exit_cause()
+                        if stop.value:  # the signal that asked all processes to stop ended it
                             continue
-                        if (error := deaths.add(worker.task.name, cause)) is not None:
+                        if (error := crashes.add(worker.task.name, cause)) is not None:
                             fail(worker.task, error)
                         else:
                             waiting.append(worker.task)
@@ -85,7 +85,7 @@ class Processes:
         finally:
             stop.value = True  # a full disk, say, must not wait for hours until the others are done
             for worker in [*idle, *busy.values()]:
-                worker.dismiss()
+                worker.close()
         if is_stopped:
             raise Interrupted("stopped between two tasks")
         return errors
@@ -103,30 +103,30 @@ class _Worker:
             self._process.start()
         other.close()  # the process has the only other end: when it dies, reading here ends
 
-    def give(self, task: Task) -> None:
-        """Let the process run a task; one that died meanwhile shows when its answer is read."""
+    def start(self, task: Task) -> None:
+        """Let the process run a task; a crash in the meantime shows when its answer is read."""
         self.task = task
         try:
             self.pipe.send(task)
         except ConnectionError:
             return
 
-    def bury(self) -> str:
-        """Return what a process died of."""
+    def exit_cause(self) -> str:
+        """Wait for the end of a crashed process, close its pipe, and return the signal or exit code."""
         self._process.join()
         self.pipe.close()
         code = self._process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-    def dismiss(self) -> None:
-        """Let the process end, after the task that it may be at; what it still says is not heard."""
+    def close(self) -> None:
+        """Let the process end after its current task, and wait for it; further messages are dropped."""
         self.pipe.close()
         self._process.join()
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """A process that starts here never hears of Ctrl-C, which reaches all of them; the main one decides."""
+    """Block Ctrl-C in processes that are started here: it reaches all of them, and the main one decides."""
     resource_tracker.ensure_running()  # Python starts it with the first process and unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -136,13 +136,13 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, stop: Any) -> None:
-    """Run tasks until the main process hangs up."""
+    """Run tasks until the main process closes the pipe."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
-    def tell(event: Event) -> None:
-        with suppress(ConnectionError):  # nobody listens any more; the wish to stop is known by other means
+    def send_event(event: Event) -> None:
+        with suppress(ConnectionError):  # the main process reads no more; the stop flag is shared memory
             pipe.send(("event", event))
 
     while True:
@@ -151,14 +151,14 @@ def _serve(pipe: Connection, stop: Any) -> None:
         except (EOFError, ConnectionError):
             return
         with suppress(ConnectionError):
-            pipe.send(("end", outcome(task, tell, lambda: bool(stop.value))))
+            pipe.send(("end", outcome(task, send_event, lambda: bool(stop.value))))
 
 
-def outcome(task: Task, tell: Listener, should_stop: ShouldStop) -> BaseException | None:
+def outcome(task: Task, listener: Listener, should_stop: ShouldStop) -> BaseException | None:
     """Run a task; return what it raised, in a form that can be sent."""
     try:
         use_cores(task.needs.cores)
-        task.function(*task.arguments, context=Context(listener=tell, should_stop=should_stop))
+        task.function(*task.arguments, context=Context(listener=listener, should_stop=should_stop))
         return None
     except SercacheError as error:
         return error
@@ -177,7 +177,7 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def _end_with(parent: Any) -> None:
-    """A worker must not outlive a main process that was killed: it would go on writing into the run."""
+def _exit_after(parent: Any) -> None:
+    """End this worker when its main process is killed: it would go on writing into the run."""
     parent.join()
     signal.raise_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What an engine is: it decides where tasks run, and nothing else."""
+"""The interface of engines, which decide where tasks run, and the tasks that they run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from typing import Any, Protocol
 from sercache.errors import ProcessDied, SercacheError
 from sercache.events import Context
 
-MOST_DEATHS = 3
-"""A task whose worker died so often is taken for what kills it, and not tried again."""
+MAX_CRASHES = 3
+"""A task whose worker crashed so often is taken for the cause, and not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a task takes of the machine that runs it.
+    """The resources that a task needs.
 
     Attributes:
         cores: torch uses as many threads, so that the result is the same bits wherever the task runs; 0
-            leaves the process the threads that it has.
-        gpus: a share of one is possible.
-        memory_bytes: 0 asks for none in particular.
+            keeps the threads that the process has.
+        gpus: fractions are possible.
+        memory_bytes: 0 for no particular amount.
     """
 
     cores: int = 0
@@ -32,15 +32,15 @@ class Needs:
 class Task:
     """One piece of long work: idempotent, and it publishes its result atomically.
 
-    What ``function(*arguments, listener=..., should_stop=...)`` returns is dropped: what it made is on disk,
-    so a task that is run again after a crash finds what is finished. Function and arguments can be pickled.
+    What ``function(*arguments, context=...)`` returns is dropped: its results are on disk, so a task that is
+    run again after a crash finds what is finished. Function and arguments can be pickled.
 
     Attributes:
         name: unique among the tasks of one run.
-        function: what to do.
-        arguments: what to do it with.
-        needs: what it takes.
-        folders: what must lie under the same path wherever it runs.
+        function: called with the arguments and a ``context``.
+        arguments: of the function.
+        needs: the resources that it needs.
+        folders: folders that must have the same path wherever it runs.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Engine(Protocol):
         """Run all tasks; return the errors of those that failed, by task name.
 
         A task that raises a :class:`SercacheError` has failed; it is not tried again and ends no others.
-        A task whose worker dies is tried again elsewhere, up to ``MOST_DEATHS`` times in all; then it has
+        A task whose worker crashes is tried again elsewhere, up to ``MAX_CRASHES`` times in all; then it has
         failed with a :class:`ProcessDied`. No more tasks are on their way than there are workers. The events
         of a task arrive in its own order.
 
@@ -74,19 +74,19 @@ class Engine(Protocol):
         ...
 
 
-class Deaths:
-    """Counts how often each task's worker died."""
+class CrashCounts:
+    """Counts how often the worker of every task crashed."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, task: str, why: str) -> ProcessDied | None:
-        """Count one more; return the error that the task has failed with, None if it may be tried again."""
+    def add(self, task: str, cause: str) -> ProcessDied | None:
+        """Count a crash; return the error that the task has failed with, None if it may be tried again."""
         self._counts[task] = self._counts.get(task, 0) + 1
-        if self._counts[task] < MOST_DEATHS:
+        if self._counts[task] < MAX_CRASHES:
             return None
         return ProcessDied(
-            f"{task}: its process died {self._counts[task]} times ({why}; out of memory?); "
+            f"{task}: its process died {self._counts[task]} times ({cause}; out of memory?); "
             "the same command tries it again"
         )
 

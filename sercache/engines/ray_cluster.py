@@ -1,7 +1,7 @@
-"""The engine that runs tasks on a Ray cluster, and what a worker there does.
+"""The engine that runs tasks on a Ray cluster.
 
 Every node has the same sercache installed, and sees corpus, cache and run under the same paths. An actor
-lives as long as there are tasks; it is asked for the events of its task now and then, and told when to stop.
+lives as long as there are tasks; it is asked for the events of its task now and then, and asked to stop.
 """
 
 import logging
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sercache.devices import usable_cores
-from sercache.engines.actor import Actor, Errand
-from sercache.engines.protocol import MOST_DEATHS, Deaths, Needs, Task
+from sercache.engines.actor import Actor, WorkerSetup
+from sercache.engines.protocol import MAX_CRASHES, CrashCounts, Needs, Task
 from sercache.errors import Interrupted, SercacheError
 from sercache.events import Context, Event, Listener, ShouldStop
 
@@ -30,22 +30,22 @@ _EVENT_SECONDS = 0.25
 """How often an actor is asked for events."""
 
 _PATIENCE_SECONDS = 30.0
-"""How long no actor may start before somebody is told."""
+"""How long no actor may start before a warning."""
 
-_ROOM_SECONDS = 5.0
-"""How often the cluster is asked how many actors it has room for: nodes come and go."""
+_FITTING_SECONDS = 5.0
+"""How often the cluster is asked how many actors fit on it: nodes come and go."""
 
 _CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 512 << 20
 _THREADS = 4
-"""Of an actor: its task, and the questions about it."""
+"""Of an actor: one for its task, the others for calls meanwhile."""
 
 
 class RayCluster:
     """Tasks on the nodes of a Ray cluster; one is started here where no address is given.
 
     Args:
-        workers: actors at most; None is as many as the cluster has room for.
+        workers: actors at most; None is as many as fit on the cluster.
         address: as ``ray.init`` takes it: ``auto``, ``HOST:PORT``, ``ray://HOST:PORT``.
     """
 
@@ -66,8 +66,8 @@ class RayCluster:
         for needs in dict.fromkeys(task.needs for task in tasks):
             alike = [task for task in tasks if task.needs == needs]
             with ExitStack() as stack:
-                errand = _errand(alike, stack)
-                pool = stack.enter_context(_Pool(ray, needs, errand, self._most, context.listener))
+                setup = _make_setup(alike, stack)
+                pool = stack.enter_context(_Pool(ray, needs, setup, self._most, context.listener))
                 errors |= pool.run(alike, context.should_stop)
         return errors
 
@@ -78,10 +78,10 @@ def connect(address: str | None) -> Any:
     Raises:
         SercacheError: Ray is not installed, or no cluster answers.
     """
-    # No word to anybody about who uses it, and no notice about GPUs that a task without GPU does not see.
+    # No usage statistics are sent, and no notice comes about GPUs that a task without GPU does not see.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with _signals_kept():
+    with _signal_handlers_kept():
         try:
             import ray
         except ImportError:
@@ -89,7 +89,7 @@ def connect(address: str | None) -> Any:
         if ray.is_initialized():
             return ray
         options: dict[str, Any] = {}
-        _refuse_nobody(address)
+        _refuse_closed_port(address)
         if address is None:
             options = {
                 "num_cpus": usable_cores(),
@@ -99,14 +99,14 @@ def connect(address: str | None) -> Any:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            message = (str(error).splitlines() or [type(error).__name__])[0]
             where = "Ray does not start here" if address is None else f"--address {address}: no Ray cluster"
-            raise SercacheError(f"{where} ({said})") from error
+            raise SercacheError(f"{where} ({message})") from error
     return ray
 
 
-def _refuse_nobody(address: str | None) -> None:
-    """Raise a SercacheError if nobody listens at an address: Ray itself would try for minutes."""
+def _refuse_closed_port(address: str | None) -> None:
+    """Raise a SercacheError if the port of an address is closed: Ray itself would try for minutes."""
     match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
     if match is None:
         return
@@ -125,27 +125,29 @@ def has_gpus(address: str | None) -> bool:
 
 @dataclass
 class _Running:
-    """A task on its way.
+    """A task that an actor runs.
 
     Attributes:
-        actor: that runs it.
-        task: what it runs.
-        asked: the question for its events that is not answered yet.
-        asked_at: when it was asked.
+        actor: runs the task.
+        task: the task.
+        request: the request for its events that is not answered yet.
+        requested_at: when it was made.
     """
 
     actor: Any
     task: Task
-    asked: Any = None
-    asked_at: float = 0.0
+    request: Any = None
+    requested_at: float = 0.0
 
 
 class _Pool:
-    """Actors that are all alike."""
+    """Actors for tasks with the same needs."""
 
-    def __init__(self, ray: Any, needs: Needs, errand: Errand, most: int | None, listener: Listener) -> None:
+    def __init__(
+        self, ray: Any, needs: Needs, setup: WorkerSetup, most: int | None, listener: Listener
+    ) -> None:
         self._ray, self._needs, self._most, self._listener = ray, needs, most, listener
-        self._errand = ray.put(errand)
+        self._setup = ray.put(setup)
         self._remote = ray.remote(
             num_cpus=max(1, needs.cores),
             num_gpus=needs.gpus,
@@ -156,10 +158,10 @@ class _Pool:
         self._idle: list[Any] = []
         self._busy: dict[Any, _Running] = {}
         self._nodes: dict[Any, str] = {}
-        self._died_young = 0
+        self._crashed_at_start = 0
         self._idle_since = time.monotonic()
-        self._room, self._room_at = self._room_now(), time.monotonic()
-        if not self._room:
+        self._fitting, self._fitting_at = self._count_fitting(), time.monotonic()
+        if not self._fitting:
             raise SercacheError(
                 f"no node of the cluster has {_described(needs)}; ray status tells what it has"
             )
@@ -174,7 +176,7 @@ class _Pool:
 
     def run(self, tasks: Sequence[Task], should_stop: ShouldStop) -> dict[str, SercacheError]:
         """Run tasks; see :class:`~sercache.engines.protocol.Engine`."""
-        waiting, deaths, errors = deque(tasks), Deaths(), dict[str, SercacheError]()
+        waiting, crashes, errors = deque(tasks), CrashCounts(), dict[str, SercacheError]()
         is_stopped = False
         while self._busy or (waiting and not is_stopped):
             if not is_stopped and should_stop():
@@ -182,28 +184,30 @@ class _Pool:
                 for running in self._busy.values():
                     running.actor.stop.remote()
             if not is_stopped:
-                self._grow(len(waiting))
+                self._start_actors(len(waiting))
                 while waiting and self._idle:
-                    self._give(self._idle.pop(), waiting.popleft())
+                    self._start_task(self._idle.pop(), waiting.popleft())
             for running in self._busy.values():
-                self._ask(running)
-            questions = {one.asked: one for one in self._busy.values() if one.asked is not None}
-            refs = [*self._busy, *questions, *([] if is_stopped else self._starting)]
+                self._request_events(running)
+            requests = {
+                running.request: running for running in self._busy.values() if running.request is not None
+            }
+            refs = [*self._busy, *requests, *([] if is_stopped else self._starting)]
             done, _ = self._ray.wait(refs, timeout=_LOOK_SECONDS) if refs else ([], [])
             for ref in done:
-                if ref in questions:
-                    self._forward(questions[ref])
+                if ref in requests:
+                    self._forward_events(requests[ref])
                 elif ref in self._starting:
-                    self._welcome(ref)
+                    self._take_started(ref)
                 else:
-                    running, error = self._ended(ref)
-                    if isinstance(error, _Death):
+                    running, error = self._take_finished(ref)
+                    if isinstance(error, _ActorCrashed):
                         if is_stopped:
                             continue
-                        if (given_up := deaths.add(running.task.name, str(error))) is None:
+                        if (failure := crashes.add(running.task.name, str(error))) is None:
                             waiting.append(running.task)
                             continue
-                        error = given_up
+                        error = failure
                     if isinstance(error, SercacheError):
                         errors[running.task.name] = error
                         if not error.is_reported:
@@ -212,15 +216,15 @@ class _Pool:
             raise Interrupted("stopped between two tasks")
         return errors
 
-    def _grow(self, waiting: int) -> None:
-        """Start as many actors as there are tasks and room."""
+    def _start_actors(self, waiting: int) -> None:
+        """Start as many actors as there are tasks, as far as they fit on the nodes."""
         now = time.monotonic()
-        if now - self._room_at > _ROOM_SECONDS:
-            self._room, self._room_at = self._room_now(), now
+        if now - self._fitting_at > _FITTING_SECONDS:
+            self._fitting, self._fitting_at = self._count_fitting(), now
         actors = len(self._starting) + len(self._idle) + len(self._busy)
-        for _ in range(min(self._room, waiting + len(self._busy)) - actors):
+        for _ in range(min(self._fitting, waiting + len(self._busy)) - actors):
             actor = self._remote.remote()
-            self._starting[actor.begin.remote(self._errand)] = actor
+            self._starting[actor.set_up.remote(self._setup)] = actor
         if self._idle or self._busy:
             self._idle_since = now
         elif now - self._idle_since > _PATIENCE_SECONDS:
@@ -228,60 +232,60 @@ class _Pool:
             message = f"waiting for a node of the cluster that has {_described(self._needs)} to spare"
             self._listener(Event("warning", "ray", message=message))
 
-    def _welcome(self, ref: Any) -> None:
-        """Take in an actor that has started.
+    def _take_started(self, ref: Any) -> None:
+        """Add an actor that has started to the idle ones.
 
         Raises:
-            SercacheError: its node is not fit, or actors die before they begin, one after the other.
+            SercacheError: its node cannot run tasks, or actors crash at their start, one after the other.
         """
         actor = self._starting.pop(ref)
         try:
-            complaint, self._nodes[actor] = self._ray.get(ref)
+            problem, self._nodes[actor] = self._ray.get(ref)
         except self._ray.exceptions.RayActorError as error:
-            self._died_young += 1
+            self._crashed_at_start += 1
             self._kill(actor)
-            if self._died_young > MOST_DEATHS:
-                raise SercacheError(f"workers die before they begin: {_first_line(error)}") from None
+            if self._crashed_at_start > MAX_CRASHES:
+                raise SercacheError(f"workers crash at their start: {_first_line(error)}") from None
             return
         except self._ray.exceptions.RayError as error:
             self._kill(actor)
             raise SercacheError(f"a node cannot run sercache: {_last_line(error)}") from None
-        if complaint:
+        if problem:
             self._kill(actor)
-            raise SercacheError(complaint)
-        self._died_young = 0
+            raise SercacheError(problem)
+        self._crashed_at_start = 0
         self._idle.append(actor)
 
-    def _give(self, actor: Any, task: Task) -> None:
-        self._busy[actor.run.remote(task)] = _Running(actor, task, asked_at=time.monotonic())
+    def _start_task(self, actor: Any, task: Task) -> None:
+        self._busy[actor.run.remote(task)] = _Running(actor, task, requested_at=time.monotonic())
 
-    def _ask(self, running: _Running) -> None:
-        if running.asked is None and time.monotonic() - running.asked_at > _EVENT_SECONDS:
-            running.asked, running.asked_at = running.actor.events.remote(), time.monotonic()
+    def _request_events(self, running: _Running) -> None:
+        if running.request is None and time.monotonic() - running.requested_at > _EVENT_SECONDS:
+            running.request, running.requested_at = running.actor.events.remote(), time.monotonic()
 
-    def _forward(self, running: _Running) -> None:
-        """Hand on what an actor answered; what a dead one would have said is lost."""
-        asked, running.asked = running.asked, None
+    def _forward_events(self, running: _Running) -> None:
+        """Send the events of a request to the listener; those of a crashed actor are lost."""
+        request, running.request = running.request, None
         with suppress(self._ray.exceptions.RayActorError):
-            for event in self._ray.get(asked):
+            for event in self._ray.get(request):
                 self._listener(event)
 
-    def _ended(self, ref: Any) -> tuple[_Running, BaseException | None]:
-        """Take back an actor whose task has ended; return what became of it.
+    def _take_finished(self, ref: Any) -> tuple[_Running, BaseException | None]:
+        """Add an actor whose task has ended to the idle ones; return the task, and what it raised.
 
         Raises:
             Exception: what a task raised that is no :class:`SercacheError`.
         """
         running = self._busy.pop(ref)
-        if running.asked is not None:
-            self._forward(running)
+        if running.request is not None:
+            self._forward_events(running)
         try:
             error, events = self._ray.get(ref)
         except self._ray.exceptions.RayActorError:
             self._kill(running.actor)  # one that is only out of reach must not go on beside the next attempt
             alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
             where = self._nodes.pop(running.actor, "")
-            return running, _Death("its node died" if where not in alive else "its worker was killed")
+            return running, _ActorCrashed("its node died" if where not in alive else "its worker was killed")
         self._idle.append(running.actor)
         for event in events:
             self._listener(event)
@@ -295,32 +299,32 @@ class _Pool:
         with suppress(Exception):  # it may be dead, or the cluster gone
             self._ray.kill(actor)
 
-    def _room_now(self) -> int:
-        """Return how many actors fit on the nodes, if nobody else were there."""
+    def _count_fitting(self) -> int:
+        """Return how many actors fit on the nodes, if they ran nothing else."""
         wanted = {
             "CPU": float(max(1, self._needs.cores)),
             "GPU": self._needs.gpus,
             "memory": float(self._needs.memory_bytes),
         }
-        room = 0
+        fitting = 0
         for node in self._ray.nodes():
             if node["Alive"]:
                 has = node["Resources"]
-                room += int(min(has.get(kind, 0.0) // amount for kind, amount in wanted.items() if amount))
-        return room if self._most is None else min(room, self._most)
+                fitting += int(min(has.get(kind, 0.0) // amount for kind, amount in wanted.items() if amount))
+        return fitting if self._most is None else min(fitting, self._most)
 
 
-class _Death(Exception):
-    """A worker that died with its task."""
+class _ActorCrashed(Exception):
+    """An actor crashed while it ran a task."""
 
 
-def _errand(tasks: Sequence[Task], stack: ExitStack) -> Errand:
-    """Return what actors are told once; the folder that is written to gets a file that they must see."""
+def _make_setup(tasks: Sequence[Task], stack: ExitStack) -> WorkerSetup:
+    """Return the actors' setup, and put a file that they must see into the folder that is written to."""
     from sercache import __version__
 
     folders = list(dict.fromkeys(folder for task in tasks for folder in task.folders))
     token = stack.enter_context(_token(folders[0])) if folders else None
-    return Errand(__version__, os.getcwd(), tuple(folders), token)  # noqa: PTH109 - a string for another machine
+    return WorkerSetup(__version__, os.getcwd(), tuple(folders), token)  # noqa: PTH109 - a string for another machine
 
 
 @contextmanager
@@ -335,8 +339,8 @@ def _token(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Keep our handlers: Ray sets its own when it is imported and when it connects."""
+def _signal_handlers_kept() -> Iterator[None]:
+    """Restore our signal handlers: Ray sets others when it is imported and when it connects."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Engines by name, and the choice of one from options."""
+"""The registry of engines, and the engine that a user chose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ENGINES: Registry[Callable[[int | None, str | None], Engine]] = Registry(
         "ray": "sercache.engines.ray_cluster:RayCluster",
     },
 )
-"""``(workers, address) -> Engine``; ``workers`` None is as many as there is room for."""
+"""``(workers, address) -> Engine``; ``workers`` None is as many as fit."""
 
 AUTO = "auto"
 
@@ -68,4 +68,4 @@ class EngineChoice:
 
 
 LOCAL = EngineChoice()
-"""What everybody gets who asks for nothing."""
+"""The choice where no option names an engine."""

@@ -1,4 +1,4 @@
-"""A part of the tasks for each of several commands that know nothing of each other: job arrays."""
+"""Parts of the tasks for the commands of a job array, which know nothing of one another."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ def parse_task_range(text: str, environment: Mapping[str, str]) -> TaskRange:
 
     >>> parse_task_range("3/16", {})
     TaskRange(number=3, count=16)
-    >>> told = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "11"}
-    >>> parse_task_range("env", told)
+    >>> job = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "11"}
+    >>> parse_task_range("env", job)
     TaskRange(number=2, count=8)
 
     Raises:
-        SercacheError: it means nothing.
+        SercacheError: the text is not understood, or there is no job array.
     """
     if match := re.fullmatch(r"env(?:/(\d+))?", text):
         return _from_environment(environment, int(match[1]) if match[1] else None)
@@ -56,7 +56,7 @@ def parse_task_range(text: str, environment: Mapping[str, str]) -> TaskRange:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """What a scheduler calls the number of a job, the first one, the last one, and the step between them."""
+    """The variables in which a scheduler gives a job's number, the first, the last, and the step."""
 
     number: str
     first: str = ""
@@ -74,26 +74,26 @@ _ARRAYS = (
 
 
 def _from_environment(environment: Mapping[str, str], count: int | None) -> TaskRange:
-    def told(name: str) -> int | None:
+    def read(name: str) -> int | None:
         value = environment.get(name, "")
         return int(value) if value.isdecimal() else None
 
     for array in _ARRAYS:
-        number = told(array.number)
+        number = read(array.number)
         if number is None or (array.number == "LSB_JOBINDEX" and number == 0):  # LSF's outside an array
             continue
         if count is not None:
             return TaskRange(number % count + 1, count)
-        first, last, step = told(array.first), told(array.last), told(array.step) or 1
+        first, last, step = read(array.first), read(array.last), read(array.step) or 1
         if last is None:
             raise SercacheError(
                 f"--task-range env: {array.number} is {number}, but of how many? env/16 is of 16 jobs"
             )
         first = 1 if first is None else first
-        place, jobs = (number - first) // step + 1, (last - first) // step + 1
-        if not 1 <= place <= jobs:
+        index, jobs = (number - first) // step + 1, (last - first) // step + 1
+        if not 1 <= index <= jobs:
             raise SercacheError(f"--task-range env: {array.number} is {number}, not from {first} to {last}")
-        return TaskRange(place, jobs)
+        return TaskRange(index, jobs)
     raise SercacheError(
         "--task-range env: no job array here (no SLURM_ARRAY_TASK_ID, SGE_TASK_ID, PBS_ARRAY_INDEX or "
         "LSB_JOBINDEX); write 3/16 for the third of 16 parts"

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from sercache.engines.protocol import MOST_DEATHS, Needs, Task
+from sercache.engines.protocol import MAX_CRASHES, Needs, Task
 from sercache.errors import Interrupted, ProcessDied
 from sercache.events import Context, ignore, never
 from support import engine_tasks
@@ -83,9 +83,9 @@ def test_a_task_that_kills_its_workers_is_given_up_and_harms_no_other(mortal_eng
     errors = mortal_engine.run(tasks, Context(events.append, never))
     assert list(errors) == ["poison"]
     assert isinstance(errors["poison"], ProcessDied)
-    assert f"its process died {MOST_DEATHS} times" in str(errors["poison"])
+    assert f"its process died {MAX_CRASHES} times" in str(errors["poison"])
     assert [event.task for event in events if event.kind == "warning"] == ["poison"]
-    assert attempts(tmp_path) == {**dict.fromkeys("abcdefgh", 1), "poison": MOST_DEATHS}
+    assert attempts(tmp_path) == {**dict.fromkeys("abcdefgh", 1), "poison": MAX_CRASHES}
 
 
 def test_a_worker_that_is_killed_while_it_tells_something_does_not_hang_the_engine(mortal_engine):
@@ -117,5 +117,5 @@ def test_many_tasks_of_which_some_fail_and_some_kill_their_worker(mortal_engine,
     )
     tried = attempts(tmp_path)
     assert tried == {
-        f"task {n}": MOST_DEATHS if outcome == "poison" else 1 for n, outcome in enumerate(outcomes)
+        f"task {n}": MAX_CRASHES if outcome == "poison" else 1 for n, outcome in enumerate(outcomes)
     }
