@@ -47,15 +47,15 @@ def load_audio(
             samples; or the segment does not lie within it.
     """
     with _open(path) as recording:
-        first, count = _segment(path, recording, start_seconds, end_seconds)
+        first, count = _find_segment(path, recording, start_seconds, end_seconds)
         seconds = count / recording.samplerate
         if seconds < MINIMUM_SECONDS:
             raise AudioError(f"{path}: too short ({seconds:.3f} s; at least {MINIMUM_SECONDS} s are needed)")
-        samples = _read(path, recording, first, count)
+        samples = _read_samples(path, recording, first, count)
         source_rate_hz = recording.samplerate
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds samples that are not finite numbers (NaN or infinite)")
-    mono = samples.mean(axis=1, dtype=np.float32)
+    mono = samples.mean(axis=1, dtype=np.float32)  # (S,)
     if not mono.any():
         raise SilentAudioError(f"{path}: silent (every sample is zero)")
     if source_rate_hz != sample_rate_hz:
@@ -65,7 +65,7 @@ def load_audio(
 
 @dataclass(frozen=True, slots=True)
 class AudioHeader:
-    """What a recording's header promises: ``frames`` samples in each channel."""
+    """The header of a recording: ``frames`` is the number of samples in a channel."""
 
     frames: int
     channels: int
@@ -73,7 +73,7 @@ class AudioHeader:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Length of the recording."""
         return self.frames / self.sample_rate_hz
 
 
@@ -117,7 +117,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _refuse_unusual_files(path: Path) -> None:
-    """A FIFO or a device would hang every decoder, so only regular files are opened."""
+    """Raise an AudioError for what is no regular file: a FIFO or a device would hang every decoder."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -132,7 +132,7 @@ def _refuse_unusual_files(path: Path) -> None:
         raise AudioError(f"{path}: an empty file (0 bytes)")
 
 
-def _segment(
+def _find_segment(
     path: Path, recording: soundfile.SoundFile, start_seconds: float | None, end_seconds: float | None
 ) -> tuple[int, int]:
     """Return the first sample and the number of samples asked for."""
@@ -153,7 +153,7 @@ def _segment(
     return first, last - first
 
 
-def _read(path: Path, recording: soundfile.SoundFile, first: int, count: int) -> NDArray[np.float32]:
+def _read_samples(path: Path, recording: soundfile.SoundFile, first: int, count: int) -> NDArray[np.float32]:
     """Return ``(count, channels)`` samples; fewer than the header promises means a truncated file."""
     skipped = first if recording.format == "MP3" else 0  # an mp3 frame needs those before it: do not seek
     try:
@@ -167,7 +167,7 @@ def _read(path: Path, recording: soundfile.SoundFile, first: int, count: int) ->
 
 
 def _refuse_truncated(path: Path, stream: BinaryIO) -> None:
-    """Compare what the container promises with the file's size; decoders do not mind half a file."""
+    """Raise an AudioError where the container promises more than the file has; decoders do not check."""
     signature = stream.read(4)
     if signature in (b"RIFF", b"RIFX"):
         promised, there = _riff_data_bytes(stream, "<" if signature == b"RIFF" else ">")

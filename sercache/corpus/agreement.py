@@ -1,4 +1,4 @@
-"""How far raters agree: Krippendorff's alpha, entropy of votes, and which classes are taken for which."""
+"""Agreement of raters: Krippendorff's alpha, entropy of votes, and which classes are taken for which."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sercache.corpus.utterance import OTHER, Corpus
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """How far raters agree on one class; :data:`~sercache.corpus.utterance.OTHER` counts as one.
+    """The agreement of raters on one class; :data:`~sercache.corpus.utterance.OTHER` counts as one.
 
     Attributes:
         name: of the class.
@@ -33,7 +33,7 @@ class ClassAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the raters of a corpus agree.
+    """The agreement of the raters of a corpus.
 
     Attributes:
         rows: utterances with votes.
@@ -63,7 +63,7 @@ class Agreement:
 
 
 def agreement_of(corpus: Corpus) -> Agreement | None:
-    """Return how far the raters agree; None where nobody voted."""
+    """Return the agreement of the raters; None where nobody voted."""
     ballots = np.column_stack([corpus.votes, corpus.other_votes])  # (N, C + 1)
     totals = ballots.sum(axis=1)
     votes = distribution_of(totals[totals > 0])
@@ -76,13 +76,13 @@ def agreement_of(corpus: Corpus) -> Agreement | None:
     names = [*corpus.classes, OTHER]
     coincidences = coincidence_matrix(pairable)
     classes = []
-    for place, name in enumerate(names):
-        share = float(rated[:, place].sum() / rated.sum())
+    for column, name in enumerate(names):
+        share = float(rated[:, column].sum() / rated.sum())
         if name == OTHER and share == 0:
             continue
-        index = OTHER_INDEX if name == OTHER else place
+        index = OTHER_INDEX if name == OTHER else column
         rows = int((labels == index).sum())
-        classes.append(_class_agreement(name, names, place, rows, share, coincidences))
+        classes.append(_class_agreement(name, names, column, rows, share, coincidences))
     return Agreement(
         rows=len(rated),
         pairable=len(pairable),
@@ -103,7 +103,7 @@ def krippendorff_alpha(votes: NDArray[np.float64]) -> float:
 
     Args:
         votes: ``(N, C)``, how many raters put each of N units into each of C categories. Units with fewer
-            than two votes say nothing about agreement and are left out.
+            than two votes tell nothing of agreement and are left out.
 
     Returns:
         1 where all agree, 0 where they agree as by chance, below 0 where less; NaN where no unit has two
@@ -123,7 +123,7 @@ def coincidence_matrix(votes: NDArray[np.float64]) -> NDArray[np.float64]:
     totals = votes.sum(axis=1)
     votes = votes[totals >= 2]
     weights = 1 / (votes.sum(axis=1) - 1)
-    matrix: NDArray[np.float64] = (votes * weights[:, None]).T @ votes
+    matrix: NDArray[np.float64] = (votes * weights[:, None]).T @ votes  # (C, C)
     # No rater is a partner of himself.
     matrix[np.diag_indices_from(matrix)] -= (votes * weights[:, None]).sum(axis=0)
     return matrix
@@ -141,20 +141,22 @@ def alpha_of(coincidences: NDArray[np.float64]) -> float:
 
 
 def _class_agreement(
-    name: str, names: list[str], place: int, rows: int, share: float, coincidences: NDArray[np.float64]
+    name: str, names: list[str], column: int, rows: int, share: float, coincidences: NDArray[np.float64]
 ) -> ClassAgreement:
     again, taken_for = float("nan"), []
-    partners = coincidences[place]
+    partners = coincidences[column]
     if partners.sum() > 0:
         shares = partners / partners.sum()
-        again = float(shares[place])
-        others = [(other, float(shares[index])) for index, other in enumerate(names) if index != place]
-        taken_for = sorted(((other, one) for other, one in others if one > 0), key=lambda pair: -pair[1])
-    return ClassAgreement(name, rows, share, _one_against_rest(coincidences, place), again, tuple(taken_for))
+        again = float(shares[column])
+        others = [(other, float(shares[index])) for index, other in enumerate(names) if index != column]
+        taken_for = sorted(
+            ((other, portion) for other, portion in others if portion > 0), key=lambda pair: -pair[1]
+        )
+    return ClassAgreement(name, rows, share, _one_against_rest(coincidences, column), again, tuple(taken_for))
 
 
-def _one_against_rest(coincidences: NDArray[np.float64], place: int) -> float:
-    both = coincidences[place, place]
-    either = coincidences[place].sum() - both
+def _one_against_rest(coincidences: NDArray[np.float64], column: int) -> float:
+    both = coincidences[column, column]
+    either = coincidences[column].sum() - both
     rest = coincidences.sum() - both - 2 * either
     return alpha_of(np.array([[both, either], [either, rest]]))

@@ -1,4 +1,4 @@
-"""Find everything that is wrong with a manifest, at once, before any model is loaded."""
+"""Check a manifest: find all its problems at once, before any model is loaded."""
 
 import math
 import os
@@ -30,9 +30,9 @@ Severity = Literal["error", "warning"]
 class Problem:
     """Something wrong with a manifest.
 
-    ``line`` is where it stands (a row of a Parquet file counts like a line; 1 is the header), ``id`` the
-    utterance (empty for the header). An ``error`` makes rows unusable or results untrue; a ``warning`` asks
-    whether it was meant.
+    ``line`` is its line (a row of a Parquet file counts like a line; 1 is the header), ``id`` the
+    utterance (empty for the header). An ``error`` makes rows unusable or results untrue; a ``warning`` may be
+    intended.
     """
 
     line: int
@@ -51,7 +51,7 @@ class _Row:
 def check_corpus(path: Path, *, decode: bool = True, context: Context = QUIET) -> list[Problem]:
     """Return all problems of a manifest, in the order of its lines.
 
-    A broken row hides none of the others: cells that cannot be read count as missing, and the rest goes on.
+    A cell that cannot be read counts as missing, and the check goes on.
 
     Args:
         path: the manifest, CSV or Parquet.
@@ -161,7 +161,7 @@ def _check_ids(rows: list[_Row]) -> Iterator[Problem]:
 
 
 def _check_speakers(rows: list[_Row], columns: Columns) -> Iterator[Problem]:
-    """Each speaker without a name, and each speaker at the first row of every further split."""
+    """Yield every row without a speaker, and every speaker at the first row of each further split."""
     named = [row for row in rows if row.utterance.speaker is not None]
     if named:
         for row in rows:
@@ -200,7 +200,7 @@ def _check_recordings(root: Path, rows: list[_Row], decode: bool, context: Conte
     problems: list[Problem] = []
     context.listener(Event("start", TASK, total=len(spoken)))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        findings = pool.map(lambda row: _defect(root, row.utterance, decode), spoken)
+        findings = pool.map(lambda row: _recording_problem(root, row.utterance, decode), spoken)
         try:
             for done, (row, what) in enumerate(zip(spoken, findings, strict=True), start=1):
                 if what:
@@ -215,8 +215,8 @@ def _check_recordings(root: Path, rows: list[_Row], decode: bool, context: Conte
     return problems
 
 
-def _defect(root: Path, utterance: Utterance, decode: bool) -> str | None:
-    """Return what is wrong with the recording of an utterance."""
+def _recording_problem(root: Path, utterance: Utterance, decode: bool) -> str | None:
+    """Return the problem of an utterance's recording; None where there is none."""
     assert utterance.audio is not None
     path = root / utterance.audio
     start = utterance.start_seconds or 0.0

@@ -1,4 +1,4 @@
-"""What the columns of a manifest mean."""
+"""The columns of a manifest: from their names to their meaning."""
 
 import difflib
 import math
@@ -13,8 +13,8 @@ from sercache.errors import CorpusError, did_you_mean
 FIELDS = ("id", "audio", "text", "speaker", "split", "start", "end")
 VOTES, SECONDARY_VOTES, ATTRIBUTE = "votes:", "votes2:", "attribute:"
 
-Complain = Callable[[str], None]
-"""Takes a problem in words. To raise is to stop at the first; to return is to go on and find the others."""
+ReportProblem = Callable[[str], None]
+"""Takes the description of a problem; it raises to stop there, or returns to find the others too."""
 
 _ATTRIBUTE_PATTERN = re.compile(r"attribute:(?P<name>[^\[\]]+)\[(?P<low>[^\[\]]+?)\.\.(?P<high>[^\[\]]+)\]")
 _NEAR_MISS = re.compile(r"\s*(?P<prefix>[A-Za-z]+\d?)\s*[:=](?P<rest>.*)")
@@ -22,7 +22,7 @@ _NEAR_MISS = re.compile(r"\s*(?P<prefix>[A-Za-z]+\d?)\s*[:=](?P<rest>.*)")
 
 @dataclass(frozen=True)
 class Columns:
-    """Where everything lies in a row: positions of the columns by meaning.
+    """The positions of a table's columns, by meaning.
 
     ``fields`` maps each of :data:`FIELDS` that the table has; ``votes`` follow ``classes``,
     ``attribute_cells`` follow ``attributes``; ``secondary`` pairs the index of a class with the position of
@@ -40,11 +40,13 @@ class Columns:
     extras: tuple[tuple[str, int], ...]
 
 
-def parse_header(header: Sequence[str], complain: Complain) -> Columns:
-    """Say what each column is; anything that is not the manifest's own is an extra."""
+def parse_header(header: Sequence[str], report_problem: ReportProblem) -> Columns:
+    """Return the meaning of every column; a column that manifests do not define is an extra."""
     for name, times in Counter(header).items():
         if times > 1:
-            complain(f"column '{name}' comes {times} times" if name else f"{times} columns have no name")
+            report_problem(
+                f"column '{name}' comes {times} times" if name else f"{times} columns have no name"
+            )
     fields: dict[str, int] = {}
     votes: dict[str, int] = {}
     secondary: dict[str, int] = {}
@@ -61,27 +63,29 @@ def parse_header(header: Sequence[str], complain: Complain) -> Columns:
             try:
                 attributes[parse_attribute(name)] = position
             except CorpusError as error:
-                complain(str(error))
+                report_problem(str(error))
         elif near := _near_miss(name):
-            complain(f"column '{name}' is not known. Did you mean '{near}'?")
+            report_problem(f"column '{name}' is not known. Did you mean '{near}'?")
         elif name:
             extras[name] = position
-    _require(fields, complain)
+    _require(fields, report_problem)
     other = votes.pop(OTHER, None)
     for name in votes:
         if name in ("", NO_AGREEMENT):
-            complain(f"column '{VOTES}{name}' names no class; no agreement follows from the votes themselves")
+            report_problem(
+                f"column '{VOTES}{name}' names no class; no agreement follows from the votes themselves"
+            )
     classes = tuple(votes)
     for name in secondary:
         if name not in votes:
             known = ", ".join(classes)
-            complain(
+            report_problem(
                 f"column '{SECONDARY_VOTES}{name}': unknown class '{name}' (classes: {known})."
                 f"{did_you_mean(name, classes)}"
             )
     for name, times in Counter(attribute.name for attribute in attributes).items():
         if times > 1:
-            complain(f"attribute '{name}' has {times} columns")
+            report_problem(f"attribute '{name}' has {times} columns")
     return Columns(
         width=len(header),
         fields=fields,
@@ -131,11 +135,13 @@ def format_number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
-def _require(fields: dict[str, int], complain: Complain) -> None:
+def _require(fields: dict[str, int], report_problem: ReportProblem) -> None:
     if "id" not in fields:
-        complain("there is no column 'id'; a table of another make is read by: sercache corpus import csv")
+        report_problem(
+            "there is no column 'id'; a table of another make is read by: sercache corpus import csv"
+        )
     if not {"audio", "text"} & set(fields):
-        complain("there is neither a column 'audio' nor a column 'text'")
+        report_problem("there is neither a column 'audio' nor a column 'text'")
 
 
 def _near_miss(name: str) -> str | None:

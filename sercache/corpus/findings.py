@@ -1,4 +1,4 @@
-"""What one should know of a corpus before a training, in sentences, with what to do about it."""
+"""Findings on a corpus before a training: sentences, each with what to do about it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _TENTATIVE_ALPHA = 0.667
 _FEW_ROWS = 20
 _FEW_SPEAKERS = 5
 _LONG_SECONDS = 30.0
-"""What encoders hear at once by default; longer clips go in overlapping windows."""
+"""Longest window of the encoders by default; longer clips are encoded in overlapping windows."""
 
 _LARGE_SHARE = 0.25
 
@@ -36,7 +36,7 @@ def findings_of(
     leaks: Sequence[Leak],
     labels: Sequence[Finding],
 ) -> tuple[Finding, ...]:
-    """Return what to know, the gravest first; ``labels`` is what there is to know of the labels."""
+    """Return all findings, the gravest first; ``labels`` are those on the labels."""
     found = [
         *_of_leaks(leaks, boundary),
         *_of_speakers(summary),
@@ -53,16 +53,16 @@ def class_findings(
     speakers_by_class: Mapping[str, int],
     classes: Sequence[str],
 ) -> list[Finding]:
-    """Return what to know of classes and votes."""
+    """Return the findings on classes and votes."""
     return [*_of_classes(summary, speakers_by_class, classes), *_of_votes(summary, agreement)]
 
 
 def attribute_findings(values: Mapping[str, Distribution | None], utterances: int) -> list[Finding]:
-    """Return what to know of the attributes of a corpus without classes.
+    """Return the findings on the attributes of a corpus without classes.
 
     Args:
-        values: how each attribute is rated; None where nobody rated it.
-        utterances: of the corpus.
+        values: distribution of the ratings of every attribute; None where nobody rated it.
+        utterances: number of the corpus's utterances.
     """
     found = []
     unrated = [name for name, spread in values.items() if spread is None]
@@ -75,7 +75,9 @@ def attribute_findings(values: Mapping[str, Distribution | None], utterances: in
             found.append(Finding("warning", f"all ratings of '{name}' are equal: there is nothing to learn"))
         elif spread.count < _FEW_ROWS:
             found.append(
-                Finding("warning", f"fewer than {_FEW_ROWS} utterances rate '{name}': its CCC will be luck")
+                Finding(
+                    "warning", f"fewer than {_FEW_ROWS} utterances rate '{name}': its CCC will be unreliable"
+                )
             )
         elif spread.count < utterances:
             missing = utterances - spread.count
@@ -101,7 +103,7 @@ def _of_leaks(leaks: Sequence[Leak], boundary: Boundary) -> Iterator[Finding]:
             shared = f"{' and '.join(leak.between)} share {what} ({rows} utterances)"
         if leak.kind == "sentence":
             gravity: Gravity = "note" if boundary == "speakers" else "warning"
-            yield Finding(gravity, f"{shared}: a text encoder may know them by heart")
+            yield Finding(gravity, f"{shared}: a text encoder may memorize them")
         elif boundary == "speakers":
             yield Finding("leak", f"{shared}: folds cannot keep them apart; keep one of each")
         else:
@@ -140,7 +142,7 @@ def _of_classes(
     rare = [name for name, count in counts.items() if 0 < count < _FEW_ROWS]
     if rare:
         yield Finding(
-            "warning", f"fewer than {_FEW_ROWS} utterances of {_listed(rare)}: F1 will be a matter of luck"
+            "warning", f"fewer than {_FEW_ROWS} utterances of {_listed(rare)}: F1 will be unreliable"
         )
     narrow = [
         name

@@ -26,7 +26,7 @@ _ATTRIBUTE_STRATA = 5
 
 @dataclass(frozen=True)
 class FoldMap:
-    """Which fold each utterance is in; ``digest`` says whether two members share their folds."""
+    """The fold of every utterance; members with equal ``digest`` share their folds."""
 
     folds: Mapping[str, int]
     count: int
@@ -97,7 +97,7 @@ def assign_folds(
 
 
 def inner_slice(corpus: Corpus, share: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part ``corpus`` into utterances to fit on and utterances to stop on, no speaker in both.
+    """Split ``corpus`` into rows to fit on and rows for early stopping, no speaker in both.
 
     Args:
         corpus: the training rows of one fold.
@@ -152,7 +152,7 @@ def _split(corpus: Corpus, count: int, seed: int, unknown_speakers: UnknownSpeak
 
 
 def _strata(corpus: Corpus) -> NDArray[np.int64]:
-    """Return what the parts should have equal shares of, ``(N,)``: consensus classes.
+    """Return the strata that every part should have equal shares of, ``(N,)``: consensus classes.
 
     Where there are no classes, quantiles of the mean attribute, each scaled to 0..1; -1 where nobody rated.
     """

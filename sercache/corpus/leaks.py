@@ -1,4 +1,4 @@
-"""What parts of a corpus share that must not meet in training and test: speakers, recordings, spans, texts.
+"""Find leaks: speakers, recordings, spans and texts that parts of a corpus share.
 
 Parts are the splits; where there are none, they are the speakers, which folds keep apart.
 """
@@ -40,7 +40,7 @@ class Leak:
             which hardly recur by chance).
         between: the two splits, or ``speakers``.
         shared: how many speakers, recordings, spans or texts.
-        rows: utterances they are in, for each of ``between``.
+        rows: how many utterances they are in, for each of ``between``.
         examples: the first few of them.
     """
 
@@ -52,7 +52,7 @@ class Leak:
 
 
 def boundary_of(corpus: Corpus) -> Boundary:
-    """Return what separates what is learned from what is judged: splits, or else speakers.
+    """Return what separates training rows from evaluated ones: splits, or else speakers.
 
     A row without split is a training row.
     """
@@ -60,7 +60,7 @@ def boundary_of(corpus: Corpus) -> Boundary:
 
 
 def find_leaks(corpus: Corpus, *, context: Context = QUIET) -> tuple[Leak, ...]:
-    """Return what parts of a corpus share, speakers first.
+    """Return the leaks between the parts of a corpus, those of speakers first.
 
     Recordings are compared by xxh3 of their bytes; only those are read that have the size of another one. One
     that cannot be read counts by its path.
@@ -76,9 +76,9 @@ def find_leaks(corpus: Corpus, *, context: Context = QUIET) -> tuple[Leak, ...]:
     leaks += _shared("audio", same, boundary)
     leaks += _shared("span", overlapping, boundary)
     words = [(tuple(re.findall(r"\w+", (row.text or "").casefold())), row) for row in rows]
-    texts = [(" ".join(said) or None, row) for said, row in words]
+    texts = [(" ".join(spoken) or None, row) for spoken, row in words]
     leaks += _shared("text", texts, boundary)
-    sentences = [(" ".join(said) if len(said) >= _SENTENCE_WORDS else None, row) for said, row in words]
+    sentences = [(" ".join(spoken) if len(spoken) >= _SENTENCE_WORDS else None, row) for spoken, row in words]
     leaks += _shared("sentence", sentences, boundary)
     return tuple(leaks)
 
@@ -96,15 +96,15 @@ def _shared(
         shared = {key: parts for key, parts in groups.items() if len(parts) > 1}
         if shared:
             rows = sum(len(row) for parts in shared.values() for row in parts.values())
-            firsts = ([parts[one][0] for one in list(parts)[:2]] for parts in shared.values())
+            firsts = ([parts[name][0] for name in list(parts)[:2]] for parts in shared.values())
             yield Leak(kind, (SPEAKERS,), len(shared), (rows,), _examples(kind, firsts))
         return
-    for one, other in combinations(SPLITS, 2):
-        both = [parts for parts in groups.values() if one in parts and other in parts]
+    for first, second in combinations(SPLITS, 2):
+        both = [parts for parts in groups.values() if first in parts and second in parts]
         if both:
-            counts = tuple(sum(len(parts[split]) for parts in both) for split in (one, other))
-            firsts = ([parts[one][0], parts[other][0]] for parts in both)
-            yield Leak(kind, (one, other), len(both), counts, _examples(kind, firsts))
+            counts = tuple(sum(len(parts[split]) for parts in both) for split in (first, second))
+            firsts = ([parts[first][0], parts[second][0]] for parts in both)
+            yield Leak(kind, (first, second), len(both), counts, _examples(kind, firsts))
 
 
 def _examples(kind: Kind, firsts: Iterable[Sequence[Utterance]]) -> tuple[str, ...]:
@@ -115,10 +115,14 @@ def _examples(kind: Kind, firsts: Iterable[Sequence[Utterance]]) -> tuple[str, .
         if kind == "speaker":
             examples.append(str(rows[0].speaker))
         elif kind in ("text", "sentence"):
-            examples.append("".join(one if one.isprintable() else " " for one in rows[0].text or "").strip())
+            examples.append(_printable(rows[0].text or ""))
         else:
             examples.append(" = ".join(row.id for row in rows))
     return tuple(examples)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
 def _overlaps(
@@ -142,9 +146,9 @@ def _overlaps(
                 run, reach = run + 1, float("-inf")
             groups[run].append(span)
             reach = max(reach, span[1])
-        for place, group in groups.items():
+        for number, group in groups.items():
             kept = same if len({span[:2] for span in group}) == 1 else overlapping
-            kept += [((recording, place), row) for _, _, row in group]
+            kept += [((recording, number), row) for _, _, row in group]
     return same, overlapping
 
 

@@ -1,4 +1,4 @@
-"""A corpus before any model: what is in it, how far its raters agree, and what would make results untrue."""
+"""The report on a corpus before any model: its content, the agreement of its raters, its leaks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from sercache.files import without_nan
 
 @dataclass(frozen=True)
 class SpeakerReport:
-    """Who speaks.
+    """The speakers of a corpus.
 
     Attributes:
         count: known speakers.
@@ -28,7 +28,7 @@ class SpeakerReport:
         rows: utterances per known speaker; None where no speaker is known.
         classes: classes per known speaker, by consensus.
         largest: the speakers with the most utterances, and how many.
-        by_class: how many speakers each class is heard from.
+        by_class: how many speakers every class has.
     """
 
     count: int
@@ -41,12 +41,12 @@ class SpeakerReport:
 
 @dataclass(frozen=True)
 class AttributeReport:
-    """How an attribute is rated.
+    """The ratings of an attribute.
 
     Attributes:
         name: of the attribute.
-        low: where its scale begins.
-        high: where it ends.
+        low: lowest value of its scale.
+        high: highest value of its scale.
         values: of the rated utterances; None where nobody rated.
         deviation: standard deviation of these; NaN where nobody rated.
     """
@@ -60,18 +60,18 @@ class AttributeReport:
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """Everything that can be said of a corpus before any model.
+    """Everything that is reported on a corpus before any model.
 
     Attributes:
         path: of the manifest.
         class_names: in the corpus's order.
         summary: utterances, speakers, hours and classes, in all and by split.
         agreement: of the raters; None where nobody voted.
-        seconds: how long utterances are; None where no duration is known.
-        words: how many words they have; None where there are no texts.
-        speakers: who speaks.
-        boundary: what separates what is learned from what is judged.
-        leaks: what crosses it.
+        seconds: length of utterances; None where no duration is known.
+        words: their number of words; None where there are no texts.
+        speakers: their number, and their utterances and classes.
+        boundary: what separates training rows from evaluated ones.
+        leaks: what is on both sides of it.
         findings: what to know before a training, the gravest first.
         attributes: how each is rated.
     """
@@ -90,11 +90,11 @@ class CorpusReport:
 
 
 def report_corpus(path: Path, corpus: Corpus, *, context: Context = QUIET) -> CorpusReport:
-    """Look at a corpus: its labels, its recordings' headers, and the bytes of those that may be the same.
+    """Report on a corpus, from its labels, its recordings' headers, and the bytes of recordings of one size.
 
     Args:
-        path: of the manifest, for the report to name.
-        corpus: what it holds.
+        path: of the manifest, which the report names.
+        corpus: the manifest's corpus.
         context: receives events, and says when to stop.
 
     Raises:
@@ -110,7 +110,9 @@ def report_corpus(path: Path, corpus: Corpus, *, context: Context = QUIET) -> Co
     words = [len(row.text.split()) for row in corpus.utterances if row.text is not None]
     attributes = _attributes(corpus)
     if corpus.attributes and not corpus.classes:
-        labels = attribute_findings({one.name: one.values for one in attributes}, len(corpus))
+        labels = attribute_findings(
+            {attribute.name: attribute.values for attribute in attributes}, len(corpus)
+        )
     else:
         labels = class_findings(summary, agreement, speakers.by_class, corpus.classes)
     findings = findings_of(summary, spread, boundary, leaks, labels)
@@ -151,19 +153,19 @@ def _attributes(corpus: Corpus) -> tuple[AttributeReport, ...]:
 def _speakers(corpus: Corpus) -> SpeakerReport:
     labels = consensus(corpus).tolist()
     rows: Counter[str] = Counter()
-    heard: dict[str, set[int]] = {}
+    classes_of: dict[str, set[int]] = {}
     for row, label in zip(corpus.utterances, labels, strict=True):
         if row.speaker is not None:
             rows[row.speaker] += 1
-            heard.setdefault(row.speaker, set()).update({label} if label >= 0 else ())
+            classes_of.setdefault(row.speaker, set()).update({label} if label >= 0 else ())
     return SpeakerReport(
         count=len(rows),
         anonymous=sum(row.speaker is None for row in corpus.utterances),
         rows=distribution_of(list(rows.values())),
-        classes=distribution_of([len(classes) for classes in heard.values()]),
+        classes=distribution_of([len(classes) for classes in classes_of.values()]),
         largest=tuple(rows.most_common(5)),
         by_class={
-            name: sum(index in classes for classes in heard.values())
+            name: sum(index in classes for classes in classes_of.values())
             for index, name in enumerate(corpus.classes)
         },
     )

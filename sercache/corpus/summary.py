@@ -29,7 +29,7 @@ QUANTILES: Mapping[str, float] = {
     "most": 1.0,
 }
 _MOST_BINS = 12
-_WHERE_THE_TAIL_BEGINS = 0.99
+_TAIL_QUANTILE = 0.99
 _ROUND_STEPS = (1.0, 2.0, 5.0)
 _LEAST_STEP = 1e-6
 """Edges are rounded to nine decimals."""
@@ -62,7 +62,7 @@ class Distribution:
 
 
 def distribution_of(values: ArrayLike) -> Distribution | None:
-    """Return how ``values`` ``(N,)`` are spread; NaN is not known. None: none is.
+    """Return the distribution of ``values`` ``(N,)``, in which NaN is unknown; None where all are.
 
     >>> spread = distribution_of([1.0, 2.0, 3.0, 10.0])
     >>> spread.median, spread.edges, spread.counts
@@ -72,7 +72,7 @@ def distribution_of(values: ArrayLike) -> Distribution | None:
     known = known[~np.isnan(known)]
     if not known.size:
         return None
-    edges = _edges(known.min(), float(np.quantile(known, _WHERE_THE_TAIL_BEGINS)), known.max())
+    edges = _edges(known.min(), float(np.quantile(known, _TAIL_QUANTILE)), known.max())
     counts, _ = np.histogram(known, edges)
     return Distribution(
         count=int(known.size),
@@ -89,7 +89,7 @@ def _edges(least: float, tail: float, most: float) -> list[float]:
     step = max(_round_step((tail - least) / _MOST_BINS), _LEAST_STEP)
     # In whole steps, so that no edge is 0.30000000000000004.
     first, last = int(np.floor(least / step)), int(np.ceil(tail / step))
-    edges = [round(place * step, 9) for place in range(first, max(last, first + 1) + 1)]
+    edges = [round(number * step, 9) for number in range(first, max(last, first + 1) + 1)]
     if most > edges[-1]:
         edges.append(float(most))
     return edges
@@ -165,8 +165,8 @@ def summarize(
         seconds: the durations, ``(N,)``, where they are known already.
     """
     if seconds is None:
-        each = [utterance_seconds(corpus, row, read_headers) for row in corpus.utterances]
-        seconds = np.asarray(each, dtype=np.float64)
+        durations = [utterance_seconds(corpus, row, read_headers) for row in corpus.utterances]
+        seconds = np.asarray(durations, dtype=np.float64)
     splits = {}
     for name in (*SPLITS, None):
         rows = [index for index, row in enumerate(corpus.utterances) if row.split == name]
@@ -219,11 +219,11 @@ def corpus_seconds(corpus: Corpus, *, context: Context = QUIET) -> NDArray[np.fl
     """
     seconds = np.full(len(corpus), np.nan)
     context.listener(Event("start", DURATIONS_TASK, total=len(corpus)))
-    for place, row in enumerate(corpus.utterances):
+    for index, row in enumerate(corpus.utterances):
         if context.should_stop():
-            raise Interrupted(f"stopped after {place} of {len(corpus)} recordings")
-        seconds[place] = utterance_seconds(corpus, row)
-        context.listener(Event("advance", DURATIONS_TASK, done=place + 1, total=len(corpus)))
+            raise Interrupted(f"stopped after {index} of {len(corpus)} recordings")
+        seconds[index] = utterance_seconds(corpus, row)
+        context.listener(Event("advance", DURATIONS_TASK, done=index + 1, total=len(corpus)))
     context.listener(Event("finish", DURATIONS_TASK, done=len(corpus), total=len(corpus)))
     return seconds
 

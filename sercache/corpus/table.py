@@ -1,4 +1,4 @@
-"""Tables as they lie on disk: a header and rows of text cells, each with the number that people see."""
+"""Tables in files: a header and rows of text cells, with the line numbers that editors show."""
 
 import csv
 import io
@@ -16,13 +16,13 @@ Numbered = tuple[int, list[str]]
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table before anything in it was understood.
+    """The text cells of a table.
 
     Attributes:
         path: where it was read from.
-        unit: what ``numbers`` count: ``line`` in a text file, ``row`` in a Parquet file (1 is the header).
+        unit: the unit of ``numbers``: ``line`` in a text file, ``row`` in a Parquet file (1 is the header).
         header: column names, stripped of surrounding blanks.
-        numbers: one per row: the line on which it starts.
+        numbers: for every row, the line on which it starts.
         rows: cells as written; a missing cell is the empty string.
     """
 

@@ -1,4 +1,4 @@
-"""From votes to what is learned: soft targets, and the consensus class."""
+"""From votes to targets: soft targets, and the consensus class."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ from sercache.errors import CorpusError
 NO_AGREEMENT_INDEX = -1
 OTHER_INDEX = -2
 UNLABELLED_INDEX = -3
-"""What :func:`consensus` says of a row without any vote: it is in no class and not in dispute."""
+"""The :func:`consensus` of a row without any vote."""
 
 _TIE = 1e-9
 """Relative difference below which two (possibly fractional) numbers of votes are the same."""
@@ -23,7 +23,7 @@ class TargetPolicy:
     """How votes become soft targets.
 
     Attributes:
-        secondary_weight: what a secondary choice counts against a primary one.
+        secondary_weight: weight of a secondary choice against a primary one.
         no_agreement: rows whose primary votes tie: ``keep`` their votes as target (MEDUSA), or ``drop``.
         other: votes outside the class set: ``ignore`` them, ``spread`` them over all classes alike, or
             ``drop`` the rows where they are the plurality (in other rows they are ignored).
@@ -64,9 +64,9 @@ class Votes:
         return Votes(self.primary[rows], self.secondary[rows], self.other[rows])
 
     def thinned(self, share: float, generator: np.random.Generator) -> "Votes":
-        """Return what a random subset of the raters said: each vote is left out with probability ``share``.
+        """Return the votes of a random subset of the raters: a vote is left out with probability ``share``.
 
-        Whole votes are raters; what is over (a vote of 0.5) stays. The corpus does not say which secondary
+        Whole votes are raters; fractions (a vote of 0.5) stay. The corpus does not say which secondary
         votes are whose, so they are left out for themselves.
         """
 
@@ -102,14 +102,14 @@ def targets_of(votes: Votes, policy: TargetPolicy) -> NDArray[np.float64]:
     num_classes = votes.primary.shape[1]
     if not num_classes:
         return np.empty(votes.primary.shape)
-    outside = votes.other[:, None] / num_classes if policy.other == "spread" else 0.0
+    outside = votes.other[:, None] / num_classes if policy.other == "spread" else 0.0  # (N, 1)
     if policy.hard:
         mass = votes.primary + outside
         most = mass.max(axis=1, keepdims=True)
         mass = ((mass >= most * (1 - _TIE)) & (most > 0)).astype(np.float64)
     else:
         mass = votes.primary + policy.secondary_weight * votes.secondary + outside
-    total = mass.sum(axis=1, keepdims=True)
+    total = mass.sum(axis=1, keepdims=True)  # (N, 1)
     targets: NDArray[np.float64] = np.divide(mass, total, out=np.full_like(mass, np.nan), where=total > 0)
     leaders = plurality(votes)
     if policy.no_agreement == "drop":
@@ -147,8 +147,8 @@ def plurality(votes: Votes) -> NDArray[np.int64]:
         ``(N,)`` int64: index of a class, :data:`OTHER_INDEX` where O leads, :data:`NO_AGREEMENT_INDEX`
         where the lead is shared, :data:`UNLABELLED_INDEX` where nobody voted.
     """
-    counts = np.column_stack([votes.primary, votes.other])
-    most = counts.max(axis=1, keepdims=True)
+    counts = np.column_stack([votes.primary, votes.other])  # (N, C + 1)
+    most = counts.max(axis=1, keepdims=True)  # (N, 1)
     leads = counts >= most * (1 - _TIE)
     winner: NDArray[np.int64] = leads.argmax(axis=1).astype(np.int64)
     winner[winner == votes.primary.shape[1]] = OTHER_INDEX

@@ -1,4 +1,4 @@
-"""What a corpus is: utterances with votes, and the names that travel with them."""
+"""The corpus: utterances with votes and attributes, and the names of both."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -103,7 +103,7 @@ class Corpus:
         return np.asarray(rows, dtype=np.float64).reshape(len(self), len(self.attributes))
 
     def audio_path(self, utterance: Utterance) -> Path:
-        """Return where the recording of ``utterance`` lies.
+        """Return the path of an utterance's recording.
 
         Raises:
             CorpusError: the utterance has no audio.
@@ -146,8 +146,8 @@ class Corpus:
             CorpusError: a class is not one of the corpus's, or named twice.
         """
         wanted = tuple(classes)
-        for place, name in enumerate(wanted):
-            if name in wanted[:place]:
+        for index, name in enumerate(wanted):
+            if name in wanted[:index]:
                 raise CorpusError(f"class '{name}' is named twice")
             if name not in self.classes:
                 known = ", ".join(self.classes)

@@ -112,4 +112,4 @@ def test_what_cannot_be_learned_of_attributes_alone_is_said() -> None:
     assert "warning: all ratings of 'arousal' are equal: there is nothing to learn" in said
     assert "warning: nobody rated 'valence': it cannot be learned" in said
     few = findings(rated_corpus([(1.0 + place, 0.1) if place < 5 else (np.nan, -0.2) for place in range(40)]))
-    assert "warning: fewer than 20 utterances rate 'arousal': its CCC will be luck" in few
+    assert "warning: fewer than 20 utterances rate 'arousal': its CCC will be unreliable" in few

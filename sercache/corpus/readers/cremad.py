@@ -83,14 +83,14 @@ def read_cremad(root: Path, options: ReaderOptions) -> Corpus:
         extras = {"acted": acted, "intensity": INTENSITIES[match["intensity"]], "language": "en"}
         if match["speaker"] in genders:
             extras["gender"] = genders[match["speaker"]]
-        heard = one_vote(CLASSES, acted) if wanted.ratings == "acted" else votes.get(name)
+        chosen = one_vote(CLASSES, acted) if wanted.ratings == "acted" else votes.get(name)
         utterances.append(
             Utterance(
                 id=name,
                 audio=recordings.get(name),
                 text=SENTENCES.get(match["sentence"]),
                 speaker=match["speaker"],
-                votes=heard or (0.0,) * len(CLASSES),
+                votes=chosen or (0.0,) * len(CLASSES),
                 extras=extras,
             )
         )

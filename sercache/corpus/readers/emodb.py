@@ -47,7 +47,7 @@ _LISTENERS = ("recognised", "naturalness")
 
 
 class EmodbOptions(ReaderModel):
-    """EMO-DB has none."""
+    """Options of the EMO-DB reader: none."""
 
 
 def read_emodb(root: Path, options: ReaderOptions) -> Corpus:

@@ -29,17 +29,17 @@ NO_LINE = "(start)"
 _COLUMNS = ("split", "dia", "utt", "speaker", "utterance", "annotation")
 
 Line = tuple[str, str, str, Mapping[str, Any]]
-"""Where it stands, its split, its dialogue, and its cells."""
+"""Its position for messages, its split, its dialogue, and its cells."""
 
 
 class EmotionLinesOptions(ReaderModel):
     """Options of the reader."""
 
     splits: bool = False
-    """Keep the published splits. The same speakers talk in all of them, so models would be judged on speakers
-    that they learned from; without splits, folds keep speakers apart."""
+    """Keep the published splits. The same speakers talk in all of them, so models would be evaluated on
+    speakers that they learned from; without splits, folds keep speakers apart."""
     dialogues: int | None = Field(None, ge=1)
-    """Only the first so many dialogues of each split."""
+    """Keep only this number of dialogues of each split, the first ones."""
 
 
 def read_emotionlines(root: Path, options: ReaderOptions) -> Corpus:

@@ -2,8 +2,7 @@
 
 ``labels_consensus.csv`` (``labels_concensus.csv`` before 1.10) has one row per segment: FileName, EmoClass,
 EmoAct, EmoVal, EmoDom, SpkrID, Gender, Split_Set. ``labels_detailed.csv`` has one row per rater, in one of
-two
-forms: columns EmoClass_Major, EmoClass_Second (1.6, 2.0), or a single column EmoDetail such as
+two forms: columns EmoClass_Major, EmoClass_Second (1.6, 2.0), or a single column EmoDetail such as
 ``WORKER00000001; Neutral; Neutral,Confused; A:1.0; V:4.0; D:1.0;``, where the second choices may be missing.
 ``labels.txt`` tells the same in blocks of such lines.
 """
@@ -57,12 +56,12 @@ _log = logging.getLogger(__name__)
 
 
 class MspPodcastOptions(ReaderModel):
-    """MSP-Podcast has none."""
+    """Options of the MSP-Podcast reader: none."""
 
 
 @dataclass
 class _Ratings:
-    """What the raters of one segment chose; second choices that are no class (Concerned) do not count."""
+    """The choices of a segment's raters; second choices that are no class (Concerned) do not count."""
 
     votes: list[float] = field(default_factory=lambda: [0.0] * len(CLASSES))
     secondary: list[float] = field(default_factory=lambda: [0.0] * len(CLASSES))
@@ -91,7 +90,7 @@ def read_msp_podcast(root: Path, options: ReaderOptions) -> Corpus:
     if consensus is None:
         raise CorpusError(f"{root} has no Labels/labels_consensus.csv: is it the folder of MSP-Podcast?")
     ratings = _read_ratings(folders)
-    places = _Places(root)
+    files = _Files(root)
     utterances = []
     unrated = 0
     for where, row in read_labels(
@@ -101,7 +100,7 @@ def read_msp_podcast(root: Path, options: ReaderOptions) -> Corpus:
         if rated is None:
             unrated += 1
             rated = _ratings_of_consensus(row["EmoClass"], where)
-        utterances.append(_utterance(row, rated, places, where))
+        utterances.append(_utterance(row, rated, files, where))
     if unrated:
         _log.warning(
             "%d of %d segments have no row per rater; their published label counts as one vote",
@@ -109,14 +108,14 @@ def read_msp_podcast(root: Path, options: ReaderOptions) -> Corpus:
             len(utterances),
         )
     labelled = {utterance.id for utterance in utterances}
-    for name, partition in _unlabelled(root, places):
+    for name, partition in _unlabelled(root, files):
         if Path(name).stem not in labelled:
-            utterances.append(_unlabelled_utterance(name, partition, places))
+            utterances.append(_unlabelled_utterance(name, partition, files))
     return Corpus(CLASSES, ATTRIBUTES, tuple(utterances), root)
 
 
-class _Places:
-    """Where recordings and transcripts lie below the root."""
+class _Files:
+    """The folders of recordings and transcripts below the root."""
 
     def __init__(self, root: Path) -> None:
         audio = next((name for name in ("Audios", "Audio") if (root / name).is_dir()), "Audios")
@@ -134,15 +133,15 @@ class _Places:
         return text.strip() or None
 
 
-def _utterance(row: Mapping[str, str], rated: _Ratings, places: _Places, where: str) -> Utterance:
+def _utterance(row: Mapping[str, str], rated: _Ratings, files: _Files, where: str) -> Utterance:
     partition = row["Split_Set"].strip()
     extras = {"gender": row["Gender"].lower(), "partition": partition, "language": "en"}
     letter = row["EmoClass"].strip()
     speaker = row["SpkrID"].strip()
     return Utterance(
         id=Path(row["FileName"]).stem,
-        audio=f"{places.audio}/{row['FileName']}",
-        text=places.text(row["FileName"]),
+        audio=f"{files.audio}/{row['FileName']}",
+        text=files.text(row["FileName"]),
         speaker=None if speaker in _UNKNOWN_SPEAKERS else speaker,
         split=_split(partition, where),
         votes=tuple(rated.votes),
@@ -153,11 +152,11 @@ def _utterance(row: Mapping[str, str], rated: _Ratings, places: _Places, where: 
     )
 
 
-def _unlabelled_utterance(name: str, partition: str, places: _Places) -> Utterance:
+def _unlabelled_utterance(name: str, partition: str, files: _Files) -> Utterance:
     return Utterance(
         id=Path(name).stem,
-        audio=f"{places.audio}/{name}",
-        text=places.text(name),
+        audio=f"{files.audio}/{name}",
+        text=files.text(name),
         split=_split(partition, name),
         votes=(0.0,) * len(CLASSES),
         attributes=_UNRATED,
@@ -224,7 +223,7 @@ def _parse_detail(detail: str, where: str) -> tuple[str, str]:
     return choices[0], choices[-1] if len(choices) > 1 else ""
 
 
-def _unlabelled(root: Path, places: _Places) -> Iterator[tuple[str, str]]:
+def _unlabelled(root: Path, files: _Files) -> Iterator[tuple[str, str]]:
     """Yield recordings that the published lists or names put into a partition."""
     listed = first_file([root, root / "Labels", root / "labels"], ["Partitions.txt", "partitions.txt"])
     if listed:
@@ -232,7 +231,7 @@ def _unlabelled(root: Path, places: _Places) -> Iterator[tuple[str, str]]:
             partition, separator, name = (part.strip() for part in line.partition(";"))
             if separator and partition in PARTITIONS:
                 yield name.rstrip(";").strip(), partition
-    if places.audio_folder.is_dir():
-        for path in sorted(places.audio_folder.iterdir()):
+    if files.audio_folder.is_dir():
+        for path in sorted(files.audio_folder.iterdir()):
             if "_test3_" in path.name.lower():
                 yield path.name, "Test3"

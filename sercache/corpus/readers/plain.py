@@ -47,7 +47,7 @@ def _split_vote_columns(value: Any) -> Any:
 
 
 class PlainOptions(ReaderModel):
-    """Options of the reader of plain tables: mostly which column is what."""
+    """Options of the reader of plain tables: mostly the meaning of columns."""
 
     table: str | None = None
     """The table's file, where the folder holds several."""
@@ -96,8 +96,8 @@ def read_plain(root: Path, options: ReaderOptions) -> Corpus:
         raise CorpusError(f"{path.name} has no rows")
     layout = _Layout(wanted, path.name, list(rows[0][1]))
     classes = _classes(wanted, layout, rows)
-    locate = _Locator(folder, wanted.audio_folder)
-    utterances = tuple(_utterance(row, layout, classes, locate) for row in rows)
+    recordings = _RecordingFinder(folder, wanted.audio_folder)
+    utterances = tuple(_utterance(row, layout, classes, recordings) for row in rows)
     return Corpus(classes, tuple(layout.attributes.values()), utterances, folder)
 
 
@@ -116,7 +116,7 @@ def _find_table(root: Path, wanted: PlainOptions) -> Path:
 
 
 class _Layout:
-    """Which column is what."""
+    """The columns of a table by meaning."""
 
     def __init__(self, wanted: PlainOptions, table: str, header: Sequence[str]) -> None:
         self._table, self._header = table, header
@@ -136,7 +136,7 @@ class _Layout:
             attribute = parse_attribute(ATTRIBUTE + (rest if renamed else spec))
             self.attributes[self._require(column if renamed else attribute.name)] = attribute
         if self.vote_columns and not wanted.label:
-            self.columns["label"] = None  # where votes are counted, a label is what came of them
+            self.columns["label"] = None  # where votes are counted, a label follows from them
         taken = {*self.columns.values(), *self.vote_columns, *self.attributes}
         taken |= set(self.id) if len(self.id) == 1 else set()
         self.extras = [name for name in header if name and name not in taken]
@@ -167,14 +167,15 @@ class _Layout:
         return column
 
 
-class _Locator:
+class _RecordingFinder:
     """Finds recordings by path, or by bare name; a missing one keeps its path, for ``check`` to report."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self._root, self._folder = root, folder
         self._by_name: dict[str, Path] | None = None
 
-    def __call__(self, cell: str) -> str | None:
+    def find(self, cell: str) -> str | None:
+        """Return the path of a recording from the corpus's root; None where the cell is empty."""
         if not cell:
             return None
         path = self._folder / cell
@@ -206,7 +207,9 @@ def _classes(wanted: PlainOptions, layout: _Layout, rows: Sequence[LabelRow]) ->
     return wanted.classes
 
 
-def _utterance(labelled: LabelRow, layout: _Layout, classes: tuple[str, ...], locate: _Locator) -> Utterance:
+def _utterance(
+    labelled: LabelRow, layout: _Layout, classes: tuple[str, ...], recordings: _RecordingFinder
+) -> Utterance:
     where, row = labelled
 
     def refuse(problem: str) -> None:
@@ -219,7 +222,7 @@ def _utterance(labelled: LabelRow, layout: _Layout, classes: tuple[str, ...], lo
     audio, split = layout.cell(row, "audio"), layout.cell(row, "split")
     return Utterance(
         id=utterance_id,
-        audio=locate(audio),
+        audio=recordings.find(audio),
         text=layout.cell(row, "text") or None,
         speaker=layout.cell(row, "speaker") or None,
         split=parse_split(layout.splits.get(split, split), refuse),

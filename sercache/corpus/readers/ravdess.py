@@ -26,7 +26,7 @@ _SPOKEN = re.compile(
 
 
 class RavdessOptions(ReaderModel):
-    """RAVDESS has none."""
+    """Options of the RAVDESS reader: none."""
 
 
 def read_ravdess(root: Path, options: ReaderOptions) -> Corpus:

@@ -1,4 +1,4 @@
-"""What the corpus readers share: label tables, the search for recordings, and options."""
+"""Helpers of the corpus readers: options, label tables, and the search for recordings."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,62 @@ from sercache.corpus.table import read_table
 from sercache.errors import CorpusError, did_you_mean
 from sercache.validation import in_words
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aiff", ".aif")
+
+ReaderOptions = Mapping[str, str]
+"""What the user wrote after ``--option``, by name."""
+
 LabelRow = tuple[str, Mapping[str, str]]
-"""Where a row stands, for messages (``labels.csv line 7``), and its cells by column."""
+"""The position of a row, for messages (``labels.csv line 7``), and its cells by column."""
+
+Model = TypeVar("Model", bound="ReaderModel")
+
+
+class ReaderModel(BaseModel):
+    """Base class of the options of a reader: unknown options are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _split_words(value: Any) -> Any:
+    return (
+        tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    )
+
+
+def _split_pairs(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [word.partition(":") for word in _split_words(value)]
+    if not all(name.strip() and colon and meaning.strip() for name, colon, meaning in pairs):
+        raise ValueError("expected pairs like 'hap:Happy,exc:Happy'")
+    return {name.strip(): meaning.strip() for name, _, meaning in pairs}
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split_words)]
+"""Several words, separated by commas."""
+
+Renamings = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
+"""Names in the corpus, and names to use instead: ``hap:Happy,exc:Happy``."""
+
+
+def parse_options(model: type[Model], options: ReaderOptions) -> Model:
+    """Return the options as an instance of ``model``.
+
+    Raises:
+        CorpusError: an option is unknown, or its value is not of its kind.
+    """
+    known: Sequence[str] = list(model.model_fields)
+    for name in options:
+        if name not in known:
+            listed = ", ".join(known) if known else "none"
+            raise CorpusError(f"unknown option '{name}' (options: {listed}).{did_you_mean(name, known)}")
+    try:
+        return model(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise CorpusError(f"option {name}={options.get(name, '')}: {in_words(first)}") from None
 
 
 def read_labels(
@@ -58,7 +112,9 @@ def parse_float(cell: str, name: str, where: str) -> float:
         raise CorpusError(f"{where}: {name} '{cell}' is not a number") from None
 
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aiff", ".aif")
+def one_vote(classes: Sequence[str], label: str) -> tuple[float, ...]:
+    """Return the votes of a single rater for ``label``, such as the emotion that an actor was asked for."""
+    return tuple(float(name == label) for name in classes)
 
 
 def require_folder(root: Path) -> None:
@@ -70,7 +126,7 @@ def require_folder(root: Path) -> None:
 def find_recordings(root: Path) -> dict[str, Path]:
     """Return the recordings below ``root`` by name without suffix, as paths relative to ``root``, sorted.
 
-    Where one name lies there in several formats or places, the first of :data:`AUDIO_SUFFIXES` wins, then the
+    Where a name comes in several formats or folders, the first of :data:`AUDIO_SUFFIXES` wins, then the
     path that sorts first: RAVDESS comes with a second copy of all files on some sites, CREMA-D as wav and
     mp3.
     """
@@ -86,7 +142,7 @@ def find_recordings(root: Path) -> dict[str, Path]:
 def match_recordings(
     root: Path, pattern: re.Pattern[str], corpus: str, example: str
 ) -> list[tuple[str, re.Match[str]]]:
-    """Return the recordings whose name is of ``pattern``: their path from ``root``, and the match.
+    """Return the recordings whose name matches ``pattern``: their path from ``root``, and the match.
 
     Raises:
         CorpusError: there is none.
@@ -97,60 +153,3 @@ def match_recordings(
     if not found:
         raise CorpusError(f"{root} holds no recording of {corpus} (names like {example})")
     return found
-
-
-def one_vote(classes: Sequence[str], label: str) -> tuple[float, ...]:
-    """Return the votes of a single judge, here the actor who meant ``label``."""
-    return tuple(float(name == label) for name in classes)
-
-
-ReaderOptions = Mapping[str, str]
-
-
-class ReaderModel(BaseModel):
-    """Base of the models: unknown options are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _split_words(value: Any) -> Any:
-    return (
-        tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-    )
-
-
-def _split_pairs(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    pairs = [word.partition(":") for word in _split_words(value)]
-    if not all(name.strip() and colon and meaning.strip() for name, colon, meaning in pairs):
-        raise ValueError("expected pairs like 'hap:Happy,exc:Happy'")
-    return {name.strip(): meaning.strip() for name, _, meaning in pairs}
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_split_words)]
-"""Several words, separated by commas."""
-
-Renamings = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
-"""What is written, and what is meant: ``hap:Happy,exc:Happy``."""
-
-Model = TypeVar("Model", bound=ReaderModel)
-
-
-def parse_options(model: type[Model], options: ReaderOptions) -> Model:
-    """Return the options as ``model``.
-
-    Raises:
-        CorpusError: an option is unknown, or its value is not of its kind.
-    """
-    known: Sequence[str] = list(model.model_fields)
-    for name in options:
-        if name not in known:
-            listed = ", ".join(known) if known else "none"
-            raise CorpusError(f"unknown option '{name}' (options: {listed}).{did_you_mean(name, known)}")
-    try:
-        return model(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise CorpusError(f"option {name}={options.get(name, '')}: {in_words(first)}") from None
