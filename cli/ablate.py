@@ -60,7 +60,7 @@ def ablate(
     """
     from sercache.events import stop_flag
     from sercache.experiments.ablation import run_ablation
-    from sercache.experiments.ablation_plan import plan_ablation
+    from sercache.experiments.ablation_design import design_ablation
     from sercache.files import read_json
     from sercache.recipe import load_recipe
 
@@ -68,13 +68,17 @@ def ablate(
     from .live_training import live_training
 
     chosen = None if variants is None else [name.strip() for name in variants.split(",")]
-    plan = plan_ablation(load_recipe(recipe_path), member=member, seeds=seeds, variants=chosen, output=output)
+    design = design_ablation(
+        load_recipe(recipe_path), member=member, seeds=seeds, variants=chosen, output=output
+    )
     folds = [
-        f"{one.name}/fold-{fold}" for one in plan.recipe.members for fold in range(plan.recipe.folds.count)
+        f"{one.name}/fold-{fold}"
+        for one in design.recipe.members
+        for fold in range(design.recipe.folds.count)
     ]
     with stop_flag() as should_stop, live_training(folds, should_stop) as listener:
         report = run_ablation(
-            plan,
+            design,
             device=device,
             workers=workers,
             engine=engine_choice(engine, address),

@@ -73,7 +73,7 @@ def distill(
     from sercache.experiments.distillation.distill import run_distillation
     from sercache.experiments.distillation.export import check_exports, export_encoder_of, export_student
     from sercache.experiments.distillation.report import as_json as report_as_json
-    from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
+    from sercache.experiments.distillation.student import DistillationSettings, prepare_distillation
     from sercache.options import settings_of
     from sercache.run import Run
 
@@ -95,14 +95,14 @@ def distill(
     check_exports(run, settings.features, head=onnx, encoder=onnx_encoder, training=settings.training)
     with stop_flag() as should_stop:
         with progress_listener() as listener:
-            plan = plan_distillation(
+            distillation = prepare_distillation(
                 run, settings, context=Context(listener=listener, should_stop=should_stop)
             )
-        folds = range(plan.data.recipe.folds.count)
-        names = [f"{member.name}/fold-{fold}" for member in plan.trained for fold in folds]
+        folds = range(distillation.data.recipe.folds.count)
+        names = [f"{member.name}/fold-{fold}" for member in distillation.trained for fold in folds]
         with live_training(names, should_stop) as listener:
             report = run_distillation(
-                plan,
+                distillation,
                 device=device,
                 workers=workers,
                 context=Context(listener=listener, should_stop=should_stop),
@@ -111,14 +111,14 @@ def distill(
         print_json(report_as_json(report))
     else:
         _show(report)
-    path = run.distillation_path(plan.student.name)
+    path = run.distillation_path(distillation.student.name)
     written = [(path, "this table, for programs"), (path.parent, "the student's fold models")]
     with progress_listener() as listener:
         if onnx is not None:
-            export_student(plan.data, plan.student, onnx, listener)
+            export_student(distillation.data, distillation.student, onnx, listener)
             written.append((onnx, "the student, compared with torch"))
         if onnx_encoder is not None:
-            export_encoder_of(plan.data, plan.student, onnx_encoder, listener)
+            export_encoder_of(distillation.data, distillation.student, onnx_encoder, listener)
             written.append((onnx_encoder, "its encoder, compared with torch"))
     if not as_json:
         for place, what in written:

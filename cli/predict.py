@@ -182,7 +182,7 @@ def _write(
 ) -> None:
     import json
 
-    from sercache.bundle.recordings import as_csv
+    from sercache.bundle.clips import as_csv
     from sercache.files import write_lines
 
     from .console import console

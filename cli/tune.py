@@ -70,7 +70,7 @@ def tune(
     """
     from sercache.experiments.search_space import load_space
     from sercache.experiments.tuning import run_tuning
-    from sercache.experiments.tuning_plan import plan_tuning
+    from sercache.experiments.tuning_design import design_tuning
     from sercache.experiments.tuning_study import load_optuna
     from sercache.files import read_json
     from sercache.recipe import load_recipe
@@ -78,7 +78,7 @@ def tune(
     from .console import command_context, print_json
 
     load_optuna()
-    plan = plan_tuning(
+    design = design_tuning(
         load_recipe(recipe_path),
         member=member,
         space=None if space_path is None else load_space(space_path),
@@ -89,7 +89,7 @@ def tune(
     )
     with command_context() as context:
         report = run_tuning(
-            plan,
+            design,
             trials=trials,
             timeout_seconds=None if timeout is None else 60 * timeout,
             device=device,
@@ -141,7 +141,7 @@ def _table(report: "TuningReport") -> "Table":
     for trial in shown:
         table.add_column(f"trial {trial.number}", justify="right")
     scores = [f"{trial.score:.3f}" for trial in shown]
-    if report.judgement.baseline is not None:
+    if report.reserved_scores.baseline is not None:
         table.add_column("baseline", justify="right")
         scores.append(f"{report.baseline_score:.3f}")
     table.add_row(report.primary.name, *scores, style="bold")

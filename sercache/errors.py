@@ -91,7 +91,7 @@ def not_there(path: Path) -> str:
     For a name without a suffix folders are looked at, else files.
     """
     with suppress(OSError):
-        beside = [one.name for one in path.parent.iterdir() if one.is_dir() == (not path.suffix)]
+        beside = [sibling.name for sibling in path.parent.iterdir() if sibling.is_dir() == (not path.suffix)]
         if near := did_you_mean(path.name, beside):
             return f"{path} does not exist.{near}"
     return f"{path} does not exist"

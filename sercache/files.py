@@ -111,9 +111,9 @@ def without_nan(value: Any) -> Any:
     {'score': None, 'rows': [1, 2]}
     """
     if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
+        return {key: without_nan(nested) for key, nested in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(one) for one in value]
+        return [without_nan(nested) for nested in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

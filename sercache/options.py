@@ -32,8 +32,12 @@ def check_options(
         RecipeError: an option that there is not, or a value of another type.
     """
     parameters = inspect.signature(function).parameters.values()
-    own = {one.name: one.annotation for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-    known = {**own, **common}
+    specific = {
+        parameter.name: parameter.annotation
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    known = {**specific, **common}
     for option, value in options.items():
         if option not in known:
             listed = ", ".join(known) or "none"

@@ -293,11 +293,11 @@ class FinetuningRecipe(_Strict):
 
     def learning_rates(self, stage: int) -> tuple[float, float]:
         """Return the rates of the topmost trained layer and of the head in stage 1 or 2."""
-        its = self.stage1 if stage == 1 else self.stage2
+        stage_recipe = self.stage1 if stage == 1 else self.stage2
         encoder, head = (2e-5, 1e-4) if stage == 1 else (5e-6, 2e-5)
         if self.lora:
             encoder *= 10
-        return its.encoder_learning_rate or encoder, its.head_learning_rate or head
+        return stage_recipe.encoder_learning_rate or encoder, stage_recipe.head_learning_rate or head
 
 
 class Recipe(_Strict):
@@ -344,34 +344,34 @@ class Recipe(_Strict):
         """Return the training settings of ``member``: the recipe's, with the member's own over them."""
         place = f"member '{member.name}', training"
         try:
-            own = expand_preset(member.training)
+            overrides = expand_preset(member.training)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
-        return _with_own(self.training, own, place)
+        return _with_overrides(self.training, overrides, place)
 
     def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
         """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
-        return _with_own(self.targets, member.targets, f"member '{member.name}', targets")
+        return _with_overrides(self.targets, member.targets, f"member '{member.name}', targets")
 
     def normalizes_speakers(self, member: MemberRecipe) -> bool:
         """Return whether ``member`` reads frames that are standardised per speaker."""
         return self.training_of(member).normalize == "speaker"
 
-    def finetuning_with(self, own: dict[str, Any]) -> FinetuningRecipe:
+    def finetuning_with(self, overrides: dict[str, Any]) -> FinetuningRecipe:
         """Return the settings of fine-tuning, with others over them.
 
         Raises:
             RecipeError: a key or a value is not one; the message names it.
         """
         try:
-            return _with_own(self.finetuning, own, "finetuning")
+            return _with_overrides(self.finetuning, overrides, "finetuning")
         except ValueError as error:
             raise RecipeError(str(error)) from None
 
 
-def _with_own(shared: Section, own: dict[str, Any], place: str) -> Section:
+def _with_overrides(shared: Section, overrides: dict[str, Any], place: str) -> Section:
     try:
-        return type(shared).model_validate(_merged(shared.model_dump(), own))
+        return type(shared).model_validate(_merged(shared.model_dump(), overrides))
     except ValidationError as error:
         raise ValueError(f"{place}: {explain(error, type(shared))}") from None
 

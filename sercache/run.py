@@ -168,8 +168,12 @@ def _difference(earlier: Any, wanted: Any) -> str:
 
 def _by_name(value: Any) -> Any:
     """Return a list of members as a mapping from their names; anything else as it is."""
-    if isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value):
-        return {one["name"]: one for one in value}
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(entry, dict) and "name" in entry for entry in value)
+    ):
+        return {entry["name"]: entry for entry in value}
     return value
 
 

@@ -94,7 +94,7 @@ def _suggestion(parts: list[str], model: type[BaseModel]) -> str:
 
 
 def _matches(path: tuple[str, ...], parts: list[str]) -> bool:
-    return all(one in (part, "*") for one, part in zip(path, parts, strict=True))
+    return all(key in (part, "*") for key, part in zip(path, parts, strict=True))
 
 
 def _all_paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -68,10 +68,10 @@ def measure_opening(folder: Path) -> Opening:
 def private_bytes() -> int | None:
     """Return the memory of this process that no other process shares; None where the system does not tell."""
     try:
-        told = Path("/proc/self/smaps_rollup").read_text()
+        content = Path("/proc/self/smaps_rollup").read_text()
     except OSError:
         return None
-    return sum(int(size) for size in re.findall(r"^Private_\w+: *(\d+) kB$", told, re.MULTILINE)) * 1024
+    return sum(int(size) for size in re.findall(r"^Private_\w+: *(\d+) kB$", content, re.MULTILINE)) * 1024
 
 
 def _open(folder: Path, utterance_id: str) -> Opening:
@@ -83,7 +83,7 @@ def _open(folder: Path, utterance_id: str) -> Opening:
     step = max(1, len(feature_set) // _LOOKUPS)
     some = [feature_set.ids[place] for place in range(0, len(feature_set), step)]
     started = time.perf_counter()
-    found = sum(each in feature_set for each in some)
+    found = sum(utterance_id in feature_set for utterance_id in some)
     lookup_seconds = (time.perf_counter() - started) / found
     started = time.perf_counter()
     everyone = list(feature_set.ids)
@@ -116,8 +116,8 @@ def _batch_seconds(feature_set: FeatureSet) -> float:
     started = time.perf_counter()
     for _ in range(_BATCHES):
         rows = generator.integers(len(locations), size=_BATCH)
-        own = locations[rows]
-        views = feature_set.views(own.shards, own.starts, own.counts, feature_set.layers[0])
+        some = locations[rows]
+        views = feature_set.views(some.shards, some.starts, some.counts, feature_set.layers[0])
         np.concatenate(views)
     return (time.perf_counter() - started) / _BATCHES
 

@@ -128,22 +128,22 @@ class _Filling:
         memory = aligned_memory((max(int(np.prod(shape)) for shape in shapes),), sample.dtype)
         self._targets = [memory[: int(np.prod(shape))].reshape(shape) for shape in shapes]
 
-    def seconds(self, those: Sequence[Way], should_stop: ShouldStop = never) -> NDArray[np.float64]:
+    def seconds(self, chosen: Sequence[Way], should_stop: ShouldStop = never) -> NDArray[np.float64]:
         """Return how long all batches take in each of several ways, ``(len(those),)``.
 
         Every batch is filled in every way before the next one is, in an order drawn by lot: what else
         the machine does in the meantime meets all of them.
         """
-        reading = [way(self.batches) for way in those]
+        reading = [way(self.batches) for way in chosen]
         taken = np.zeros(len(reading))
         order = np.random.default_rng(0)
         for target in self._targets:
             if should_stop():
                 raise Interrupted("stopped before everything was measured")
-            for one in order.permutation(len(reading)).tolist():
+            for index in order.permutation(len(reading)).tolist():
                 started = time.perf_counter()
-                pad_into(target, next(reading[one]))
-                taken[one] += time.perf_counter() - started
+                pad_into(target, next(reading[index]))
+                taken[index] += time.perf_counter() - started
         return taken
 
 
@@ -157,7 +157,7 @@ def _read_warm(
     filling = _Filling(sample, batches)
     payload = sample.payload_bytes(np.arange(len(sample.locations)))
     with tempfile.TemporaryDirectory(prefix="sercache-bench-") as folder, ExitStack() as opened:
-        those = {
+        chosen = {
             "plain memory": ways.plain_memory(sample),
             "sercache": ways.cached(sample),
             "h5py slices of the shards": ways.h5py_slices(sample, opened),
@@ -167,13 +167,13 @@ def _read_warm(
         context.listener(Event("start", _TASK, total=rounds + 1))
         taken = []
         for number in range(rounds + 1):
-            taken.append(filling.seconds(list(those.values()), context.should_stop))
+            taken.append(filling.seconds(list(chosen.values()), context.should_stop))
             context.listener(Event("advance", _TASK, number + 1, rounds + 1))
         context.listener(Event("finish", _TASK, rounds + 1, rounds + 1))
     seconds = np.stack(taken[1:])  # the first round only warms up
     speeds = np.median(payload / seconds, axis=0).tolist()
     shares = np.median(seconds[:, :1] / seconds, axis=0).tolist()
-    return tuple(WarmReading(*one) for one in zip(those, speeds, shares, strict=True))
+    return tuple(WarmReading(*measured) for measured in zip(chosen, speeds, shares, strict=True))
 
 
 def _read_cold(sample: Sample, batches: Sequence[RowBatch]) -> tuple[ColdReading, ...]:
@@ -182,13 +182,13 @@ def _read_cold(sample: Sample, batches: Sequence[RowBatch]) -> tuple[ColdReading
     some = batches[: max(1, int(sizes.searchsorted(_COLD_BYTES, side="right")))]
     filling = _Filling(sample, some)
     payload = sample.payload_bytes(np.concatenate(some))
-    those: dict[str, Callable[[Sample], Way]] = {
+    chosen: dict[str, Callable[[Sample], Way]] = {
         "sercache, looking ahead": ways.cached,
         "sercache, not looking ahead": partial(ways.cached, is_announced=False),
         "memory map without advice": ways.unadvised_maps,
     }
     found = []
-    for name, prepare in those.items():
+    for name, prepare in chosen.items():
         if not _forget_files(sample.folder):
             return ()
         before = _bytes_from_disk()

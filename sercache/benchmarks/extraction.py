@@ -279,7 +279,7 @@ def _errors(encoder: Any, plain: _Plain, inputs: Sequence[EncoderInput]) -> tupl
     encoder.batch_limit = encoder.batch_cost(contents)
     together: list[Frames] = encoder.encode(contents)
     encoder.batch_limit = limit
-    batch_error = max(relative_error(one, other) for one, other in zip(together, alone, strict=True))
+    batch_error = max(relative_error(batched, other) for batched, other in zip(together, alone, strict=True))
     is_text = encoder.spec.modality == "text"
     precision_error = 0.0
     for frames, row in zip(alone, few, strict=True):

@@ -117,7 +117,9 @@ def interval_coverage(
             for name in ("logistic", "soft-vote"):
                 score, fitted = _judged(plan, name, seed)
                 scores.append(score)
-                true.append(np.mean([macro_f1_on(everyone, one.predict(everyone.inputs)) for one in fitted]))
+                true.append(
+                    np.mean([macro_f1_on(everyone, model.predict(everyone.inputs)) for model in fitted])
+                )
             bootstrap = SpeakerBootstrap(
                 plan.judged.speakers, samples, derive_seed(seed, "bootstrap", corpus)
             )
@@ -190,16 +192,16 @@ def _judged(plan: Plan, name: str, seed: int) -> tuple[SumMetric, Sequence[Stack
     """Return a stacker's macro-F1, the mean over repeats, and what was fitted in each round."""
     predicted = np.empty((plan.repeats, len(plan.judged)), dtype=np.int64)
     fitted = []
-    for one in plan.rounds():
+    for split in plan.rounds():
         stacker = STACKERS[name].from_recipe(
-            StackingRecipe(), derive_seed(seed, "stack", one.repeat, one.fold)
+            StackingRecipe(), derive_seed(seed, "stack", split.repeat, split.fold)
         )
-        stacker.fit(one.fit)
-        predicted[one.repeat, one.places] = stacker.predict(one.judged.inputs).class_probabilities.argmax(
-            axis=1
-        )
+        stacker.fit(split.fit)
+        predicted[split.repeat, split.places] = stacker.predict(
+            split.judged.inputs
+        ).class_probabilities.argmax(axis=1)
         fitted.append(stacker)
-    return mean_over([_macro_f1(plan.judged, own) for own in predicted]), fitted
+    return mean_over([_macro_f1(plan.judged, predicted_classes) for predicted_classes in predicted]), fitted
 
 
 def _macro_f1(rows: StackingRows, predicted: np.ndarray) -> SumMetric:

@@ -41,8 +41,10 @@ class PlainDeepSER(nn.Module):
 
     def forward(self, inputs: Sequence[HeadInput]) -> tuple[Tensor, Tensor]:
         """Return logits ``(B, C)`` and attributes ``(B, A)``."""
-        masks = [one.mask for one in inputs]
-        legs = [_run(leg, one.frames, one.mask) for leg, one in zip(self.legs, inputs, strict=True)]
+        masks = [features.mask for features in inputs]
+        legs = [
+            _run(leg, features.frames, features.mask) for leg, features in zip(self.legs, inputs, strict=True)
+        ]
         first_mask = torch.cat(masks, dim=1)
         _, fused, _ = _run(self.first_fusion, torch.cat([h1 for h1, _, _ in legs], dim=1), first_mask)
         second = torch.cat([*(h2 for _, h2, _ in legs), fused], dim=1)
@@ -103,8 +105,8 @@ def plain_batches(
 
 def _pad(clips: list[tuple[int, Clip]]) -> tuple[Tensor, list[HeadInput]]:
     inputs = []
-    for frames in zip(*(its for _, its in clips), strict=True):
+    for frames in zip(*(clip_frames for _, clip_frames in clips), strict=True):
         padded = nn.utils.rnn.pad_sequence(list(frames), batch_first=True)
-        lengths = torch.tensor([len(one) for one in frames]).unsqueeze(1)
+        lengths = torch.tensor([len(clip) for clip in frames]).unsqueeze(1)
         inputs.append(HeadInput(padded, torch.arange(padded.shape[1]) < lengths))
     return torch.tensor([row for row, _ in clips]), inputs

@@ -86,15 +86,24 @@ class SimulatedMembers:
         speaker = np.arange(rows) // ROWS_PER_SPEAKER
         of_speaker = generator.normal(0, np.sqrt(self.speaker_noise), (int(speaker.max()) + 1, classes))
         noise = of_speaker[speaker] + generator.normal(0, np.sqrt(self.shared_noise), (rows, classes))
-        own = generator.normal(size=(rows, members, classes)) * np.sqrt(self.own_noise)[:, None]
-        evidence = self.signal[:, None] * np.eye(classes)[truth][:, None] + self.bias + noise[:, None] + own
+        member_noise = generator.normal(size=(rows, members, classes)) * np.sqrt(self.own_noise)[:, None]
+        evidence = (
+            self.signal[:, None] * np.eye(classes)[truth][:, None] + self.bias + noise[:, None] + member_noise
+        )
         probabilities = softmax(self.sharpness[:, None] * evidence)
         chances = self.agreement * np.eye(classes)[truth] + (1 - self.agreement) / classes
         ratings = 4 + np.sin(truth)[:, None] + generator.normal(0, 0.5, (rows, self.attributes))
-        said = np.clip(ratings[:, None] + generator.normal(0, 1, (rows, members, self.attributes)), 1, 7)
+        attribute_values = np.clip(
+            ratings[:, None] + generator.normal(0, 1, (rows, members, self.attributes)), 1, 7
+        )
         return (
             _as_rows(
-                probabilities, said, generator.multinomial(self.raters, chances), ratings, speaker, prefix
+                probabilities,
+                attribute_values,
+                generator.multinomial(self.raters, chances),
+                ratings,
+                speaker,
+                prefix,
             ),
             self._bayes(probabilities),
         )
@@ -109,7 +118,7 @@ class SimulatedMembers:
 
 def _as_rows(
     probabilities: Floats,
-    said: Floats,
+    attribute_values: Floats,
     votes: NDArray[np.int64],
     ratings: Floats,
     speaker: NDArray[np.int64],
@@ -122,10 +131,10 @@ def _as_rows(
         Utterance(
             id=f"{prefix}{who}/{row}",
             speaker=f"{prefix}{who}",
-            votes=tuple(own),
+            votes=tuple(chosen),
             attributes=tuple(rated),
         )
-        for row, (who, own, rated) in enumerate(
+        for row, (who, chosen, rated) in enumerate(
             zip(speaker.tolist(), votes.astype(np.float64).tolist(), ratings.tolist(), strict=True)
         )
     )
@@ -136,7 +145,7 @@ def _as_rows(
         classes=classes,
         attributes=attributes,
         class_probabilities=probabilities,
-        attribute_values=said,
+        attribute_values=attribute_values,
         extras=(),
         extra_values=np.empty((len(corpus), 0)),
     )

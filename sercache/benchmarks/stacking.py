@@ -157,12 +157,12 @@ def _time(name: str, rows: int, members: int, classes: int, attributes: int) -> 
     stacker.predict(fit.inputs)
     predicted = time.perf_counter()
     known = new.labels >= 0
-    said = stacker.predict(new.inputs).class_probabilities.argmax(axis=1)
+    predicted = stacker.predict(new.inputs).class_probabilities.argmax(axis=1)
     return StackerTiming(
         name,
         fitted - started,
         predicted - fitted,
-        macro_f1(new.labels[known], said[known], classes),
+        macro_f1(new.labels[known], predicted[known], classes),
         _peak_bytes(),
         before,
     )

@@ -302,7 +302,10 @@ class _Bench:
 
         def epoch() -> None:
             for rows, inputs in plain_batches(files, self.settings.batch_size, workers, 0):
-                moved = [HeadInput(one.frames.to(self.device), one.mask.to(self.device)) for one in inputs]
+                moved = [
+                    HeadInput(features.frames.to(self.device), features.mask.to(self.device))
+                    for features in inputs
+                ]
                 targets = Targets(self.targets.soft[rows], self.targets.attributes[rows])
                 optimizer.zero_grad()
                 self.objective(HeadOutput(*model(moved)), targets).backward()  # type: ignore[no-untyped-call]

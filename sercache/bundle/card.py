@@ -40,7 +40,9 @@ def _front_matter(description: BundleDescription) -> str:
             for name, score in evaluation.scores.items()
             if name in _SCORE_NAMES
         ]
-    languages = sorted({one for feature in description.features.values() for one in feature.card.languages})
+    languages = sorted(
+        {language for feature in description.features.values() for language in feature.card.languages}
+    )
     data = ModelCardData(
         library_name="sercache",
         pipeline_tag="audio-classification",
@@ -61,14 +63,14 @@ def _body(description: BundleDescription) -> Iterator[str]:
     yield f"# {description.name}"
     yield ""
     count = len(description.members)
-    attributes = ", ".join(one.name for one in description.attributes)
-    heard = f"{len(description.classes)} emotions ({', '.join(description.classes)})"
+    attributes = ", ".join(attribute.name for attribute in description.attributes)
+    outputs = f"{len(description.classes)} emotions ({', '.join(description.classes)})"
     if not description.classes:
-        heard = attributes
+        outputs = attributes
     elif attributes:
-        heard += f" and {attributes}"
+        outputs += f" and {attributes}"
     yield (
-        f"Hears {heard}"
+        f"Predicts {outputs}"
         f" in speech: {count} member{'' if count == 1 else 's'} under the stacker '{description.stacker}', "
         "made with sercache."
     )
@@ -87,7 +89,10 @@ def _body(description: BundleDescription) -> Iterator[str]:
     else:
         yield "| attribute | lowest | highest |"
         yield "|---|---|---|"
-        yield from (f"| {one.name} | {one.low:g} | {one.high:g} |" for one in description.attributes)
+        yield from (
+            f"| {attribute.name} | {attribute.low:g} | {attribute.high:g} |"
+            for attribute in description.attributes
+        )
     yield from _encoders(description)
     yield from _members(description)
 
@@ -104,7 +109,10 @@ def _usage(description: BundleDescription) -> Iterator[str]:
         "```",
     ]
     if description.normalized_members:
-        yield from ["", f"It needs at least {MIN_CLIPS} recordings of each speaker, and to know who speaks."]
+        yield from [
+            "",
+            f"It needs at least {MIN_CLIPS} recordings of each speaker, and the speaker of each recording.",
+        ]
     yield from ["", "```python", "from pathlib import Path", "import sercache"]
     yield "from sercache.bundle.clips import Recording"
     yield ""
@@ -117,9 +125,9 @@ def _usage(description: BundleDescription) -> Iterator[str]:
 def _use() -> Iterator[str]:
     yield from ["", "## Intended use and limits", ""]
     yield (
-        "For research and for summaries over many recordings. It says what listeners would probably say of a "
-        "voice, not what the speaker feels. It was judged on speakers of one corpus; other languages, "
-        "microphones, ages and occasions will do worse, and nobody has measured by how much. It is not fit "
+        "For research and for summaries over many recordings. It predicts how listeners would label "
+        "a voice, not what the speaker feels. It was evaluated on speakers of one corpus; other languages, "
+        "microphones, ages and occasions will do worse, and by how much is not measured. It is not fit "
         "for decisions about single persons: in the European Union, inferring emotions at the workplace or "
         "in education is prohibited by the AI Act, article 5(1)(f)."
     )
@@ -129,14 +137,14 @@ def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator
     yield from ["", "## How well it does", ""]
     where = "the test split" if evaluation.judged_on == "held-out" else "folds in turn"
     yield (
-        f"On {evaluation.rows:,} utterances of {evaluation.speakers:,} speakers that nothing in it has heard "
-        f"({where}); 95 % intervals over speakers."
+        f"On {evaluation.rows:,} utterances of {evaluation.speakers:,} speakers that none of its models was "
+        f"trained on ({where}); 95 % intervals over speakers."
     )
     if description.models == "refit":
         yield ""
         yield (
             "These are the scores of the fold models' mean. This bundle has one model per member instead, "
-            "which learnt from all folds and was not judged out of fold."
+            "which learnt from all folds and was not evaluated out of fold."
         )
     yield from ["", "| score | value | interval |", "|---|---|---|"]
     for name, score in evaluation.scores.items():
@@ -152,7 +160,13 @@ def _results(description: BundleDescription, evaluation: Evaluation) -> Iterator
 
 
 def _encoders(description: BundleDescription) -> Iterator[str]:
-    yield from ["", "## Encoders", "", "Their licences and data bind whoever uses this bundle.", ""]
+    yield from [
+        "",
+        "## Encoders",
+        "",
+        "Their licences and the terms of their data apply to this bundle, too.",
+        "",
+    ]
     yield "| feature set | encoder | revision | where | licence | trained on |"
     yield "|---|---|---|---|---|---|"
     for name, feature in description.features.items():

@@ -1,6 +1,8 @@
-"""What is predicted, and what comes of it."""
+"""Recordings to predict, their predictions as JSON and CSV, and their decoded audio."""
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,16 @@ _CLASS_KEYS = ("label", "probabilities", "posteriors", "conformal_set")
 
 @dataclass(frozen=True)
 class Recording:
-    """What to predict.
+    """A recording to predict.
 
     Attributes:
-        id: how the answer calls it.
+        id: that the answer carries.
         path: its audio; None for a text alone.
-        text: what is said in it; None to transcribe it, where the bundle needs text and can.
+        text: its transcript; None to transcribe it, where the bundle reads text and can transcribe.
         start_seconds: where in the file it begins.
         end_seconds: where it ends.
-        extras: further columns of a manifest, for stackers that see them.
-        speaker: who speaks, for members that are normalised per speaker; None where that is not known.
+        extras: further columns of a manifest, for stackers that read them.
+        speaker: for members that are normalised per speaker; None where it is not known.
     """
 
     id: str
@@ -37,7 +39,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Windows:
-    """How a recording is cut for a timeline: stretches of one length that begin ``hop_seconds`` apart."""
+    """Windows of a timeline: of one length, starting ``hop_seconds`` apart."""
 
     length_seconds: float = 6.0
     hop_seconds: float = 3.0
@@ -58,7 +60,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """What is heard in one window of a recording; no label, no probabilities from attributes alone."""
+    """The prediction for one window of a recording; label and probabilities only where there are classes."""
 
     start_seconds: float
     end_seconds: float
@@ -69,24 +71,24 @@ class WindowPrediction:
 
 @dataclass(frozen=True)
 class ClipPrediction:
-    """What is heard in a recording.
+    """The prediction for a recording.
 
     Attributes:
-        id: the recording's.
+        id: of the recording.
         seconds: how long it is; NaN where there is no audio.
         label: the decision; None of a bundle with attributes alone, which has no ``probabilities``,
             ``posteriors`` and ``conformal_set`` either.
         probabilities: by class, calibrated where the bundle can.
-        posteriors: by class, as the stacker says them, before calibration.
+        posteriors: by class, of the stacker, before calibration.
         attributes: by name, on the corpus's scale.
-        conformal_set: the classes that the truth is among as often as the bundle's coverage says; empty where
-            the bundle is not calibrated.
+        conformal_set: classes that contain the true class with the bundle's coverage; empty where the bundle
+            is not calibrated.
         members: of each member, its probabilities by class; with attributes alone, its attribute values.
-        disagreement: between members, 0 (all say the same) to 1 (each is sure of something else):
+        disagreement: between members, 0 (all agree) to 1 (each is sure of another class):
             Jensen-Shannon divergence as a share of its largest value. With attributes alone, the standard
             deviation of their values as a share of the largest that the scales allow.
-        text: what was said, as far as it is known.
-        notes: what stands behind the answer less firmly than it should.
+        text: the transcript, as far as it is known.
+        notes: what makes the answer less reliable than it could be.
         windows: the timeline, if one was asked for.
     """
 
@@ -125,41 +127,74 @@ class FailedClip:
         return {"id": self.id, "error": self.error}
 
 
+def as_csv(
+    answers: Iterator[ClipPrediction | FailedClip], classes: Sequence[str], attributes: Sequence[str]
+) -> Iterator[str]:
+    """Yield the lines of a table: one per recording, or one per window where there are windows.
+
+    ``sercache audit`` and ``sercache stack --predictions`` read it.
+    """
+    columns = ["id", "start", "end", *(["label"] if classes else []), *(f"p:{name}" for name in classes)]
+    columns += [f"attribute:{name}" for name in attributes]
+    columns += ["conformal_set"] if classes else []
+    columns += ["disagreement", "seconds", "text", "notes", "error"]
+    yield _line(columns)
+    for answer in answers:
+        if isinstance(answer, FailedClip):
+            yield _line([answer.id, *[""] * (len(columns) - 2), answer.error])
+            continue
+        rest = [
+            *([" ".join(answer.conformal_set)] if classes else []),
+            f"{answer.disagreement:.6f}",
+            "" if answer.seconds != answer.seconds else f"{answer.seconds:.3f}",
+            answer.text or "",
+            "; ".join(answer.notes),
+            "",
+        ]
+        for part in answer.windows or (answer,):
+            span = ["", ""]
+            if isinstance(part, WindowPrediction):
+                span = [f"{part.start_seconds:.3f}", f"{part.end_seconds:.3f}"]
+            numbers = [*part.probabilities.values(), *part.attributes.values()]
+            label = [part.label or ""] if classes else []
+            yield _line([answer.id, *span, *label, *(f"{number:.6f}" for number in numbers), *rest])
+
+
 @dataclass(frozen=True)
 class Segment:
-    """What encoders read of a recording, or of one window of it.
+    """The audio and texts of a recording, or of one window of it, that encoders read.
 
     Attributes:
         waveforms: by sampling rate, ``(S,)`` each; empty for a text alone.
         seconds: how long it is; NaN for a text alone.
-        words: what is said in it: what was given or heard under the empty name, columns of a manifest under
-            theirs.
+        texts: transcripts: the given or transcribed text under the empty name, columns of a manifest under
+            their names.
         span: the window; None for the whole recording.
     """
 
     waveforms: Mapping[int, Waveform]
     seconds: float
-    words: Mapping[str, str]
+    texts: Mapping[str, str]
     span: tuple[float, float] | None = None
 
-    def words_of(self, column: str) -> str | None:
-        """Return what an encoder reads that learnt from a column of transcripts; None if nothing is known."""
-        return self.words.get(column) or self.words.get("")
+    def text_for(self, column: str) -> str | None:
+        """Return the text for an encoder that learnt from a column of transcripts; None if none is known."""
+        return self.texts.get(column) or self.texts.get("")
 
     def cut(self, start_seconds: float, end_seconds: float) -> "Segment":
-        """Return a window of this segment; which words fall into it is known only if it is all."""
-        words = self.words if (start_seconds, end_seconds) == (0.0, self.seconds) else {}
+        """Return a window of this segment; texts are kept only if the window is the whole segment."""
+        texts = self.texts if (start_seconds, end_seconds) == (0.0, self.seconds) else {}
         waveforms = {
             rate: waveform[round(start_seconds * rate) : round(end_seconds * rate)]
             for rate, waveform in self.waveforms.items()
         }
         span = (start_seconds, end_seconds)
-        return Segment(waveforms, end_seconds - start_seconds, words, span)
+        return Segment(waveforms, end_seconds - start_seconds, texts, span)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A recording and what encoders read of it."""
+    """A recording with its decoded audio and texts."""
 
     recording: Recording
     whole: Segment
@@ -168,9 +203,9 @@ class Decoded:
 def read_recording(recording: Recording, rates_hz: frozenset[int]) -> Decoded | FailedClip:
     """Decode a recording at each of the rates; a bad one is a failed clip, never an exception."""
     every = {**(recording.extras or {}), "": recording.text or ""}
-    words = {column: stripped for column, text in every.items() if (stripped := text.strip())}
+    texts = {column: stripped for column, text in every.items() if (stripped := text.strip())}
     if recording.path is None or not rates_hz:
-        return Decoded(recording, Segment({}, _seconds(recording), words))
+        return Decoded(recording, Segment({}, _seconds(recording), texts))
     try:
         waveforms = {
             rate: load_audio(recording.path, rate, recording.start_seconds, recording.end_seconds)
@@ -180,11 +215,11 @@ def read_recording(recording: Recording, rates_hz: frozenset[int]) -> Decoded | 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return FailedClip(recording.id, reason)
     rate, waveform = next(iter(waveforms.items()))
-    return Decoded(recording, Segment(waveforms, len(waveform) / rate, words))
+    return Decoded(recording, Segment(waveforms, len(waveform) / rate, texts))
 
 
 def header_seconds(recording: Recording) -> float:
-    """Return about how long decoding will take, by the header; 0 where it tells nothing."""
+    """Return the duration of a recording by its header; 0 where the header does not state it."""
     seconds = _seconds(recording)
     return seconds if seconds == seconds else 0.0
 
@@ -202,7 +237,13 @@ def _seconds(recording: Recording) -> float:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
+        return {key: _rounded(nested) for key, nested in value.items()}
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [_rounded(nested) for nested in value]
     return round(value, 6) if isinstance(value, float) else value
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()

@@ -1,4 +1,4 @@
-"""What of a run goes into a bundle: the members that matter, what stands over them, and how it did."""
+"""Select what of a run goes into a bundle: members with weight, stacker, calibration, evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ _SCORES = ("mean_ccc", "macro_f1", "uar", "weighted_f1", "log_loss", "ece")
 
 @dataclass(frozen=True)
 class Contents:
-    """What of a run goes into a bundle.
+    """The parts of a run that go into a bundle.
 
     Attributes:
         members: whose heads go in.
-        overlaid: of members with encoders of their own: the feature sets that those make.
+        overlaid: by fine-tuned member: the feature sets whose encoders were trained.
         stacker: fitted.
-        unread: members that it knows by name and gives no weight.
-        calibration: of its probabilities; None where nobody knows how.
-        evaluation: how it did; None where nothing honest can be said.
+        unread: members to which the stacker gives no weight.
+        calibration: of its probabilities; None where they are not calibrated.
+        evaluation: its scores on unseen speakers; None where there are none.
     """
 
     members: tuple[MemberRecipe, ...]
@@ -52,7 +52,7 @@ class Contents:
 
 
 def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
-    """Return what predicts as a run's stacker does: the recommended one, unless another is named.
+    """Return the parts that predict as a run's stacker does: the recommended one, unless another is named.
 
     Raises:
         BundleError: the run is not finished, or its comparison is leaky.
@@ -68,9 +68,9 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
     folder = run.stacker_folder(chosen)
     saved = SavedStacker.read(folder)
     read = load_stacker(folder).members_used()
-    finetuned = {one.name: one for one in derived_members(run, "finetuned")}
+    finetuned = {derived.name: derived for derived in derived_members(run, "finetuned")}
     known = {member.name: member for member in recipe.members}
-    known |= {name: one.member for name, one in finetuned.items()}
+    known |= {name: derived.member for name, derived in finetuned.items()}
     if missing := [name for name in read if name not in known]:
         raise BundleError(f"{run.root} has no member '{missing[0]}' any more; run sercache stack again")
     calibration = folder / CALIBRATION_NAME
@@ -86,7 +86,7 @@ def contents_of_stacker(run: Run, stacker: str | None) -> Contents:
 
 
 def _contents_of_baseline(run: Run, recipe: Recipe, metrics: Mapping[str, Any]) -> Contents:
-    """Return what predicts as the linear baseline does; classes are calibrated on its out-of-fold rows.
+    """Return the parts that predict as the baseline does; classes are calibrated on out-of-fold rows.
 
     Raises:
         BundleError: the baseline is gone, or is another than the one that was scored.
@@ -133,16 +133,16 @@ def _predicts_the_same(scored: Posteriors, posteriors: Posteriors) -> bool:
 
 
 def contents_of_student(run: Run, name: str) -> Contents:
-    """Return what predicts as a distilled member does.
+    """Return the parts that predict as a distilled member does.
 
-    It is calibrated on the development split, if the corpus has one and has classes: what a student says of
-    training rows has its teacher's knowledge of their labels in it.
+    It is calibrated on the development split, if the corpus has one and has classes: a student's predictions
+    for training rows contain its teacher's knowledge of their labels.
 
     Raises:
         BundleError: there is no such distilled member, or it is not finished.
     """
     recipe = run.recipe()
-    students = {one.name: one for one in derived_members(run, "distilled")}
+    students = {derived.name: derived for derived in derived_members(run, "distilled")}
     if name not in students:
         known = ", ".join(students) or "none"
         hint = did_you_mean(name, students)
@@ -155,7 +155,7 @@ def contents_of_student(run: Run, name: str) -> Contents:
     settings, calibration = recipe.stacking, None
     development = posteriors.origins == "development"
     if development.any() and corpus.classes:
-        ids = [one for one, is_in in zip(posteriors.ids, development, strict=True) if is_in]
+        ids = [utterance_id for utterance_id, is_in in zip(posteriors.ids, development, strict=True) if is_in]
         calibration = Calibration.fit(
             posteriors.class_probabilities[development],
             LabelledRows.of(corpus, recipe.targets).select(ids).consensus,
@@ -182,7 +182,7 @@ def _metrics(run: Run) -> dict[str, Any]:
         raise BundleError(f"{run.root} has no comparison yet; run sercache stack {run.root} first") from None
     if is_leaky:
         raise BundleError(
-            f"{run.root}: its comparison was made with in-sample posteriors and says nothing of new "
+            f"{run.root}: its comparison was made with in-sample posteriors and is not valid for new "
             f"speakers; run sercache stack {run.root} again without --allow-in-sample"
         )
     return metrics
@@ -226,7 +226,7 @@ def _evaluation(metrics: Mapping[str, Any], stacker: str) -> Evaluation:
 def _evaluation_of_student(path: Path) -> Evaluation | None:
     try:
         found = read_json(path)
-        student = next(one for one in found["contestants"] if one["role"] == "student")
+        student = next(contestant for contestant in found["contestants"] if contestant["role"] == "student")
         if found["is_leaky"]:
             return None
         return Evaluation(

@@ -1,4 +1,4 @@
-"""What ``bundle.json`` says: the parts of a bundle, what they mean, and the digest of every file."""
+"""The content of ``bundle.json``: the parts of a bundle, their meaning, and the digest of every file."""
 
 import hashlib
 import json
@@ -93,7 +93,7 @@ class BundledScore(_Strict):
 
 
 class Evaluation(_Strict):
-    """How the stacker did on speakers that nothing in the bundle has heard."""
+    """The stacker's scores on speakers that no model of the bundle was trained on."""
 
     judged_on: str
     rows: int
@@ -139,12 +139,14 @@ class BundleDescription(_Strict):
 
     @property
     def normalized_members(self) -> tuple[str, ...]:
-        """Names of the members that are normalised per speaker: they need to know who speaks."""
+        """Names of the members that are normalised per speaker: they need the speaker of each recording."""
         return tuple(member.name for member in self.members if member.normalize == "speaker")
 
     def attribute_ranges(self) -> tuple[Attribute, ...]:
         """Return the attributes as the rest of the library knows them."""
-        return tuple(Attribute(one.name, one.low, one.high) for one in self.attributes)
+        return tuple(
+            Attribute(attribute.name, attribute.low, attribute.high) for attribute in self.attributes
+        )
 
 
 def digest_of(path: Path) -> FileDigest:
@@ -199,25 +201,27 @@ def read_description(folder: Path) -> BundleDescription:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: not the description of a bundle ({where}: {first['msg']})") from None
-    _refuse_strangers(folder, description)
+    _refuse_unlisted_files(folder, description)
     for name, wanted in description.files.items():
         _check_file(folder, name, wanted)
     return description
 
 
-def _refuse_strangers(folder: Path, description: BundleDescription) -> None:
-    """Make sure that nothing is read that has no digest: no file beside those listed, no part out of them.
+def _refuse_unlisted_files(folder: Path, description: BundleDescription) -> None:
+    """Refuse files that are not listed with a digest, and parts that are not among the listed files.
 
-    A loader may well take up a file that nobody named, an adapter beside an encoder's weights for one. Hidden
-    files in the bundle's own folder are version control's and the hub's, and nobody reads them.
+    A loader may read a file that nothing names, for example an adapter beside an encoder's weights. Hidden
+    files in the bundle's folder belong to version control and the hub, and are never read.
     """
     listed = set(description.files)
     outside = [name for name in listed if not _is_inside(name)]
     parts = {path for member in description.members for path in member.models}
-    parts |= {path for member in description.members for its in member.overlays for path in its.values()}
-    folders = {one.folder for one in description.features.values() if one.folder is not None}
+    parts |= {
+        path for member in description.members for overlay in member.overlays for path in overlay.values()
+    }
+    folders = {feature.folder for feature in description.features.values() if feature.folder is not None}
     outside += sorted(parts - listed)
-    outside += [one for one in folders if not _is_inside(one) or not _has_part(listed, one)]
+    outside += [part for part in folders if not _is_inside(part) or not _has_part(listed, part)]
     if outside:
         where = folder / DESCRIPTION_NAME
         raise BundleError(f"{where}: names what is not a file of the bundle ('{outside[0]}')")

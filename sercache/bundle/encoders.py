@@ -1,4 +1,4 @@
-"""The encoders of a bundle: what is noted of them, how their weights come in, how they are found again."""
+"""The encoders of a bundle: describe them, include their weights, load them again."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from sercache.events import Event, Listener
 from sercache.recipe import FeatureRecipe
 
 _FREE_TO_DIFFER = {"encoder", "revision"}
-"""Of an included encoder, whose digests were checked: it lies in a folder of another name."""
+"""Fields that may differ of an included encoder: its digests were checked, and its folder is renamed."""
 
 
 def describe_feature(
     recipe: FeatureRecipe, spec: FeatureSpec, root: Path, *, include: bool | None
 ) -> BundledFeature:
-    """Return what a bundle says of a feature set, with the encoder's files copied into it if wanted.
+    """Return the description of a feature set, with the encoder's files copied into the bundle if wanted.
 
     Args:
         recipe: the run's.
         spec: the cached feature set's.
         root: the bundle's folder.
-        include: whether weights go in; None for those that only lie in a local folder.
+        include: whether weights go in; None for those that are only in a local folder.
 
     Raises:
         BundleError: the encoder is no longer what made the features.
@@ -72,12 +72,12 @@ def load_feature_encoder(
 
     Args:
         name: the feature set's.
-        feature: what the bundle says of it.
+        feature: its description in the bundle.
         root: the bundle's folder.
         device: where it computes.
         given: encoders that the user names instead, by feature set: a folder, or a hub name.
         trust_remote_code: whether Python code that comes with an encoder may run.
-        listener: told if another version of the library computes.
+        listener: receives a warning if the library has another version.
         precision: in which it computes; None for that of the feature set.
 
     Raises:
@@ -170,7 +170,7 @@ def _runs_own_code(checkpoint: Checkpoint) -> bool:
 
 
 def _card(checkpoint: Checkpoint) -> EncoderCard:
-    """Return what a repository's README states in its front matter; it may well state nothing."""
+    """Return what a repository's README states in its front matter; which may be nothing."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.repocard import metadata_load
 
@@ -193,7 +193,7 @@ def _card(checkpoint: Checkpoint) -> EncoderCard:
 def _several(stated: Any) -> tuple[str, ...]:
     if stated is None:
         return ()
-    return tuple(str(one) for one in stated) if isinstance(stated, list) else (str(stated),)
+    return tuple(str(value) for value in stated) if isinstance(stated, list) else (str(stated),)
 
 
 def _one(stated: Any) -> str | None:
@@ -211,8 +211,8 @@ def _source(
     encoder = feature.recipe.encoder
     if feature.origin == "local":
         raise BundleError(
-            f"feature set '{name}': its encoder '{encoder}' is a folder that is not in the bundle; say where "
-            f"it lies with --encoder {name}=FOLDER, or make the bundle with --include-encoders"
+            f"feature set '{name}': its encoder '{encoder}' is a folder that is not in the bundle; name "
+            f"it with --encoder {name}=FOLDER, or make the bundle with --include-encoders"
         )
     return encoder, str(feature.provenance["revision"]) if feature.origin == "hub" else None
 
@@ -223,5 +223,5 @@ def _differences(found: FeatureSpec, wanted: FeatureSpec) -> dict[str, tuple[Any
     bare = replace(
         wanted, options=options, time_pool=1, dtype=None, window_seconds=None, overlap_seconds=None
     )
-    mine, theirs = found.provenance(), bare.provenance()
-    return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+    loaded, expected = found.provenance(), bare.provenance()
+    return {key: (loaded[key], expected[key]) for key in loaded if loaded[key] != expected[key]}

@@ -1,4 +1,4 @@
-"""What stands behind a bundle's answer: members, the stacker over them, and its calibration."""
+"""The models of a bundle: members, the stacker over them, and its calibration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import CALIBRATION_NAME, STACKER_FOLDER, BundleDescription
-from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.bundle.features import Encoded, FeatureExtractor
 from sercache.bundle.models import Member, attribute_disagreement, disagreement
 from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
@@ -21,13 +21,13 @@ from sercache.stacking.rows import Floats, StackingInputs
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of one segment.
+class SegmentPrediction:
+    """The prediction for one segment.
 
     Attributes:
         decision: index of the class; None with attributes alone.
         probabilities: ``(C,)``, calibrated where that is possible.
-        posteriors: ``(C,)``, as the stacker says them.
+        posteriors: ``(C,)``, of the stacker, before calibration.
         attributes: ``(A,)``, on the corpus's scale.
         conformal_set: ``(C,)`` bool.
         members: ``(M, C)``; with attributes alone ``(M, A)``.
@@ -49,16 +49,16 @@ class Ensemble:
 
     Attributes:
         description: the bundle's.
-        makers: of the frames, by feature set.
+        extractors: of the frames, by feature set.
         members: that the stacker reads.
         stacker: fitted.
-        extras: names of what it sees beside posteriors.
-        calibration: its; None where there is none.
+        extras: names of the stacker's inputs beside posteriors.
+        calibration: of the stacker's probabilities; None where there is none.
         device: where members compute.
     """
 
     description: BundleDescription
-    makers: Mapping[str, FeatureMaker]
+    extractors: Mapping[str, FeatureExtractor]
     members: tuple[Member, ...]
     stacker: Stacker
     extras: tuple[str, ...]
@@ -70,9 +70,9 @@ class Ensemble:
         cls,
         root: Path,
         description: BundleDescription,
-        makers: Mapping[str, FeatureMaker],
+        extractors: Mapping[str, FeatureExtractor],
         device: str,
-        maker_in: Callable[[str, Precision], FeatureMaker],
+        extractor_in: Callable[[str, Precision], FeatureExtractor],
     ) -> "Ensemble":
         """Read members, stacker and calibration of the bundle in ``root``.
 
@@ -87,8 +87,10 @@ class Ensemble:
             calibration = Calibration.load(root / CALIBRATION_NAME) if calibrated else None
         except StackingError as error:
             raise BundleError(str(error)) from None
-        members = tuple(Member.load(one, description, root, on, maker_in) for one in description.members)
-        return cls(description, makers, members, stacker, saved.signature.extras, calibration, on)
+        members = tuple(
+            Member.load(member, description, root, on, extractor_in) for member in description.members
+        )
+        return cls(description, extractors, members, stacker, saved.signature.extras, calibration, on)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ class Ensemble:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The feature sets whose frames are the same for all who read them."""
+        """The feature sets whose frames are the same for all members that read them."""
         pooled = {name.split(":")[1] for name in self.extras if name.startswith("pooled:")}
         return frozenset(pooled.union(*(member.shared_features for member in self.members)))
 
@@ -106,35 +108,35 @@ class Ensemble:
         """The feature sets that some member reads normalised per speaker."""
         return frozenset(name for member in self.members if member.is_normalized for name in member.features)
 
-    def can_predict(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> bool:
+    def can_predict(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], index: int) -> bool:
         """Return whether every member has something to read of a segment."""
-        return all(member.can_predict(segments, encoded, self.makers, place) for member in self.members)
+        return all(member.can_predict(segments, encoded, self.extractors, index) for member in self.members)
 
-    def say(
+    def predict(
         self,
         segments: Sequence[Segment],
         known: Sequence[Mapping[str, str]],
         encoded: Mapping[str, Encoded],
-        places: Sequence[int],
-    ) -> list[Said | str]:
-        """Return what is said of the segments at ``places``, in their order, or why nothing can be.
+        indices: Sequence[int],
+    ) -> list[SegmentPrediction | str]:
+        """Return the predictions for the segments at ``indices``, in order; for a failed one its error.
 
         Args:
             segments: N of them.
             known: further columns of each segment's manifest.
             encoded: by feature set.
-            places: of segments that every member :meth:`can_predict`.
+            indices: of segments that every member :meth:`can_predict`.
         """
-        if not places:
+        if not indices:
             return []
-        each, failed = [], dict[int, str]()
+        predictions, failed = [], dict[int, str]()
         for member in self.members:
-            own, its_failures = member.predict(segments, encoded, self.makers, places, self.device)
-            each.append(own)
-            failed |= its_failures
-        members = np.stack([one.class_probabilities for one in each], axis=1)
-        values = np.stack([one.attribute_values for one in each], axis=1)
-        extra_values = self._extra_values(segments, known, encoded, places)
+            prediction, errors = member.predict(segments, encoded, self.extractors, indices, self.device)
+            predictions.append(prediction)
+            failed |= errors
+        members = np.stack([prediction.class_probabilities for prediction in predictions], axis=1)
+        values = np.stack([prediction.attribute_values for prediction in predictions], axis=1)
+        extra_values = self._extra_values(segments, known, encoded, indices)
         prediction = self.stacker.predict(self._inputs(members, values, extra_values))
         posteriors = prediction.class_probabilities
         has_classes = bool(self.description.classes)
@@ -148,7 +150,7 @@ class Ensemble:
         return [
             failed[row]
             if row in failed
-            else Said(
+            else SegmentPrediction(
                 decision=int(final.classes[row]) if has_classes else None,
                 probabilities=final.probabilities[row],
                 posteriors=posteriors[row],
@@ -157,15 +159,15 @@ class Ensemble:
                 members=members[row] if has_classes else values[row],
                 disagreement=float(differ[row]),
             )
-            for row in range(len(places))
+            for row in range(len(indices))
         ]
 
     def _inputs(self, members: Floats, values: Floats, extra_values: Floats) -> StackingInputs:
-        """Return what the stacker reads; members that it gives no weight say nothing in particular."""
+        """Return what the stacker reads; members without weight get uniform values."""
         rows, unread = len(members), self.description.unread_members
         classes, attributes = self.description.classes, self.description.attribute_ranges()
         nothing = np.full((rows, len(unread), len(classes)), 1 / max(1, len(classes)))
-        middles = np.asarray([(one.low + one.high) / 2 for one in attributes])
+        middles = np.asarray([(attribute.low + attribute.high) / 2 for attribute in attributes])
         return StackingInputs(
             ids=tuple(map(str, range(rows))),
             members=(*self.names, *unread),
@@ -184,22 +186,24 @@ class Ensemble:
         segments: Sequence[Segment],
         known: Sequence[Mapping[str, str]],
         encoded: Mapping[str, Encoded],
-        places: Sequence[int],
+        indices: Sequence[int],
     ) -> Floats:
-        """Return ``(N, E)`` of what the stacker sees beside posteriors; NaN where it is not known here."""
-        values = np.full((len(places), len(self.extras)), np.nan)
-        for row, place in enumerate(places):
+        """Return the stacker's further inputs, ``(N, E)``; NaN where a value is not known."""
+        values = np.full((len(indices), len(self.extras)), np.nan)
+        for row, segment_index in enumerate(indices):
             pooled: dict[str, Floats] = {}
             for column, name in enumerate(self.extras):
                 kind, _, rest = name.partition(":")
                 if kind == "duration":
-                    values[row, column] = segments[place].seconds
+                    values[row, column] = segments[segment_index].seconds
                 elif kind == "column":
-                    values[row, column] = _number(known[place].get(rest, ""))
+                    values[row, column] = _number(known[segment_index].get(rest, ""))
                 else:
                     feature, _, index = rest.rpartition(":")
                     if feature not in pooled:
-                        pooled[feature] = self.makers[feature].pooled(encoded[feature].frames[place])
+                        pooled[feature] = self.extractors[feature].pooled(
+                            encoded[feature].frames[segment_index]
+                        )
                     values[row, column] = pooled[feature][int(index)]
         return values
 

@@ -43,7 +43,7 @@ _TRANSCRIPTS = "text:"
 
 @dataclass(frozen=True)
 class BundleReport:
-    """A finished bundle: its folder, what it says of itself, and its size."""
+    """A finished bundle: its folder, its description and its size."""
 
     folder: Path
     description: BundleDescription
@@ -76,7 +76,7 @@ def export_bundle(
             there yet, instead of the mean of its fold models.
         device: of that training.
         replace: whether an earlier bundle there makes room.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         BundleError: the run is not finished, its comparison is leaky, or the folder is taken.
@@ -94,8 +94,7 @@ def export_bundle(
             name = next(iter(contents.overlaid))
             raise BundleError(f"'{name}' is fine-tuned and cannot be refitted; leave --refit out")
         data = open_run(run.root.resolve())
-        place = resolve_device(device)
-        refit_members(data, contents.members, device=place, context=context)
+        refit_members(data, contents.members, device=resolve_device(device), context=context)
     folds = [ALL_FOLDS] if refit else list(range(recipe.folds.count))
     building = output.parent / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -118,7 +117,7 @@ def export_bundle(
             name=output.name,
             versions=library_versions(),
             classes=signature.classes,
-            attributes=tuple(BundledAttribute(**asdict(one)) for one in signature.attributes),
+            attributes=tuple(BundledAttribute(**asdict(attribute)) for attribute in signature.attributes),
             features=features,
             members=tuple(members),
             unread_members=contents.unread,
@@ -211,14 +210,16 @@ def _feature_sets(
 def _transcriber(features: Mapping[str, BundledFeature]) -> str | None:
     """Return the model whose transcripts the text encoders learnt from, if it was one of sercache's."""
     columns = {feature.recipe.text_column or "" for feature in features.values()}
-    models = sorted(one.removeprefix(_TRANSCRIPTS) for one in columns if one.startswith(_TRANSCRIPTS))
+    models = sorted(
+        column.removeprefix(_TRANSCRIPTS) for column in columns if column.startswith(_TRANSCRIPTS)
+    )
     return models[0] if models else None
 
 
 def _training_data(recipe: Recipe, corpus: Corpus, feature_sets: Sequence[FeatureSet]) -> TrainingData:
     train = corpus.select(split_ids(corpus, "train"))
     consensus = LabelledRows.of(train, recipe.targets).consensus
-    seconds = [one.seconds for one in feature_sets if one.spec.modality == "audio"]
+    seconds = [feature_set.seconds for feature_set in feature_sets if feature_set.spec.modality == "audio"]
     return TrainingData(
         corpus=recipe.corpus.stem,
         utterances=len(train),

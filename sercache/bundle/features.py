@@ -1,4 +1,4 @@
-"""From segments to the frames that heads learnt from: encoded, pooled, and rounded as the cache rounds."""
+"""Make the frames that heads read from segments: encode, pool, and round as the cache rounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,12 +29,12 @@ _ENCODING_ERRORS = (SercacheError, RuntimeError, ValueError, IndexError, MemoryE
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one feature set has of N segments.
+    """The frames of N segments in one feature set.
 
     Attributes:
-        frames: ``(L, T_i, D)`` float32 of each, None where there is nothing.
-        errors: why there is nothing, by position; nothing is said of a segment without a text.
-        normalized: the same frames normalised per speaker; empty where no member reads such.
+        frames: ``(L, T_i, D)`` float32 per segment; None where there are none.
+        errors: why there are no frames, by index; a segment without a text has no error.
+        normalized: the same frames normalised per speaker; empty where no member reads them.
     """
 
     frames: tuple[Frames | None, ...]
@@ -42,17 +42,17 @@ class Encoded:
     normalized: tuple[Frames | None, ...] = ()
 
 
-class FeatureMaker:
-    """One encoder, and what is done to its frames before a head reads them.
+class FeatureExtractor:
+    """One encoder, and what is applied to its frames before a head reads them.
 
     Args:
-        name: the feature set's.
+        name: of the feature set.
         encoder: loaded.
         spec: of the cached feature set that heads were trained on.
-        cache_root: where frames are kept and looked up; None to keep none.
+        cache_root: where frames are stored and looked up; None to store none.
 
     Raises:
-        CacheError: what is kept cannot be read.
+        CacheError: stored frames cannot be read.
     """
 
     def __init__(self, name: str, encoder: Encoder, spec: FeatureSpec, cache_root: Path | None) -> None:
@@ -61,17 +61,17 @@ class FeatureMaker:
         self.spec = spec
         self._kept = None if cache_root is None else start_feature_set(cache_root, spec)
         if self._kept is not None:
-            len(self._kept)  # a shard that cannot be read is said now, and not over some recording
+            len(self._kept)  # a shard that cannot be read is an error now, not at some recording
 
-    def keeping_in(self, cache_root: Path) -> "FeatureMaker":
-        """Return the same maker that keeps frames in a folder, unless it keeps them already."""
+    def keeping_in(self, cache_root: Path) -> "FeatureExtractor":
+        """Return an extractor that stores frames in a folder; this one where it already stores them."""
         if self._kept is not None:
             return self
-        return FeatureMaker(self.name, self.encoder, self.spec, cache_root)
+        return FeatureExtractor(self.name, self.encoder, self.spec, cache_root)
 
     @property
     def reads_text(self) -> bool:
-        """Whether it reads words, and not sound."""
+        """Whether the encoder reads text instead of audio."""
         return self.spec.modality == "text"
 
     @property
@@ -80,21 +80,21 @@ class FeatureMaker:
         return str(self.spec.options.get("text_column") or "")
 
     def has_input(self, segment: Segment) -> bool:
-        """Return whether there is anything of a segment that the encoder reads."""
-        return segment.words_of(self.column) is not None if self.reads_text else bool(segment.waveforms)
+        """Return whether a segment has the text or audio that the encoder reads."""
+        return segment.text_for(self.column) is not None if self.reads_text else bool(segment.waveforms)
 
     def encode(self, segments: Sequence[Segment]) -> Encoded:
-        """Return the frames of segments as they would come out of the cache; equal ones are encoded once."""
+        """Return the frames of segments as a cache stores them; equal segments are encoded once."""
         keys = {
-            place: self._key(segment) for place, segment in enumerate(segments) if self.has_input(segment)
+            index: self._key(segment) for index, segment in enumerate(segments) if self.has_input(segment)
         }
         found: dict[str, Frames] = {}
         missing: dict[str, Segment] = {}
-        for place, key in keys.items():
+        for index, key in keys.items():
             if key not in found and (kept := self._from_cache(key)) is not None:
                 found[key] = kept
             elif key not in found:
-                missing.setdefault(key, segments[place])
+                missing.setdefault(key, segments[index])
         rows = [self._input(segment, key) for key, segment in missing.items()]
         made: dict[str, StoredUtterance] = {}
         errors: dict[str, str] = {}
@@ -110,8 +110,8 @@ class FeatureMaker:
             made[key] = StoredUtterance(key, stored, encoded.row.seconds, encoded.row.source)
         self._keep(made)
         return Encoded(
-            tuple(found.get(keys.get(place, "")) for place in range(len(segments))),
-            {place: errors[key] for place, key in keys.items() if key in errors},
+            tuple(found.get(keys.get(index, "")) for index in range(len(segments))),
+            {index: errors[key] for index, key in keys.items() if key in errors},
         )
 
     def encode_with(self, overlay: EncoderOverlay, segments: Sequence[Segment]) -> Encoded:
@@ -120,27 +120,27 @@ class FeatureMaker:
         Raises:
             EncoderError: the encoder has no such weights.
         """
-        places = [place for place, segment in enumerate(segments) if self.has_input(segment)]
-        rows = [self._input(segments[place], str(place)) for place in places]
-        # The bundle's digests have told whose weights these are; an included encoder has another name.
+        indices = [index for index, segment in enumerate(segments) if self.has_input(segment)]
+        rows = [self._input(segments[index], str(index)) for index in indices]
+        # The bundle's digests have established the weights; an included encoder has another name.
         spec = self.encoder.spec
-        mine = replace(overlay.description, encoder=spec.encoder, revision=spec.revision)
-        with replace(overlay, description=mine).applied_to(self.encoder):
-            encoded = dict(zip(places, self._encoded(rows), strict=True))
-        frames = {place: one.frames for place, one in encoded.items() if isinstance(one, EncodedUtterance)}
+        description = replace(overlay.description, encoder=spec.encoder, revision=spec.revision)
+        with replace(overlay, description=description).applied_to(self.encoder):
+            encoded = dict(zip(indices, self._encoded(rows), strict=True))
+        frames = {index: row.frames for index, row in encoded.items() if isinstance(row, EncodedUtterance)}
         errors = {
-            place: _first_line(one.error) for place, one in encoded.items() if isinstance(one, FailedRow)
+            index: _first_line(row.error) for index, row in encoded.items() if isinstance(row, FailedRow)
         }
-        return Encoded(tuple(frames.get(place) for place in range(len(segments))), errors)
+        return Encoded(tuple(frames.get(index) for index in range(len(segments))), errors)
 
     def batch(self, frames: Sequence[Frames | None], device: torch.device) -> HeadInput:
         """Return frames of B segments as a head reads them, padded and masked, on the device."""
         planes, dim = len(self.spec.layers), self.spec.dim
-        counts = np.asarray([0 if one is None else one.shape[1] for one in frames])
+        counts = np.asarray([0 if planes is None else planes.shape[1] for planes in frames])
         padded = np.zeros((len(frames), max(1, int(counts.max())), planes, dim), np.float32)
         for plane in range(planes):
             empty = np.zeros((0, dim), np.float32)
-            pad_into(padded[:, :, plane], (empty if one is None else one[plane] for one in frames))
+            pad_into(padded[:, :, plane], (empty if planes is None else planes[plane] for planes in frames))
         mask = torch.arange(padded.shape[1]) < torch.from_numpy(counts)[:, None]
         values = torch.from_numpy(padded if planes > 1 else padded[:, :, 0])
         return HeadInput(values.to(device), mask.to(device))
@@ -155,15 +155,15 @@ class FeatureMaker:
     def _input(self, segment: Segment, key: str) -> EncoderInput:
         utterance = Utterance(key)
         if self.reads_text:
-            words = segment.words_of(self.column) or ""
-            return EncoderInput(utterance, words, float("nan"), Source(key, 0))
+            text = segment.text_for(self.column) or ""
+            return EncoderInput(utterance, text, float("nan"), Source(key, 0))
         rate = self.spec.sample_rate_hz or 0
         return EncoderInput(utterance, segment.waveforms[rate], segment.seconds, Source(key, 0))
 
     def _key(self, segment: Segment) -> str:
         """Return a digest of what the encoder reads: a name or a path would give another file's frames."""
         if self.reads_text:
-            return xxhash.xxh3_128_hexdigest((segment.words_of(self.column) or "").encode())
+            return xxhash.xxh3_128_hexdigest((segment.text_for(self.column) or "").encode())
         return xxhash.xxh3_128_hexdigest(segment.waveforms[self.spec.sample_rate_hz or 0].tobytes())
 
     @property
@@ -174,7 +174,7 @@ class FeatureMaker:
         return list(encode_rows(self.encoder, self.spec, rows, _SECONDS_AT_ONCE))
 
     def _from_cache(self, key: str) -> Frames | None:
-        """Return what is kept; nothing where it is not there or has rotted."""
+        """Return stored frames; None where there are none or they are damaged."""
         if self._kept is None or key not in self._kept:
             return None
         try:
@@ -185,7 +185,7 @@ class FeatureMaker:
         return np.stack([from_storage(plane, self._dtype) for plane in planes])
 
     def _keep(self, made: Mapping[str, StoredUtterance]) -> None:
-        """Publish what is not kept yet; the place of what has rotted is sercache cache repair's to mend."""
+        """Store frames that are not stored yet; damaged ones are left to ``sercache cache repair``."""
         if self._kept is None:
             return
         fresh = [key for key in sorted(made) if key not in self._kept]

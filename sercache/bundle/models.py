@@ -1,4 +1,4 @@
-"""The members of a bundle: what their models say of encoded segments."""
+"""The members of a bundle: they predict from encoded segments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sercache.bundle.clips import Segment
 from sercache.bundle.description import BundleDescription, BundledMember
-from sercache.bundle.features import Encoded, FeatureMaker
+from sercache.bundle.features import Encoded, FeatureExtractor
 from sercache.corpus import Attribute
 from sercache.encoders.network import batches_by_length
 from sercache.encoders.protocol import Frames, Precision
@@ -21,7 +21,7 @@ from sercache.training.checkpoint import load_head
 from sercache.training.finetuning.overlay import EncoderOverlay
 
 _FRAMES_PER_BATCH = 16_384
-"""Padding included; a longer recording goes alone."""
+"""Padding included; a longer recording makes a batch of its own."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Model:
     """
 
     head: Head
-    overlays: Mapping[str, tuple[EncoderOverlay, FeatureMaker]]
+    overlays: Mapping[str, tuple[EncoderOverlay, FeatureExtractor]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Member:
     """The mean of a member's models: of its fold models, or of one that was fitted on all rows.
 
     Attributes:
-        name: its name.
+        name: the member's name.
         features: the feature sets that it reads, in order.
-        models: its models.
+        models: of the folds, or the single one of all rows.
         is_normalized: whether it reads frames that are normalised per speaker.
     """
 
@@ -61,23 +61,25 @@ class Member:
         description: BundleDescription,
         root: Path,
         device: torch.device,
-        maker_in: Callable[[str, Precision], FeatureMaker],
+        extractor_in: Callable[[str, Precision], FeatureExtractor],
     ) -> "Member":
         """Read a member's models.
 
         Args:
-            member: what the bundle says of it.
+            member: its description in the bundle.
             description: the bundle's.
             root: its folder.
             device: where heads compute.
-            maker_in: gives the maker of a feature set's frames whose encoder computes in a precision.
+            extractor_in: returns the extractor of a feature set whose encoder computes in a precision.
 
         Raises:
-            BundleError: a model is damaged, or has other classes, attributes or inputs than the bundle says.
+            BundleError: a model is damaged, or its classes, attributes or inputs differ from the bundle's.
         """
         wanted = {
             "classes": list(description.classes),
-            "attributes": [(one.name, one.low, one.high) for one in description.attributes],
+            "attributes": [
+                (attribute.name, attribute.low, attribute.high) for attribute in description.attributes
+            ],
             "features": {name: description.features[name].fingerprint for name in member.features},
             "normalize": member.normalize,
         }
@@ -87,7 +89,10 @@ class Member:
             try:
                 head, stated = load_head(root / model)
                 laid = {name: EncoderOverlay.load(root / path) for name, path in overlaid.items()}
-                over = {name: (its, maker_in(name, its.description.precision)) for name, its in laid.items()}
+                over = {
+                    name: (overlay, extractor_in(name, overlay.description.precision))
+                    for name, overlay in laid.items()
+                }
             except TrainingError as error:
                 raise BundleError(str(error)) from None
             for what, value in wanted.items():
@@ -100,21 +105,21 @@ class Member:
 
     @property
     def shared_features(self) -> frozenset[str]:
-        """The feature sets whose frames are not of encoders of its own."""
+        """The feature sets whose frames come from encoders that members share."""
         return frozenset(self.features) - self.models[0].overlays.keys()
 
     def can_predict(
         self,
         segments: Sequence[Segment],
         encoded: Mapping[str, Encoded],
-        makers: Mapping[str, FeatureMaker],
-        place: int,
+        extractors: Mapping[str, FeatureExtractor],
+        index: int,
     ) -> bool:
         """Return whether the segment has anything in any feature set that the member reads."""
         return any(
-            self._frames(encoded[name])[place] is not None
+            self._frames(encoded[name])[index] is not None
             if name in self.shared_features
-            else makers[name].has_input(segments[place])
+            else extractors[name].has_input(segments[index])
             for name in self.features
         )
 
@@ -126,39 +131,45 @@ class Member:
         self,
         segments: Sequence[Segment],
         encoded: Mapping[str, Encoded],
-        makers: Mapping[str, FeatureMaker],
-        places: Sequence[int],
+        extractors: Mapping[str, FeatureExtractor],
+        indices: Sequence[int],
         device: torch.device,
     ) -> tuple[Prediction, dict[int, str]]:
-        """Return what the member says of N segments, ``(N, C)`` and ``(N, A)``; and why of some it cannot.
+        """Return the member's prediction for N segments, ``(N, C)`` and ``(N, A)``, and the errors by row.
 
         Args:
             segments: all of them.
-            encoded: their frames by feature set, but for those of encoders of the member's own.
-            makers: of frames, by feature set.
-            places: which N segments.
+            encoded: their frames by feature set, those of fine-tuned encoders excepted.
+            extractors: of frames, by feature set.
+            indices: which N segments.
             device: where heads compute.
         """
         shared = {
-            name: [self._frames(encoded[name])[place] for place in places] for name in self.shared_features
+            name: [self._frames(encoded[name])[index] for index in indices] for name in self.shared_features
         }
-        chosen = [segments[place] for place in places]
-        said, failed = [], dict[int, str]()
+        chosen = [segments[index] for index in indices]
+        predictions, failed = [], dict[int, str]()
         for model in self.models:
-            own = {
-                name: maker.encode_with(overlay, chosen) for name, (overlay, maker) in model.overlays.items()
+            overlaid = {
+                name: extractor.encode_with(overlay, chosen)
+                for name, (overlay, extractor) in model.overlays.items()
             }
             frames = {
-                name: own[name].frames if name in own else tuple(shared[name]) for name in self.features
+                name: overlaid[name].frames if name in overlaid else tuple(shared[name])
+                for name in self.features
             }
-            for row, its in enumerate(zip(*frames.values(), strict=True)):
-                if all(one is None for one in its):
-                    reasons = [one.errors[row] for one in own.values() if row in one.errors]
-                    failed[row] = f"{self.name}: {reasons[0] if reasons else 'nothing to hear or read'}"
-            said.append(_apply(model.head, frames, makers, device))
+            for row, row_frames in enumerate(zip(*frames.values(), strict=True)):
+                if all(feature_frames is None for feature_frames in row_frames):
+                    reasons = [
+                        encoded_feature.errors[row]
+                        for encoded_feature in overlaid.values()
+                        if row in encoded_feature.errors
+                    ]
+                    failed[row] = f"{self.name}: {reasons[0] if reasons else 'neither audio nor text'}"
+            predictions.append(_apply(model.head, frames, extractors, device))
         mean = Prediction(
-            np.mean([one.class_probabilities for one in said], axis=0),
-            np.mean([one.attribute_values for one in said], axis=0),
+            np.mean([prediction.class_probabilities for prediction in predictions], axis=0),
+            np.mean([prediction.attribute_values for prediction in predictions], axis=0),
         )
         return mean, failed
 
@@ -166,17 +177,21 @@ class Member:
 def _apply(
     head: Head,
     frames: Mapping[str, Sequence[Frames | None]],
-    makers: Mapping[str, FeatureMaker],
+    extractors: Mapping[str, FeatureExtractor],
     device: torch.device,
 ) -> Prediction:
-    """Return what a head says of N segments, ``(N, C)`` and ``(N, A)``; a long one never pads a short one."""
+    """Return a head's prediction for N segments, ``(N, C)`` and ``(N, A)``; batches have similar lengths."""
     lengths = [
-        sum(0 if one is None else one.shape[1] for one in its) for its in zip(*frames.values(), strict=True)
+        sum(0 if feature_frames is None else feature_frames.shape[1] for feature_frames in row_frames)
+        for row_frames in zip(*frames.values(), strict=True)
     ]
     batches = batches_by_length(lengths, _FRAMES_PER_BATCH)
     probabilities, values = [], []
     for rows in batches:
-        inputs = [makers[name].batch([its[row] for row in rows], device) for name, its in frames.items()]
+        inputs = [
+            extractors[name].batch([feature_frames[row] for row in rows], device)
+            for name, feature_frames in frames.items()
+        ]
         output = head(inputs)
         probabilities.append(torch.softmax(output.logits.double(), dim=1).cpu().numpy())
         values.append(output.attributes.double().cpu().numpy())
@@ -185,7 +200,7 @@ def _apply(
 
 
 def disagreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far members differ, ``(N,)``: 0 where all say the same, 1 where all are sure and differ.
+    """Return how far members differ, ``(N,)``: 0 where all agree, 1 where all are sure and differ.
 
     It is their Jensen-Shannon divergence (Lin 1991, eq. 5.1, equal weights) as a share of its largest value.
 
@@ -204,10 +219,10 @@ def disagreement(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def attribute_disagreement(values: NDArray[np.float64], ranges: Sequence[Attribute]) -> NDArray[np.float64]:
-    """Return how far members differ in attributes, ``(N,)``: 0 where all say the same, at most 1.
+    """Return how far members differ in attributes, ``(N,)``: 0 where all agree, at most 1.
 
     The standard deviation over members, of values whose scales are taken as 0..1, averaged over attributes
-    and doubled: 1 where one half of the members says the lowest and the other the highest value.
+    and doubled: 1 where one half of the members predicts the lowest and the other the highest value.
 
     >>> arousal = Attribute("arousal", 1, 7)
     >>> attribute_disagreement(np.array([[[1.0], [7.0]], [[3.0], [3.0]]]), [arousal]).tolist()

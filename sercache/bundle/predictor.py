@@ -1,4 +1,4 @@
-"""A bundle, opened: recordings in, what is heard in them out."""
+"""Predict recordings with a bundle."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -21,10 +21,10 @@ from sercache.bundle.clips import (
 )
 from sercache.bundle.description import BundleDescription, read_description
 from sercache.bundle.encoders import load_feature_encoder
-from sercache.bundle.ensemble import Ensemble, Said
-from sercache.bundle.features import Encoded, FeatureMaker
-from sercache.bundle.recordings import Listening
-from sercache.bundle.speakers import SpeakerFrames, refuse_unknown_speakers, with_words
+from sercache.bundle.ensemble import Ensemble, SegmentPrediction
+from sercache.bundle.features import Encoded, FeatureExtractor
+from sercache.bundle.recordings import SegmentTranscriber
+from sercache.bundle.speakers import SpeakerFrames, refuse_unknown_speakers, with_transcripts
 from sercache.corpus import Attribute
 from sercache.devices import resolve_device, usable_cores
 from sercache.encoders.protocol import Precision
@@ -37,31 +37,31 @@ _LEAST_SECONDS = 2.0
 """What a recording counts for at least when recordings are gathered: a group has at most 60."""
 
 _CLIP_ERRORS = (SercacheError, RuntimeError, ValueError, MemoryError)
-"""What may happen over one odd recording, a device that runs out of memory included."""
+"""Errors that one recording may cause, a device that runs out of memory included."""
 
 
 class Bundle:
     """Predicts recordings as the run that it came from predicted its held-out rows.
 
     >>> bundle = Bundle.load(Path("my-bundle"))  # doctest: +SKIP
-    >>> [one.label for one in bundle.predict([Recording("a", Path("a.wav"))])]  # doctest: +SKIP
+    >>> [clip.label for clip in bundle.predict([Recording("a", Path("a.wav"))])]  # doctest: +SKIP
     ['Happy']
 
     Attributes:
-        description: all that the bundle says of itself.
+        description: what ``bundle.json`` states.
     """
 
     def __init__(
         self,
         description: BundleDescription,
-        makers: Mapping[str, FeatureMaker],
+        extractors: Mapping[str, FeatureExtractor],
         ensemble: Ensemble,
-        listening: Listening | None,
+        transcriber: SegmentTranscriber | None,
     ) -> None:
         self.description = description
-        self._makers = dict(makers)
+        self._extractors = dict(extractors)
         self._ensemble = ensemble
-        self._listening = listening
+        self._transcriber = transcriber
         self._speakers: SpeakerFrames | None = None
 
     @classmethod
@@ -84,10 +84,10 @@ class Bundle:
             device: ``auto``, or a device as torch names it.
             encoders: folders or hub names of encoders by feature set, for a bundle without them.
             transcriber: the Whisper model for recordings without a text; else the one the bundle names.
-            language: that it shall hear, such as ``en``; None to detect it.
-            cache: folder in which frames are kept and looked up; None keeps none.
+            language: of the speech, such as ``en``; None to detect it.
+            cache: folder in which frames are stored and looked up; None stores none.
             trust_remote_code: whether Python code that comes with an encoder may run.
-            listener: told of what is loaded, and of what is not as it was.
+            listener: receives a note per encoder and a warning where a library version differs.
 
         Raises:
             BundleError: the folder is no bundle, is damaged or of a newer format, or an encoder is another
@@ -95,44 +95,48 @@ class Bundle:
             EncoderError: an encoder cannot be loaded.
         """
         description = read_description(path)
-        place = resolve_device(device)
+        device = resolve_device(device)
 
-        def make(name: str, precision: Precision | None, kept_in: Path | None) -> FeatureMaker:
+        def make(name: str, precision: Precision | None, kept_in: Path | None) -> FeatureExtractor:
             feature = description.features[name]
             listener(Event("note", name, message=f"loading {feature.recipe.encoder}"))
             encoder, spec = load_feature_encoder(
                 name,
                 feature,
                 path,
-                device=place,
+                device=device,
                 given=encoders or {},
                 trust_remote_code=trust_remote_code,
                 listener=listener,
                 precision=precision,
             )
-            return FeatureMaker(name, encoder, spec, kept_in)
+            return FeatureExtractor(name, encoder, spec, kept_in)
 
-        makers = {name: make(name, None, cache) for name in description.features}
-        others: dict[tuple[str, Precision], FeatureMaker] = {}
+        extractors = {name: make(name, None, cache) for name in description.features}
+        others: dict[tuple[str, Precision], FeatureExtractor] = {}
 
-        def maker_in(name: str, precision: Precision) -> FeatureMaker:
+        def extractor_in(name: str, precision: Precision) -> FeatureExtractor:
             """Fine-tuned weights compute in the precision that they learnt in."""
-            if makers[name].spec.options.get("precision", "float32") == precision:
-                return makers[name]
+            if extractors[name].spec.options.get("precision", "float32") == precision:
+                return extractors[name]
             if (name, precision) not in others:
                 others[name, precision] = make(name, precision, None)
             return others[name, precision]
 
-        ensemble = Ensemble.load(path, description, makers, place, maker_in)
-        columns = {maker.column for maker in makers.values() if maker.reads_text}
+        ensemble = Ensemble.load(path, description, extractors, device, extractor_in)
+        columns = {extractor.column for extractor in extractors.values() if extractor.reads_text}
         model = transcriber or description.transcriber
-        has_ears = model is not None and columns
-        listening = Listening(str(model), place, language, columns) if has_ears else None
-        return cls(description, makers, ensemble, listening)
+        can_transcribe = model is not None and columns
+        return cls(
+            description,
+            extractors,
+            ensemble,
+            SegmentTranscriber(str(model), device, language, columns) if can_transcribe else None,
+        )
 
     @property
     def name(self) -> str:
-        """What the bundle is called."""
+        """The bundle's name."""
         return self.description.name
 
     @property
@@ -147,13 +151,13 @@ class Bundle:
 
     @property
     def needs_text(self) -> bool:
-        """Whether any member reads what is said."""
-        return any(maker.reads_text for maker in self._makers.values())
+        """Whether any member reads text."""
+        return any(extractor.reads_text for extractor in self._extractors.values())
 
     @property
     def can_transcribe(self) -> bool:
-        """Whether it can find out by itself what is said."""
-        return self._listening is not None
+        """Whether recordings without a text are transcribed."""
+        return self._transcriber is not None
 
     def predict(
         self,
@@ -162,19 +166,20 @@ class Bundle:
         windows: Windows | None = None,
         context: Context = QUIET,
     ) -> Iterator[ClipPrediction | FailedClip]:
-        """Yield what is heard in recordings, in order; a bad one is a failed clip and does not end the rest.
+        """Yield the predictions of recordings, in order; a bad recording becomes a failed clip.
 
         Recordings are decoded ahead in threads, and those that come together share batches. A recording that
-        is longer than an encoder reads at once goes in overlapping windows, as in extraction. A timeline
-        hears the words of each window where they can be transcribed; else it goes by the sound alone.
+        is longer than an encoder reads at once is encoded in overlapping windows, as in extraction. Each
+        window of a timeline is transcribed where the bundle can transcribe; else its prediction uses the
+        audio alone.
 
         Where members are normalised per speaker, every recording is encoded before the first is predicted;
-        frames lie in the cache, or in a temporary folder, until then.
+        frames are stored in the cache, or in a temporary folder, until then.
 
         Args:
             recordings: any number of them.
             windows: how to cut each for a timeline; None for none.
-            context: receives events, and says when to stop.
+            context: receives events, and can stop the work.
 
         Raises:
             BundleError: members are normalised per speaker, and no speaker has enough recordings.
@@ -186,11 +191,13 @@ class Bundle:
         listed = list(recordings)
         refuse_unknown_speakers(self.name, listed)
         with tempfile.TemporaryDirectory(prefix="sercache-") as folder:
-            makers = {name: maker.keeping_in(Path(folder)) for name, maker in self._makers.items()}
-            ensemble = replace(self._ensemble, makers=makers)
-            keeping = Bundle(self.description, makers, ensemble, self._listening)
-            heard = keeping._hear_speakers(listed, context)
-            yield from keeping._predict(heard, windows, context)
+            extractors = {
+                name: extractor.keeping_in(Path(folder)) for name, extractor in self._extractors.items()
+            }
+            ensemble = replace(self._ensemble, extractors=extractors)
+            keeping = Bundle(self.description, extractors, ensemble, self._transcriber)
+            transcribed = keeping._measure_speakers(listed, context)
+            yield from keeping._predict(transcribed, windows, context)
 
     def _predict(
         self,
@@ -202,193 +209,209 @@ class Bundle:
         for group in self._read(recordings):
             if context.should_stop():
                 raise Interrupted(f"stopped after {done} recordings")
-            decoded = [one for one in group if isinstance(one, Decoded)]
+            decoded = [clip for clip in group if isinstance(clip, Decoded)]
             answers = iter(self._answers(decoded))
-            for one in group:
-                answer = one if isinstance(one, FailedClip) else next(answers)
-                if windows is not None and isinstance(answer, ClipPrediction) and isinstance(one, Decoded):
-                    answer = self._with_timeline(answer, one, windows)
+            for clip in group:
+                answer = clip if isinstance(clip, FailedClip) else next(answers)
+                if windows is not None and isinstance(answer, ClipPrediction) and isinstance(clip, Decoded):
+                    answer = self._with_timeline(answer, clip, windows)
                 done += 1
                 context.listener(Event("advance", "predict", done=done, total=total))
                 yield answer
 
-    def _hear_speakers(self, recordings: Sequence[Recording], context: Context) -> list[Recording]:
-        """Measure every speaker's frames over all recordings; return these with what was transcribed.
+    def _measure_speakers(self, recordings: Sequence[Recording], context: Context) -> list[Recording]:
+        """Measure every speaker's frames over all recordings; return the recordings with their transcripts.
 
         What cannot be decoded or encoded does not count.
         """
         self._speakers = SpeakerFrames()
-        words: dict[int, str] = {}
+        texts: dict[int, str] = {}
         done = 0
         for group in self._read(recordings):
             if context.should_stop():
                 raise Interrupted(f"stopped while speakers were measured, after {done} recordings")
-            decoded = {done + place: one for place, one in enumerate(group) if isinstance(one, Decoded)}
-            words |= self._hear_group(decoded)
+            decoded = {done + index: clip for index, clip in enumerate(group) if isinstance(clip, Decoded)}
+            texts |= self._measure_group(decoded)
             done += len(group)
             context.listener(Event("advance", "measuring speakers", done=done, total=len(recordings)))
-        return with_words(recordings, words)
+        return with_transcripts(recordings, texts)
 
-    def _hear_group(self, decoded: Mapping[int, Decoded]) -> dict[int, str]:
-        """Add the frames of recordings to their speakers'; return what is said in them, by position."""
+    def _measure_group(self, decoded: Mapping[int, Decoded]) -> dict[int, str]:
+        """Add the frames of recordings to the sums of their speakers; return the transcripts, by position."""
         assert self._speakers is not None
-        speakers = [one.recording.speaker for one in decoded.values()]
+        speakers = [clip.recording.speaker for clip in decoded.values()]
         try:
-            segments = self._with_words([one.whole for one in decoded.values()])
+            segments = self._transcribed([clip.whole for clip in decoded.values()])
             names = sorted(self._ensemble.normalized)
-            encoded = {name: self._makers[name].encode(segments) for name in names}
+            encoded = {name: self._extractors[name].encode(segments) for name in names}
         except _CLIP_ERRORS:
             if len(decoded) < 2:
                 return {}
-            apart = [self._hear_group({position: one}) for position, one in decoded.items()]
-            return {position: text for words in apart for position, text in words.items()}
+            apart = [self._measure_group({position: clip}) for position, clip in decoded.items()]
+            return {position: text for group in apart for position, text in group.items()}
         for name in names:
             self._speakers.add(name, encoded[name], speakers)
-        texts = zip(decoded, (segment.words.get("") for segment in segments), strict=True)
+        texts = zip(decoded, (segment.texts.get("") for segment in segments), strict=True)
         return {position: text for position, text in texts if text}
 
     def _read(self, recordings: Iterable[Recording]) -> Iterator[list[Decoded | FailedClip]]:
         """Decode recordings ahead in threads; yield them in groups that share batches, in order."""
         rates = self._rates()
-        items = ((one, max(header_seconds(one), _LEAST_SECONDS)) for one in recordings)
+        items = ((recording, max(header_seconds(recording), _LEAST_SECONDS)) for recording in recordings)
         read = read_ahead(
-            lambda one: read_recording(one, rates), items, limit=2 * _GROUP_SECONDS, workers=usable_cores()
+            lambda recording: read_recording(recording, rates),
+            items,
+            limit=2 * _GROUP_SECONDS,
+            workers=usable_cores(),
         )
-        yield from group_by_seconds(((one, _cost(one)) for one in read), _GROUP_SECONDS)
+        yield from group_by_seconds(((clip, _cost(clip)) for clip in read), _GROUP_SECONDS)
 
     def _rates(self) -> frozenset[int]:
-        specs = [maker.spec for maker in self._makers.values()]
+        specs = [extractor.spec for extractor in self._extractors.values()]
         rates = {spec.sample_rate_hz for spec in specs if spec.sample_rate_hz is not None}
-        return frozenset(rates | ({self._listening.sample_rate_hz} if self._listening else set()))
+        return frozenset(rates | ({self._transcriber.sample_rate_hz} if self._transcriber else set()))
 
     def _answers(self, decoded: Sequence[Decoded]) -> list[ClipPrediction | FailedClip]:
-        """Return what is heard in each, in order; over an error that one causes, the others go on."""
+        """Return the answer for each clip, in order; where a group fails, each clip is tried alone."""
         try:
-            segments = self._with_words([one.whole for one in decoded])
-            encoded, said = self._hear(segments, [one.recording for one in decoded])
+            segments = self._transcribed([clip.whole for clip in decoded])
+            encoded, predictions = self._predict_segments(segments, [clip.recording for clip in decoded])
         except _CLIP_ERRORS as error:
             if len(decoded) > 1:
-                return [answer for one in decoded for answer in self._answers([one])]
+                return [answer for clip in decoded for answer in self._answers([clip])]
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            return [FailedClip(one.recording.id, reason) for one in decoded]
+            return [FailedClip(clip.recording.id, reason) for clip in decoded]
         return [
-            FailedClip(one.recording.id, its)
-            if isinstance(its, str)
-            else self._clip(one.recording.id, segments[place], its, self._notes(encoded, segments, place))
-            for place, (one, its) in enumerate(zip(decoded, said, strict=True))
+            FailedClip(clip.recording.id, prediction)
+            if isinstance(prediction, str)
+            else self._clip(
+                clip.recording.id, segments[index], prediction, self._notes(encoded, segments, index)
+            )
+            for index, (clip, prediction) in enumerate(zip(decoded, predictions, strict=True))
         ]
 
-    def _with_words(self, segments: Sequence[Segment]) -> list[Segment]:
-        return self._listening.with_words(segments) if self._listening is not None else list(segments)
+    def _transcribed(self, segments: Sequence[Segment]) -> list[Segment]:
+        return (
+            self._transcriber.with_transcripts(segments) if self._transcriber is not None else list(segments)
+        )
 
-    def _hear(
+    def _predict_segments(
         self, segments: Sequence[Segment], recordings: Sequence[Recording]
-    ) -> tuple[dict[str, Encoded], list[Said | str]]:
-        """Return the frames of segments, and what is said of each or why nothing can be."""
+    ) -> tuple[dict[str, Encoded], list[SegmentPrediction | str]]:
+        """Return the frames of segments, and per segment its prediction or the reason for none."""
         ensemble = self._ensemble
-        encoded = {name: self._makers[name].encode(segments) for name in sorted(ensemble.reads)}
+        encoded = {name: self._extractors[name].encode(segments) for name in sorted(ensemble.reads)}
         if self._speakers is not None:
             speakers = [recording.speaker for recording in recordings]
             for name in ensemble.normalized:
                 encoded[name] = self._speakers.normalize(name, encoded[name], speakers)
-        places = range(len(segments))
-        complete = [place for place in places if ensemble.can_predict(segments, encoded, place)]
+        indices = range(len(segments))
+        complete = [index for index in indices if ensemble.can_predict(segments, encoded, index)]
         known = [recording.extras or {} for recording in recordings]
-        said = dict(zip(complete, ensemble.say(segments, known, encoded, complete), strict=True))
+        predictions = dict(zip(complete, ensemble.predict(segments, known, encoded, complete), strict=True))
         return encoded, [
-            said[place] if place in said else self._why_not(segments, encoded, place) for place in places
+            predictions[index] if index in predictions else self._why_not(segments, encoded, index)
+            for index in indices
         ]
 
-    def _with_timeline(self, answer: ClipPrediction, one: Decoded, windows: Windows) -> ClipPrediction:
-        """Return an answer with what is heard in each window; few windows at a time are held in memory."""
-        if not one.whole.waveforms:
+    def _with_timeline(self, answer: ClipPrediction, clip: Decoded, windows: Windows) -> ClipPrediction:
+        """Return an answer with the predictions of its windows; few windows at a time are held in memory."""
+        if not clip.whole.waveforms:
             return answer
-        cut = ((one.whole.cut(*span), span[1] - span[0]) for span in windows.spans(one.whole.seconds))
+        cut = ((clip.whole.cut(*span), span[1] - span[0]) for span in windows.spans(clip.whole.seconds))
         timeline: list[WindowPrediction] = []
         notes = list(answer.notes)
-        if self.needs_text and self._listening is None and answer.text is not None:
-            notes.append("the timeline goes by the sound alone: which words fall into a window is not known")
+        if self.needs_text and self._transcriber is None and answer.text is not None:
+            notes.append("the timeline uses the audio alone: the text of a window is not known")
         for group in group_by_seconds(cut, _GROUP_SECONDS):
             try:
-                segments = self._with_words(group)
-                _, said = self._hear(segments, [one.recording] * len(segments))
+                segments = self._transcribed(group)
+                _, predictions = self._predict_segments(segments, [clip.recording] * len(segments))
             except _CLIP_ERRORS as error:
                 notes.append(f"timeline: {str(error).splitlines()[0]}")
                 break
-            for segment, its in zip(segments, said, strict=True):
-                if isinstance(its, str):
-                    notes.append(f"timeline: {its}")
+            for segment, prediction in zip(segments, predictions, strict=True):
+                if isinstance(prediction, str):
+                    notes.append(f"timeline: {prediction}")
                 else:
-                    timeline.append(self._window(segment, its))
+                    timeline.append(self._window(segment, prediction))
         return replace(answer, windows=tuple(timeline), notes=tuple(dict.fromkeys(notes)))
 
-    def _clip(self, clip_id: str, segment: Segment, said: Said, notes: tuple[str, ...]) -> ClipPrediction:
+    def _clip(
+        self, clip_id: str, segment: Segment, prediction: SegmentPrediction, notes: tuple[str, ...]
+    ) -> ClipPrediction:
         return ClipPrediction(
             id=clip_id,
             seconds=segment.seconds,
-            label=None if said.decision is None else self.classes[said.decision],
-            probabilities=self._by_class(said.probabilities),
-            posteriors=self._by_class(said.posteriors),
-            attributes=self._by_attribute(said.attributes),
+            label=None if prediction.decision is None else self.classes[prediction.decision],
+            probabilities=self._by_class(prediction.probabilities),
+            posteriors=self._by_class(prediction.posteriors),
+            attributes=self._by_attribute(prediction.attributes),
             conformal_set=tuple(
-                name for name, is_in in zip(self.classes, said.conformal_set, strict=True) if is_in
+                name for name, is_in in zip(self.classes, prediction.conformal_set, strict=True) if is_in
             ),
             members={
                 name: self._by_class(values) if self.classes else self._by_attribute(values)
-                for name, values in zip(self._ensemble.names, said.members, strict=True)
+                for name, values in zip(self._ensemble.names, prediction.members, strict=True)
             },
-            disagreement=said.disagreement,
+            disagreement=prediction.disagreement,
             text=self._text_of(segment),
             notes=notes,
         )
 
-    def _window(self, segment: Segment, said: Said) -> WindowPrediction:
+    def _window(self, segment: Segment, prediction: SegmentPrediction) -> WindowPrediction:
         start, end = segment.span or (0.0, segment.seconds)
         return WindowPrediction(
             start,
             end,
-            label=None if said.decision is None else self.classes[said.decision],
-            probabilities=self._by_class(said.probabilities),
-            attributes=self._by_attribute(said.attributes),
+            label=None if prediction.decision is None else self.classes[prediction.decision],
+            probabilities=self._by_class(prediction.probabilities),
+            attributes=self._by_attribute(prediction.attributes),
         )
 
     def _by_class(self, values: NDArray[np.float64]) -> dict[str, float]:
         return dict(zip(self.classes, values.tolist(), strict=True))
 
     def _by_attribute(self, values: NDArray[np.float64]) -> dict[str, float]:
-        return dict(zip((one.name for one in self.attributes), values.tolist(), strict=True))
+        return dict(zip((attribute.name for attribute in self.attributes), values.tolist(), strict=True))
 
     def _text_of(self, segment: Segment) -> str | None:
-        """Return the words that a member reads; where members read several columns, those of the first."""
-        columns = [maker.column for maker in self._makers.values() if maker.reads_text] or [""]
-        return segment.words_of(columns[0])
+        """Return the text that members read; where they read several columns, the text of the first."""
+        columns = [extractor.column for extractor in self._extractors.values() if extractor.reads_text] or [
+            ""
+        ]
+        return segment.text_for(columns[0])
 
     def _notes(
-        self, encoded: Mapping[str, Encoded], segments: Sequence[Segment], place: int
+        self, encoded: Mapping[str, Encoded], segments: Sequence[Segment], index: int
     ) -> tuple[str, ...]:
-        notes = [f"{name}: {one.errors[place]}" for name, one in encoded.items() if place in one.errors]
-        if self.needs_text and self._text_of(segments[place]) is None:
-            notes.append("without its words: no text is known")
+        notes = [
+            f"{name}: {feature.errors[index]}" for name, feature in encoded.items() if index in feature.errors
+        ]
+        if self.needs_text and self._text_of(segments[index]) is None:
+            notes.append("predicted without text: none is known")
         return tuple(notes)
 
-    def _why_not(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], place: int) -> str:
-        errors = [f"{name}: {one.errors[place]}" for name, one in encoded.items() if place in one.errors]
+    def _why_not(self, segments: Sequence[Segment], encoded: Mapping[str, Encoded], index: int) -> str:
+        errors = [
+            f"{name}: {feature.errors[index]}" for name, feature in encoded.items() if index in feature.errors
+        ]
         if errors:
             return errors[0]
         member = next(
-            one
-            for one in self._ensemble.members
-            if not one.can_predict(segments, encoded, self._makers, place)
+            member
+            for member in self._ensemble.members
+            if not member.can_predict(segments, encoded, self._extractors, index)
         )
-        texts = [self._makers[name] for name in member.features if self._makers[name].reads_text]
-        if any(maker.has_input(segments[place]) is False for maker in texts):
+        texts = [self._extractors[name] for name in member.features if self._extractors[name].reads_text]
+        if any(extractor.has_input(segments[index]) is False for extractor in texts):
             return (
                 f"member '{member.name}' reads words and no text is known; give one with --text or a "
                 "manifest, or a Whisper model with --transcriber"
             )
-        return f"member '{member.name}' hears sound, and there is no audio"
+        return f"member '{member.name}' reads audio, and the recording has none"
 
 
-def _cost(one: Decoded | FailedClip) -> float:
-    seconds = one.whole.seconds if isinstance(one, Decoded) else 0.0
+def _cost(clip: Decoded | FailedClip) -> float:
+    seconds = clip.whole.seconds if isinstance(clip, Decoded) else 0.0
     return max(seconds, _LEAST_SECONDS) if seconds == seconds else _LEAST_SECONDS

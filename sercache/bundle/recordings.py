@@ -1,13 +1,11 @@
-"""The recordings that a user asks for: files, folders, a manifest or a pipe; transcribed if without text."""
+"""Collect recordings from files, folders, a manifest or a pipe, and transcribe those without a text."""
 
-import csv
-import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Segment, WindowPrediction
+from sercache.bundle.clips import Recording, Segment
 from sercache.corpus import Corpus
 from sercache.devices import computes_in_bfloat16
 from sercache.encoders.protocol import Precision
@@ -16,7 +14,7 @@ from sercache.extract.transcribe.batches import transcribe_waveforms
 from sercache.extract.transcribe.whisper import WhisperTranscriber
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"})
-"""Of files that are looked for in folders; a file that is named is tried whatever it is called."""
+"""Suffixes of the files that are collected from folders; a file that is named may have any suffix."""
 
 _SIGNATURES = (
     b"RIFF",
@@ -30,6 +28,7 @@ _SIGNATURES = (
     b"\xff\xfb",
     b"\xff\xf3",
 )
+_PIECES_ON_CPU, _PIECES_ON_GPU = 4, 32
 
 
 def recordings_at(paths: Sequence[Path], text: str | None = None) -> list[Recording]:
@@ -39,7 +38,7 @@ def recordings_at(paths: Sequence[Path], text: str | None = None) -> list[Record
 
     Args:
         paths: files and folders.
-        text: what is said in the one recording.
+        text: the transcript of the recording, where there is one recording.
 
     Raises:
         BundleError: a folder holds no audio, or there is a text for several recordings.
@@ -60,7 +59,7 @@ def recordings_of(
     Args:
         corpus: the manifest.
         split: ``train``, ``development`` or ``test``; None for all rows.
-        text_column: the column with what is said; None for ``text``.
+        text_column: the column with transcripts; None for ``text``.
 
     Raises:
         BundleError: there are no such rows.
@@ -88,15 +87,15 @@ def recordings_of(
 
 
 def recordings_from_pipe(stream: BinaryIO, folder: Path, text: str | None = None) -> list[Recording]:
-    """Return what comes through a pipe: one recording's bytes, or the paths of recordings, one a line.
+    """Return the recordings that come through a pipe: the bytes of one, or the paths of several, one a line.
 
     Args:
         stream: the pipe.
-        folder: where the bytes of a recording may lie while it is predicted.
-        text: what is said in the one recording.
+        folder: where the bytes of a recording are written.
+        text: the transcript of the recording, where there is one recording.
 
     Raises:
-        BundleError: nothing came, or neither audio nor paths.
+        BundleError: the pipe holds neither audio nor paths.
     """
     content = stream.read()
     if content.startswith(_SIGNATURES):
@@ -114,68 +113,14 @@ def recordings_from_pipe(stream: BinaryIO, folder: Path, text: str | None = None
     return recordings_at([Path(line) for line in lines], text)
 
 
-def as_csv(
-    answers: Iterator[ClipPrediction | FailedClip], classes: Sequence[str], attributes: Sequence[str]
-) -> Iterator[str]:
-    """Yield the lines of a table: one per recording, or one per window where there are windows.
-
-    ``sercache audit`` and ``sercache stack --predictions`` read it.
-    """
-    columns = ["id", "start", "end", *(["label"] if classes else []), *(f"p:{name}" for name in classes)]
-    columns += [f"attribute:{name}" for name in attributes]
-    columns += ["conformal_set"] if classes else []
-    columns += ["disagreement", "seconds", "text", "notes", "error"]
-    yield _line(columns)
-    for answer in answers:
-        if isinstance(answer, FailedClip):
-            yield _line([answer.id, *[""] * (len(columns) - 2), answer.error])
-            continue
-        rest = [
-            *([" ".join(answer.conformal_set)] if classes else []),
-            f"{answer.disagreement:.6f}",
-            "" if answer.seconds != answer.seconds else f"{answer.seconds:.3f}",
-            answer.text or "",
-            "; ".join(answer.notes),
-            "",
-        ]
-        for part in answer.windows or (answer,):
-            span = ["", ""]
-            if isinstance(part, WindowPrediction):
-                span = [f"{part.start_seconds:.3f}", f"{part.end_seconds:.3f}"]
-            numbers = [*part.probabilities.values(), *part.attributes.values()]
-            label = [part.label or ""] if classes else []
-            yield _line([answer.id, *span, *label, *(f"{number:.6f}" for number in numbers), *rest])
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and not file.is_dir()
-    )
-    if not found:
-        kinds = ", ".join(sorted(AUDIO_SUFFIXES))
-        raise BundleError(f"{path}: no audio files in it ({kinds}); name a file of another kind itself")
-    return found
-
-
-def _line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
-
-
-_PIECES_ON_CPU, _PIECES_ON_GPU = 4, 32
-
-
-class Listening:
-    """A Whisper model, for segments whose words are not known.
+class SegmentTranscriber:
+    """A Whisper model for segments without a transcript.
 
     Args:
         model: hub name or folder.
         device: where it computes, as torch names it.
         language: code of the language; None to detect it, clip by clip.
-        columns: of transcripts, that encoders learnt from.
+        columns: of transcripts that encoders learnt from.
 
     Raises:
         EncoderError: it cannot be loaded, or is no Whisper model.
@@ -189,22 +134,34 @@ class Listening:
 
     @property
     def sample_rate_hz(self) -> int:
-        """What audio must be resampled to."""
+        """The sampling rate of the audio that the model reads."""
         return self._transcriber.sample_rate_hz
 
-    def with_words(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Return the segments, each with its words unless nobody speaks in it."""
+    def with_transcripts(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return the segments with transcripts, which are empty where nobody speaks."""
         rate = self.sample_rate_hz
-        silent = [
-            place
-            for place, one in enumerate(segments)
-            if rate in one.waveforms and any(one.words_of(column) is None for column in self._columns)
+        untranscribed = [
+            index
+            for index, segment in enumerate(segments)
+            if rate in segment.waveforms and any(segment.text_for(column) is None for column in self._columns)
         ]
-        heard = transcribe_waveforms(
-            self._transcriber, [segments[place].waveforms[rate] for place in silent], self._batch_size
+        transcripts = transcribe_waveforms(
+            self._transcriber, [segments[index].waveforms[rate] for index in untranscribed], self._batch_size
         )
-        texts = {place: transcript.text for place, transcript in zip(silent, heard, strict=True)}
+        texts = {index: transcript.text for index, transcript in zip(untranscribed, transcripts, strict=True)}
         return [
-            replace(one, words={**one.words, "": texts[place]}) if texts.get(place) else one
-            for place, one in enumerate(segments)
+            replace(segment, texts={**segment.texts, "": texts[index]}) if texts.get(index) else segment
+            for index, segment in enumerate(segments)
         ]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and not file.is_dir()
+    )
+    if not found:
+        kinds = ", ".join(sorted(AUDIO_SUFFIXES))
+        raise BundleError(f"{path}: no audio files in it ({kinds}); name a file of another kind itself")
+    return found

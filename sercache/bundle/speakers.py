@@ -1,4 +1,4 @@
-"""Speakers of the recordings that are predicted: what members need that are normalised per speaker."""
+"""Normalise the frames of recordings per speaker, for members that were trained so."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def refuse_unknown_speakers(name: str, recordings: Sequence[Recording]) -> None:
         recordings: all that are to be predicted.
 
     Raises:
-        BundleError: nobody is known to speak, or nobody often enough; says how many recordings it takes.
+        BundleError: no speaker is known, or none has enough recordings; states how many it takes.
     """
     counts = Counter(recording.speaker for recording in recordings if recording.speaker is not None)
     if counts and max(counts.values()) >= MIN_CLIPS:
@@ -31,7 +31,7 @@ def refuse_unknown_speakers(name: str, recordings: Sequence[Recording]) -> None:
     need = f"{name} normalises each speaker with {MIN_CLIPS} or more recordings of the speaker"
     if not counts:
         raise BundleError(
-            f"{need}, and nobody says who speaks: give --speaker NAME where all recordings are of one "
+            f"{need}, and no speaker is known: give --speaker NAME where all recordings are of one "
             "speaker, or a manifest with a column speaker (--corpus)"
         )
     speaker, count = counts.most_common(1)[0]
@@ -52,7 +52,7 @@ class SpeakerFrames:
     _moments: dict[tuple[str, str], tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
 
     def add(self, feature: str, encoded: Encoded, speakers: Sequence[str | None]) -> None:
-        """Add the frames of whole recordings in one feature set, by who speaks in each."""
+        """Add the frames of whole recordings in one feature set to the sums of their speakers."""
         for frames, speaker in zip(encoded.frames, speakers, strict=True):
             if frames is not None and speaker is not None:
                 self.sums.setdefault((feature, speaker), FrameSums()).add(frames)
@@ -60,18 +60,18 @@ class SpeakerFrames:
     def normalize(self, feature: str, encoded: Encoded, speakers: Sequence[str | None]) -> Encoded:
         """Return the same segments with frames normalised per speaker beside those that are not.
 
-        A segment whose speaker is not known, or is heard too seldom, has none, and an error that says why.
+        A segment whose speaker is not known, or has too few recordings, gets an error instead of frames.
         """
         normalized: list[Floats | None] = []
         errors: dict[int, str] = {}
-        for place, (frames, speaker) in enumerate(zip(encoded.frames, speakers, strict=True)):
+        for index, (frames, speaker) in enumerate(zip(encoded.frames, speakers, strict=True)):
             if frames is None:
                 normalized.append(None)
                 continue
             sums = self.sums.get((feature, speaker or ""))
             if sums is None or sums.clips < MIN_CLIPS:
                 normalized.append(None)
-                errors[place] = _why(speaker, 0 if sums is None else sums.clips)
+                errors[index] = _why(speaker, 0 if sums is None else sums.clips)
                 continue
             mean, scale = self._of(feature, speaker or "", (frames.shape[0], frames.shape[2]))
             normalized.append((frames - mean[:, None]) * scale[:, None])  # (L, T, D)
@@ -87,13 +87,13 @@ class SpeakerFrames:
 def _why(speaker: str | None, clips: int) -> str:
     need = f"members are normalised per speaker and need {MIN_CLIPS} recordings of the speaker"
     if speaker is None:
-        return f"{need}; who speaks here is not known"
+        return f"{need}; the speaker of this one is not known"
     return f"{need}; there {'is' if clips == 1 else 'are'} {clips} of '{speaker}'"
 
 
-def with_words(recordings: Sequence[Recording], words: Mapping[int, str]) -> list[Recording]:
-    """Return the recordings, those without a text with what was transcribed of them, by position."""
+def with_transcripts(recordings: Sequence[Recording], texts: Mapping[int, str]) -> list[Recording]:
+    """Return the recordings with transcripts, by position, where a recording has no text."""
     return [
-        recording if recording.text or position not in words else replace(recording, text=words[position])
+        recording if recording.text or position not in texts else replace(recording, text=texts[position])
         for position, recording in enumerate(recordings)
     ]

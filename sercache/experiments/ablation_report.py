@@ -1,4 +1,4 @@
-"""The ablation's table: what it says in words, and how it is written for programs."""
+"""The report of an ablation: its table as CSV and JSON, and the sentences that it supports."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class VariantResult:
             where it was not compared.
         relative: the same as a share of the full member's score.
         p_speakers: the difference's p-value, Holm-corrected over the variants.
-        p_seeds: that only the luck of the seeds makes the difference, Holm-corrected; NaN with one seed.
+        p_seeds: the p-value over seeds, Holm-corrected; NaN with one seed.
     """
 
     name: str
@@ -62,7 +62,7 @@ class VariantResult:
 
     @property
     def is_clear(self) -> bool:
-        """Whether neither the choice of speakers nor the luck of the seeds explains the difference."""
+        """Whether neither speakers nor seeds explain the difference by chance."""
         return (
             self.difference is not None
             and self.difference.is_clear
@@ -100,9 +100,8 @@ class AblationReport:
         run: the folder that holds all variants and seeds as members.
         member: the name of the ablated member.
         seeds: how many of each variant.
-        rows: out-of-fold rows that count in the primary score and that all members predicted: what was
-            compared.
-        speakers: of those rows; one without speaker counts as one.
+        rows: out-of-fold rows that count in the primary score and that all members predicted.
+        speakers: of these rows; one without speaker counts as one.
         rows_without_speaker: how many of them name no speaker.
         full: the member as the recipe has it.
         variants: in the order of the paper's table.
@@ -134,23 +133,25 @@ class AblationReport:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """Which ingredients pay on this corpus, in sentences that say no more than was measured."""
-        compared = [one for one in self.variants if one.difference is not None]
+        """Sentences on which ingredients improve the score on this corpus."""
+        compared = [variant for variant in self.variants if variant.difference is not None]
         seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''} each"
         where = f"On {self.rows} rows of {self.speakers} speakers, {seeds}: "
-        clear = [one for one in compared if one.is_clear and one.difference is not None]
-        pays = [one for one in clear if one.difference is not None and one.difference.value < 0]
-        costs = [one for one in clear if one not in pays]
-        unclear = [one for one in compared if one not in clear]
+        clear = [variant for variant in compared if variant.is_clear and variant.difference is not None]
+        pays = [
+            variant for variant in clear if variant.difference is not None and variant.difference.value < 0
+        ]
+        costs = [variant for variant in clear if variant not in pays]
+        unclear = [variant for variant in compared if variant not in clear]
         sentences = []
         if pays:
             sentences.append(f"{_ingredients(pays)} {'pay' if len(pays) > 1 else 'pays'}.")
         if costs:
             sentences.append(f"{_ingredients(costs)} {'do' if len(costs) > 1 else 'does'} harm.")
         if unclear:
-            sentences.append(f"{_ingredients(unclear)} cannot be told from nothing.")
+            sentences.append(f"there is no clear effect of {_ingredients(unclear)}.")
         first, *others = sentences or ["no variant could be compared."]
-        lines = [" ".join([where + first, *(one[0].upper() + one[1:] for one in others)])]
+        lines = [" ".join([where + first, *(sentence[0].upper() + sentence[1:] for sentence in others)])]
         if self.baseline is not None and not self.baseline.full_minus.is_gain:
             lines.insert(0, self._not_above())
         if compared:
@@ -171,8 +172,8 @@ class AblationReport:
         caveats = []
         if self.seeds == 1:
             caveats.append(
-                "With one seed nobody knows how much of a difference is its luck, so nothing is said to pay; "
-                "--seeds 3 tells more."
+                "With one seed the variation between seeds is unknown, so no difference counts as clear; "
+                "use --seeds 3."
             )
         if self.speakers < _FEW_SPEAKERS:
             caveats.append(f"Only {self.speakers} speakers: take the intervals as rough.")
@@ -187,7 +188,7 @@ class AblationReport:
 def as_csv(report: AblationReport) -> str:
     """Return one line per variant, the full member first and the baseline, if there is one, last."""
     shared = {"rows": report.rows, "speakers": report.speakers, "seeds": report.seeds}
-    lines = [_cells(one, report.primary.key) | shared for one in (report.full, *report.variants)]
+    lines = [_cells(variant, report.primary.key) | shared for variant in (report.full, *report.variants)]
     if report.baseline is not None:
         lines.append(_baseline_cells(report.baseline, report.primary.key) | shared)
     stream = io.StringIO()
@@ -209,9 +210,9 @@ def as_json(report: AblationReport) -> dict[str, Any]:
         "rows_without_speaker": report.rows_without_speaker,
         "verdict": list(report.verdict),
         "variants": [
-            _cells(one, report.primary.key)
-            | {f"{report.primary.key}_by_seed": [_known(score) for score in one.scores]}
-            for one in (report.full, *report.variants)
+            _cells(variant, report.primary.key)
+            | {f"{report.primary.key}_by_seed": [_known(score) for score in variant.scores]}
+            for variant in (report.full, *report.variants)
         ],
     }
 

@@ -1,7 +1,7 @@
 """Which layer of an encoder is best on a corpus: a linear probe on each (SUPERB, Yang et al. 2021).
 
 Where a property sits among the layers differs from encoder to encoder and from task to task (Pasad, Chou and
-Livescu 2021), and emotion is rarely in the last one. A probe costs minutes and asks the corpus itself.
+Livescu 2021), and emotion is rarely in the last one. A probe of the corpus takes minutes.
 """
 
 import csv
@@ -46,8 +46,8 @@ class LayerScore:
     """One layer, or the sum of all.
 
     Attributes:
-        name: as the feature set calls it; ``sum of all`` for the sum.
-        request: how ``layers`` in a recipe and ``cache prune --keep-layers`` call it; empty for the sum.
+        name: in the feature set; ``sum of all`` for the sum.
+        request: the layer for ``layers`` in a recipe and ``cache prune --keep-layers``; empty for the sum.
         score: the primary score, out of fold, with its interval over speakers.
         uar: likewise; None where there are no classes.
         ccc: of each attribute.
@@ -66,21 +66,21 @@ class LayerScore:
 
     @property
     def is_clearly_worse(self) -> bool:
-        """Whether it can be told from the best layer."""
+        """Whether the layer is clearly below the best."""
         return self.behind_best is not None and self.behind_best.high < 0 and self.p_value < _CLEAR
 
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """What a probe found.
+    """The scores of all layers.
 
     Attributes:
         folder: of the feature set.
-        rows: judged, those that count in the primary score.
-        speakers: who speaks in them.
+        rows: how many count in the primary score.
+        speakers: of these rows.
         layers: in the order of the encoder; the sum last, if it was asked for.
-        chosen_blindly: primary score of whoever has to choose the layer without the fold that is judged.
-        blind_choices: which layer that was, by fold.
+        chosen_blindly: primary score where each fold's layer is chosen on the other folds.
+        blind_choices: the chosen layer, by fold.
         size_bytes: of the feature set.
         primary: the score that decides.
     """
@@ -102,22 +102,23 @@ class LayerReport:
     @property
     def best_kept(self) -> LayerScore:
         """The best of the single layers, which a cache can be pruned to."""
-        return max((one for one in self.layers if one.request), key=lambda layer: layer.score.value)
+        return max((layer for layer in self.layers if layer.request), key=lambda layer: layer.score.value)
 
     @property
     def verdict(self) -> str:
-        """What to keep, and how sure that is."""
+        """A sentence on the best layer, and which layers are clearly worse."""
         best = self.best
         where = f"On {self.rows:,} rows of {self.speakers} speakers"
         if len(self.layers) == 1:
             return f"{where}: there is one layer, and nothing to choose between."
-        worse = [one.name for one in self.layers if one.is_clearly_worse]
+        worse = [layer.name for layer in self.layers if layer.is_clearly_worse]
         if len(worse) == len(self.layers) - 1:
             return f"{where}: {best.name} is better than every other layer."
         if not worse:
-            return f"{where}: {best.name} scores highest, but no layer can be told from it."
+            return f"{where}: {best.name} scores highest, but no layer is clearly worse."
         return (
-            f"{where}: {best.name} scores highest; of the others only {', '.join(worse)} can be told from it."
+            f"{where}: {best.name} scores highest; of the others only {', '.join(worse)} "
+            f"{'are' if len(worse) > 1 else 'is'} clearly worse."
         )
 
 
@@ -142,7 +143,7 @@ def probe_layers(
         deviation: pool standard deviations as well as means.
         with_sum: also probe the sum of all kept layers, frame by frame.
         samples: draws of the bootstrap.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         TrainingError: there is nothing to probe on.
@@ -193,7 +194,7 @@ def _scores(
     attribute_names: Sequence[str],
     bootstrap: SpeakerBootstrap,
 ) -> tuple[LayerScore, ...]:
-    primary = [_primary_metric(rows, one) for one in probed]
+    primary = [_primary_metric(rows, layer) for layer in probed]
     best = int(np.argmax([metric.value for metric in primary]))
     behind = {
         index: bootstrap.difference(metric, primary[best])
@@ -202,11 +203,11 @@ def _scores(
     }
     p_values = bootstrap.best_p_values(primary).tolist()
 
-    def uar(one: Probed) -> Estimate | None:
+    def uar(layer: Probed) -> Estimate | None:
         truth = rows.truth
         if not truth.num_classes:
             return None
-        metric = confusion_metric(truth.labels, one.classes, truth.num_classes, uar_of_confusion)
+        metric = confusion_metric(truth.labels, layer.classes, truth.num_classes, uar_of_confusion)
         return bootstrap.estimate(metric)
 
     return tuple(
@@ -265,21 +266,23 @@ def _numbers(estimate: Estimate | Difference) -> list[str]:
 
 
 def _request(name: str) -> str:
-    """Return how a recipe calls a layer: ``layer-7`` is 7, ``sum-9-12`` is 9-12."""
+    """Return a layer as a recipe names it: ``layer-7`` is 7, ``sum-9-12`` is 9-12."""
     return name.removeprefix("layer-").removeprefix("sum-")
 
 
 def _rows(feature_set: FeatureSet, corpus: Corpus, folds: int, seed: int) -> tuple[Corpus, ProbeRows]:
-    """Return the utterances that are probed on, and what there is to learn of them."""
+    """Return the utterances that are probed on, and their targets and folds."""
     train = [row.id for row in corpus.utterances if (row.split or "train") == "train"]
     missing = set(feature_set.missing(train))
     failed = Ledger(feature_set.folder).failures
-    if untried := [one for one in train if one in missing and one not in failed]:
+    if untried := [
+        utterance_id for utterance_id in train if utterance_id in missing and utterance_id not in failed
+    ]:
         raise TrainingError(
             f"{feature_set.folder}: lacks {len(untried)} of {len(train)} training utterances, first "
             f"'{untried[0]}'; run sercache extract to finish it, or name the corpus that it was made from"
         )
-    chosen = corpus.select([one for one in train if one not in missing])
+    chosen = corpus.select([utterance_id for utterance_id in train if utterance_id not in missing])
     labels, is_scored = consensus(chosen), Truth.of(chosen).is_scored
     needs = primary_score(len(corpus.classes)).needs
     if corpus.classes and len(np.unique(labels[labels >= 0])) < 2:

@@ -1,4 +1,4 @@
-"""A linear probe: how much of the target can be read from a vector by a linear model, out of fold."""
+"""A linear probe: a ridge regression from pooled vectors to the targets, out of fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ProbeRows:
-    """What a probe learns, and from whom; the same for every layer.
+    """The rows, targets and folds of a probe; the same for every layer.
 
     Attributes:
         corpus: the N utterances.
@@ -65,11 +65,11 @@ def probe(vectors: Floats, rows: ProbeRows, should_stop: ShouldStop = never) -> 
 
     Args:
         vectors: ``(N, D)``.
-        rows: what to learn.
+        rows: with targets and folds.
         should_stop: looked at between steps.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``should_stop`` returned True.
     """
     table = PooledTable(vectors.astype(np.float32)[:, None, None], np.ones(len(vectors), np.bool_))
     classes, attributes = np.full(len(vectors), -1), np.full(rows.targets.attributes.shape, np.nan)
@@ -98,7 +98,7 @@ def probe(vectors: Floats, rows: ProbeRows, should_stop: ShouldStop = never) -> 
 
 
 def chosen_on_inner_rows(probed: Sequence[Probed], folds: Integers) -> tuple[Probed, tuple[int, ...]]:
-    """Return what one would have predicted who had to choose a layer without the judged fold.
+    """Return the predictions where each fold's layer is chosen on the other folds.
 
     For each fold the layer is taken that predicts left-out speakers of the other folds best.
 

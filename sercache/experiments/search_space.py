@@ -69,7 +69,7 @@ class Dimension(BaseModel):
     def is_whole(self) -> bool:
         """Whether the range has whole numbers only."""
         bounds = (self.low, self.high, self.step)
-        return all(one is not None and one.is_integer() for one in bounds)
+        return all(bound is not None and bound.is_integer() for bound in bounds)
 
     @property
     def probes(self) -> tuple[Setting, ...]:
@@ -126,10 +126,10 @@ def default_space(
     settings = recipe.training_of(member)
     space: dict[str, Dimension] = {}
 
-    def add(key: str, low: float, high: float, own: float, log: bool = False) -> None:
-        if log and own <= 0:
+    def add(key: str, low: float, high: float, current: float, log: bool = False) -> None:
+        if log and current <= 0:
             return
-        space[key] = Dimension(low=min(low, own), high=max(high, own), log=log)
+        space[key] = Dimension(low=min(low, current), high=max(high, current), log=log)
 
     if settings.stage1.epochs:
         add("training.stage1.learning_rate", 1e-5, 1e-2, settings.stage1.learning_rate, log=True)
@@ -145,14 +145,14 @@ def default_space(
     add("training.mixup.alpha", 0.1, 2.0, settings.mixup.alpha, log=True)
     options = _options_of(member.head)
     for name, default in options.items():
-        own = member.options.get(name, default)
-        if isinstance(own, bool):
+        current = member.options.get(name, default)
+        if isinstance(current, bool):
             space[f"options.{name}"] = Dimension(choices=[False, True])
-        elif name in _SIZES and isinstance(own, int):
+        elif name in _SIZES and isinstance(current, int):
             heads = member.options.get(_HEADS, options.get(_HEADS, 1)) if name == "width" else 1
-            space[f"options.{name}"] = _sizes_around(own, int(heads))
-        elif name == "dropout" and isinstance(own, int | float):
-            add("options.dropout", 0.0, 0.5, own)
+            space[f"options.{name}"] = _sizes_around(current, int(heads))
+        elif name == "dropout" and isinstance(current, int | float):
+            add("options.dropout", 0.0, 0.5, current)
     return space
 
 
@@ -190,16 +190,16 @@ def check_space(recipe: Recipe, member: MemberRecipe, space: Space, layers: Sequ
 
 
 def with_settings(member: MemberRecipe, settings: Settings) -> MemberRecipe:
-    """Return the member with ``settings`` over its own; what they do not name stays."""
+    """Return the member with ``settings`` over its own; all other settings stay."""
     sections = {section: copy.deepcopy(dict(getattr(member, section))) for section in _SECTIONS}
     for key, value in settings.items():
         *path, last = key.split(".")
-        place: dict[str, Any] = sections
+        node: dict[str, Any] = sections
         for part in path:
-            if not isinstance(place.get(part), dict):
-                place[part] = {}
-            place = place[part]
-        place[last] = value
+            if not isinstance(node.get(part), dict):
+                node[part] = {}
+            node = node[part]
+        node[last] = value
     return member.model_copy(update=sections)
 
 
@@ -210,11 +210,11 @@ def _dimension(where: str, value: Any) -> Dimension:
         return Dimension.model_validate(value)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"][:1])
+        node = ".".join(str(part) for part in problem["loc"][:1])
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key '{place}'.{did_you_mean(place, Dimension.model_fields)}"
+            message = f"unknown key '{node}'.{did_you_mean(node, Dimension.model_fields)}"
         else:
-            message = f"{place}: {in_words(problem)}" if place else in_words(problem)
+            message = f"{node}: {in_words(problem)}" if node else in_words(problem)
         raise RecipeError(f"{where}: {message}") from None
 
 
@@ -252,13 +252,17 @@ def _options_of(head: str) -> dict[str, Any]:
     from sercache.heads.registry import HEADS
 
     parameters = inspect.signature(HEADS[head]).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
-def _sizes_around(own: int, divisor: int = 1) -> Dimension:
+def _sizes_around(current: int, divisor: int = 1) -> Dimension:
     """Return the powers of two around a size, its half and double, and itself; multiples of ``divisor``."""
-    nearest = 1 << max(0, own.bit_length() - 1)
+    nearest = 1 << max(0, current.bit_length() - 1)
     around = {max(1, nearest // 2), nearest, 2 * nearest}
     if any(size % divisor for size in around):
-        around = {size for size in (own // 2, 2 * own) if size and size % divisor == 0}
-    return Dimension(choices=sorted(around | {own}))
+        around = {size for size in (current // 2, 2 * current) if size and size % divisor == 0}
+    return Dimension(choices=sorted(around | {current}))

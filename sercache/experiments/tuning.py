@@ -1,4 +1,4 @@
-"""The search: trials on inner folds, and a verdict on rows that no trial saw."""
+"""Tune a member: run trials on inner folds, and evaluate the best on rows that no trial saw."""
 
 import json
 import math
@@ -12,15 +12,15 @@ from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.errors import Interrupted, RecipeError, TrainingError
 from sercache.events import QUIET, Context, Event, Listener
 from sercache.experiments.search_space import Settings, with_settings
-from sercache.experiments.tuning_plan import TuningPlan, with_reserved_as_test
+from sercache.experiments.tuning_design import TuningDesign, with_reserved_as_test
 from sercache.experiments.tuning_report import (
     TuningReport,
     as_csv,
     as_json,
     best_of,
     best_path,
+    compare_on_reserved,
     csv_path,
-    judge,
 )
 from sercache.experiments.tuning_study import Study, Trial, load_optuna
 from sercache.files import locked, read_json, write_atomically, write_json
@@ -42,7 +42,7 @@ TrainAll = Callable[[Recipe, Listener], EnsembleReport]
 
 
 def run_tuning(
-    plan: TuningPlan,
+    design: TuningDesign,
     *,
     trials: int = 30,
     timeout_seconds: float | None = None,
@@ -51,22 +51,22 @@ def run_tuning(
     engine: EngineChoice = LOCAL,
     context: Context = QUIET,
 ) -> TuningReport:
-    """Search until ``trials`` have ended, those of earlier calls counted, and judge the best of them.
+    """Search until ``trials`` have ended, those of earlier calls counted, and evaluate the best of them.
 
-    The recipe's own settings are trained first: what the search has to beat, and the proof that corpus,
-    features and device are fit for use. A trial that cannot be trained is recorded and does not end the
-    search. A second process that searches in the same folder waits for the first.
+    The recipe's settings are trained first: they are what the search has to beat, and their training shows
+    that corpus, features and device can be used. A trial that cannot be trained is recorded and
+    does not end the search. A second process that searches in the same folder waits for the first.
 
     Writes ``tuning.csv`` and ``best.yaml`` after each trial, ``tuning.json`` at the end.
 
     Args:
-        plan: what to search.
+        design: what to search.
         trials: how many in all.
         timeout_seconds: after which no further trial is begun; None is never.
         device: ``auto``, or a device as torch names it.
         workers: processes that train side by side; see :func:`~sercache.training.ensemble.train_ensemble`.
         engine: where each trial's folds train.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         RecipeError: Optuna is not installed, or the folder belongs to another search.
@@ -77,26 +77,26 @@ def run_tuning(
     load_optuna()
     begun = time.monotonic()
 
-    def train_all(recipe: Recipe, told: Listener, *, with_baseline: bool = True) -> EnsembleReport:
+    def train_all(recipe: Recipe, trial_listener: Listener, *, with_baseline: bool = True) -> EnsembleReport:
         return train_ensemble(
             recipe,
             device=device,
             workers=workers,
             engine=engine,
             with_baseline=with_baseline,
-            context=Context(listener=told, should_stop=context.should_stop),
+            context=Context(listener=trial_listener, should_stop=context.should_stop),
         )
 
-    def train(recipe: Recipe, told: Listener) -> float:
-        report = train_all(recipe, told, with_baseline=False)
+    def train(recipe: Recipe, trial_listener: Listener) -> float:
+        report = train_all(recipe, trial_listener, with_baseline=False)
         return report.members[0].score(report.primary)
 
-    plan.output.mkdir(parents=True, exist_ok=True)
-    with locked(plan.output):
-        _lay_out(plan)
-        study = Study(plan.study_path, plan.space, plan.seed)
-        own = _train_own(plan, train_all, context.listener)
-        _publish(plan, study.trials)
+    design.output.mkdir(parents=True, exist_ok=True)
+    with locked(design.output):
+        _start(design)
+        study = Study(design.study_path, design.space, design.seed)
+        original = _train_original(design, train_all, context.listener)
+        _publish(design, study.trials)
         context.listener(Event("start", "trials", total=trials))
         while len(study.trials) < trials:
             number = len(study.trials)
@@ -107,41 +107,43 @@ def run_tuning(
             if context.should_stop():
                 raise _stopped(number, trials)
             try:
-                study.add(_run_trial(plan, number, study.suggest, train, context.listener))
+                study.add(_run_trial(design, number, study.suggest, train, context.listener))
             except Interrupted:
                 raise _stopped(number, trials) from None
-            _publish(plan, study.trials)
-            _tell(plan, study.trials, trials, context.listener)
+            _publish(design, study.trials)
+            _report_trial(design, study.trials, trials, context.listener)
         try:
-            return _conclude(plan, study, own, train, context.listener)
+            return _conclude(design, study, original, train, context.listener)
         except Interrupted:
             raise Interrupted("stopped before the verdict; the same command goes on from there") from None
 
 
-def _lay_out(plan: TuningPlan) -> None:
-    """Write what describes the search, or check that the folder is of this very search."""
-    searched = plan.recipe_of(plan.member, plan.search_path, plan.output)
-    corpus = with_reserved_as_test(plan)
+def _start(design: TuningDesign) -> None:
+    """Write the description of the search, or check that the folder belongs to the same search."""
+    searched = design.recipe_of(design.member, design.search_path, design.output)
+    corpus = with_reserved_as_test(design)
     features = open_feature_sets(searched)
-    Run(plan.output).start(
+    Run(design.output).start(
         searched,
         {
             "versions": library_versions(),
-            "search": plan.identity,
+            "search": design.identity,
             "corpus": corpus_digest(corpus),
-            "features": {name: one.spec.fingerprint for name, one in features.items()},
+            "features": {name: feature_set.spec.fingerprint for name, feature_set in features.items()},
         },
     )
-    write_corpus(plan.search, plan.search_path)
-    write_corpus(plan.reserved, plan.reserved_path)
-    write_corpus(corpus, plan.judged_path)
+    write_corpus(design.search, design.search_path)
+    write_corpus(design.reserved, design.reserved_path)
+    write_corpus(corpus, design.finals_corpus_path)
 
 
-def _train_own(plan: TuningPlan, train: TrainAll, listener: Listener) -> EnsembleReport:
+def _train_original(design: TuningDesign, train: TrainAll, listener: Listener) -> EnsembleReport:
     try:
-        return train(plan.recipe_of(plan.member, plan.judged_path, plan.finals_folder / _OWN), listener)
+        return train(
+            design.recipe_of(design.member, design.finals_corpus_path, design.finals_folder / _OWN), listener
+        )
     except TrainingError as error:
-        raise TrainingError(f"the recipe as it is cannot be trained: {_reason(error, plan)}") from None
+        raise TrainingError(f"the recipe as it is cannot be trained: {_reason(error, design)}") from None
     except Interrupted:
         raise Interrupted(
             "stopped while the recipe's own settings were trained; the same command goes on"
@@ -149,38 +151,38 @@ def _train_own(plan: TuningPlan, train: TrainAll, listener: Listener) -> Ensembl
 
 
 def _train_final(
-    plan: TuningPlan, name: str, member: MemberRecipe, train: Train, listener: Listener
+    design: TuningDesign, name: str, member: MemberRecipe, train: Train, listener: Listener
 ) -> float:
     """Train on all search rows and predict the reserved ones; return the primary score, out of fold."""
-    return train(plan.recipe_of(member, plan.judged_path, plan.finals_folder / name), listener)
+    return train(design.recipe_of(member, design.finals_corpus_path, design.finals_folder / name), listener)
 
 
 def _run_trial(
-    plan: TuningPlan,
+    design: TuningDesign,
     number: int,
     suggest: Callable[[], Settings],
     train: Train,
     listener: Listener,
 ) -> Trial:
     """Train one trial, or go on with it where it was interrupted."""
-    folder = plan.trial_run(number).root
+    folder = design.trial_run(number).root
     settings = _settings_in_flight(folder, suggest)
-    member = with_settings(plan.member, settings)
+    member = with_settings(design.member, settings)
     began, note, score = time.monotonic(), "", float("nan")
     try:
-        score = train(plan.recipe_of(member, plan.search_path, folder), _epochs_only(listener))
+        score = train(design.recipe_of(member, design.search_path, folder), _epochs_only(listener))
         if math.isnan(score):
-            note = f"no row with {plan.primary.needs} was predicted"
+            note = f"no row with {design.primary.needs} was predicted"
     except (TrainingError, RecipeError) as error:
-        # The recipe's own settings went through: what does not fit here is this trial's combination.
-        note = _reason(error, plan)
+        # The recipe's settings could be trained: it is this trial's combination that does not fit.
+        note = _reason(error, design)
     return Trial(number, settings, score, time.monotonic() - began, note)
 
 
-def _reason(error: TrainingError | RecipeError, plan: TuningPlan) -> str:
-    """Return what an error says in one line; that the only member failed goes without saying."""
-    said = " ".join(str(error).split())
-    return said.removeprefix(f"no member could be trained; {plan.member.name}: ")
+def _reason(error: TrainingError | RecipeError, design: TuningDesign) -> str:
+    """Return an error as one line, without the prefix that names the only member."""
+    message = " ".join(str(error).split())
+    return message.removeprefix(f"no member could be trained; {design.member.name}: ")
 
 
 def _settings_in_flight(folder: Path, suggest: Callable[[], Settings]) -> Settings:
@@ -202,40 +204,40 @@ def _settings_in_flight(folder: Path, suggest: Callable[[], Settings]) -> Settin
         ) from None
 
 
-def _publish(plan: TuningPlan, trials: tuple[Trial, ...]) -> None:
+def _publish(design: TuningDesign, trials: tuple[Trial, ...]) -> None:
     """Write the table and the best recipe so far, and free the disk of all other trials' weights."""
     best = best_of(trials)
     if trials:
-        write_atomically(csv_path(plan.output), as_csv(trials, plan.primary))
+        write_atomically(csv_path(design.output), as_csv(trials, design.primary))
     if best is not None:
-        write_atomically(best_path(plan.output), dump_recipe(_with_best(plan, best)))
+        write_atomically(best_path(design.output), dump_recipe(_recipe_with_best(design, best)))
     for trial in trials:
         if best is None or trial.number != best.number:
-            _remove_weights(plan.trial_run(trial.number).root)
+            _remove_weights(design.trial_run(trial.number).root)
 
 
-def _with_best(plan: TuningPlan, best: Trial) -> Recipe:
+def _recipe_with_best(design: TuningDesign, best: Trial) -> Recipe:
     """Return the user's recipe with the found settings, with a run folder of its own."""
-    recipe = plan.recipe
-    found = with_settings(plan.member, best.settings)
+    recipe = design.recipe
+    found = with_settings(design.member, best.settings)
     placed = {key: getattr(recipe, key).resolve() for key in ("corpus", "cache")}
     output = recipe.output.resolve()
     return recipe.model_copy(
         update={
             **placed,
             "output": output.with_name(f"{output.name}-tuned"),
-            "members": [found if one.name == found.name else one for one in recipe.members],
+            "members": [found if entry.name == found.name else entry for entry in recipe.members],
         }
     )
 
 
 def _conclude(
-    plan: TuningPlan, study: Study, trained_own: EnsembleReport, train: Train, listener: Listener
+    design: TuningDesign, study: Study, trained_original: EnsembleReport, train: Train, listener: Listener
 ) -> TuningReport:
-    """Train the best trial once more, now with the reserved rows to predict, and judge it on them.
+    """Train the best trial once more, with the reserved rows to predict, and evaluate it on them.
 
-    Batches are shuffled over the whole manifest, so that this training is drawn anew: the luck of the trial's
-    shuffles, which helped it to be the best, is not judged.
+    Batches are shuffled over the whole manifest, so this training is shuffled anew: the luck of the
+    trial's shuffles, which helped to select it, does not enter the score.
     """
     trials = study.trials
     best = best_of(trials)
@@ -244,35 +246,35 @@ def _conclude(
             raise TrainingError("the time was up before the first trial; give the search more")
         raise TrainingError(f"none of {len(trials)} trials could be trained; the first: {trials[0].note}")
     name = f"trial-{best.number}"
-    _train_final(plan, name, with_settings(plan.member, best.settings), train, _epochs_only(listener))
-    earlier = [folder for folder in plan.finals_folder.glob("trial-*") if folder.name != name]
+    _train_final(design, name, with_settings(design.member, best.settings), train, _epochs_only(listener))
+    earlier = [folder for folder in design.finals_folder.glob("trial-*") if folder.name != name]
     for folder in earlier:
         _remove_weights(folder)
-    found, own = (
-        Posteriors.load(Run(plan.finals_folder / one).posteriors_path(plan.member.name))
-        for one in (name, _OWN)
+    found, original = (
+        Posteriors.load(Run(design.finals_folder / name).posteriors_path(design.member.name))
+        for name in (name, _OWN)
     )
-    linear = trained_own.baseline
+    linear = trained_original.baseline
     report = TuningReport(
-        output=plan.output,
-        member=plan.member.name,
+        output=design.output,
+        member=design.member.name,
         trials=trials,
         best=best,
-        own_score=trained_own.members[0].score(trained_own.primary),
+        original_score=trained_original.members[0].score(trained_original.primary),
         importances=study.importances(),
-        judged_on=plan.judged_on,
-        judgement=judge(
-            plan.reserved,
+        judged_on=design.judged_on,
+        reserved_scores=compare_on_reserved(
+            design.reserved,
             found,
-            own,
-            samples=plan.recipe.stacking.bootstrap_samples,
-            seed=derive_seed(plan.recipe.seed, "bootstrap"),
+            original,
+            samples=design.recipe.stacking.bootstrap_samples,
+            seed=derive_seed(design.recipe.seed, "bootstrap"),
             baseline=None
             if linear is None
-            else Posteriors.load(trained_own.run.posteriors_path(linear.member.name)),
+            else Posteriors.load(trained_original.run.posteriors_path(linear.member.name)),
         ),
-        primary=plan.primary,
-        judged_before=len(earlier),
+        primary=design.primary,
+        earlier_evaluations=len(earlier),
         baseline_score=float("nan") if linear is None else linear.score.value,
     )
     write_json(report.json_path, as_json(report))
@@ -285,10 +287,10 @@ def _remove_weights(run_folder: Path) -> None:
     shutil.rmtree(run_folder / "tensorboard", ignore_errors=True)
 
 
-def _tell(plan: TuningPlan, trials: tuple[Trial, ...], total: int, listener: Listener) -> None:
-    """Tell of the trial that has just ended."""
+def _report_trial(design: TuningDesign, trials: tuple[Trial, ...], total: int, listener: Listener) -> None:
+    """Send events on the trial that has just ended."""
     last, best = trials[-1], best_of(trials)
-    outcome = f"failed: {last.note}" if last.note else f"{plan.primary.name} {last.score:.3f}"
+    outcome = f"failed: {last.note}" if last.note else f"{design.primary.name} {last.score:.3f}"
     leader = f" (best {best.score:.3f}, trial {best.number})" if best is not None else ""
     listener(Event("note", "trials", message=f"trial {last.number}: {outcome}{leader}"))
     values = {"best": f"{best.score:.3f}"} if best is not None else {}
@@ -296,13 +298,13 @@ def _tell(plan: TuningPlan, trials: tuple[Trial, ...], total: int, listener: Lis
 
 
 def _epochs_only(listener: Listener) -> Listener:
-    """Return a listener to a trial's training: what there is to say of corpus and plan was said before."""
+    """Return a listener that drops notes and warnings, which repeat in every trial."""
 
-    def tell(event: Event) -> None:
+    def forward(event: Event) -> None:
         if event.kind not in ("note", "warning"):
             listener(event)
 
-    return tell
+    return forward
 
 
 def _stopped(ended: int, trials: int) -> Interrupted:

@@ -20,16 +20,16 @@ _FEW_SPEAKERS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ReservedScores:
     """The primary score on the reserved rows, of the mean of the fold models.
 
     Attributes:
-        rows: how many were judged.
+        rows: how many were scored.
         speakers: of those rows; one without speaker counts as one.
         rows_without_speaker: how many of them name no speaker.
         found: of the settings that the search found.
-        own: of the recipe's own settings.
-        difference: ``found - own``, the same speakers in every draw.
+        original: of the recipe's settings.
+        difference: ``found - original``, with the same draws of speakers.
         baseline: of a linear model on the member's features; None without one.
         to_baseline: ``found - baseline``.
     """
@@ -38,7 +38,7 @@ class Judgement:
     speakers: int
     rows_without_speaker: int
     found: Estimate
-    own: Estimate
+    original: Estimate
     difference: Difference
     baseline: Estimate | None = None
     to_baseline: Difference | None = None
@@ -53,11 +53,11 @@ class TuningReport:
         member: the name of the searched member.
         trials: all that have ended, in order.
         best: the one with the highest primary score, out of fold.
-        own_score: the same score of the recipe's own settings, on the same rows and folds, shuffled anew.
+        original_score: the same score of the recipe's settings, on the same rows and folds, shuffled anew.
         importances: how much each key mattered for the score, summing to 1; none after few trials.
-        judged_on: what the reserved rows are, in words.
-        judgement: of the best trial, on these rows.
-        judged_before: how many other trials the same rows have judged in earlier sittings.
+        judged_on: a description of the reserved rows.
+        reserved_scores: of the best trial and of the recipe, on these rows.
+        earlier_evaluations: how many other trials were evaluated on the same rows in earlier calls.
         primary: the score that decides.
         baseline_score: the primary score of the linear baseline, out of fold, on the rows and folds of the
             trials; NaN without one.
@@ -67,11 +67,11 @@ class TuningReport:
     member: str
     trials: tuple[Trial, ...]
     best: Trial
-    own_score: float
+    original_score: float
     importances: Mapping[str, float]
     judged_on: str
-    judgement: Judgement
-    judged_before: int
+    reserved_scores: ReservedScores
+    earlier_evaluations: int
     primary: PrimaryScore = MACRO_F1
     baseline_score: float = math.nan
 
@@ -98,14 +98,14 @@ class TuningReport:
     @property
     def beats_recipe(self) -> bool:
         """Whether the best trial is ahead on the inner folds, and not clearly behind on the reserved rows."""
-        difference = self.judgement.difference
+        difference = self.reserved_scores.difference
         is_worse = difference.is_clear and difference.value < 0
-        return self.best.score > self.own_score and not is_worse
+        return self.best.score > self.original_score and not is_worse
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """Whether the search paid, in sentences that say no more than was measured."""
-        judged = self.judgement
+        """Sentences on whether the search improved the member."""
+        judged = self.reserved_scores
         number = f"Trial {self.best.number}"
         lines = [
             f"On {judged.rows} rows of {judged.speakers} speakers that no trial saw ({self.judged_on}): "
@@ -114,7 +114,7 @@ class TuningReport:
             ),
             f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner "
             f"{self.primary.name} optimistic: {self.best.score:.3f} there, {judged.found.value:.3f} on those "
-            f"rows (the recipe as it is: {self.own_score:.3f} and {judged.own.value:.3f}).",
+            f"rows (the recipe as it is: {self.original_score:.3f} and {judged.original.value:.3f}).",
         ]
         if judged.baseline is not None and judged.to_baseline is not None:
             lines.append(
@@ -128,13 +128,16 @@ class TuningReport:
                 lines.append(f"{number} is not above the baseline, which takes seconds to fit.")
         if not self.beats_recipe:
             behind = (
-                "" if self.best.score > self.own_score else "No trial beat the recipe on the inner folds. "
+                ""
+                if self.best.score > self.original_score
+                else "No trial beat the recipe on the inner folds. "
             )
             lines.append(f"{behind}Keep the recipe as it is.")
-        if self.judged_before:
+        if self.earlier_evaluations:
+            earlier = "trial was" if self.earlier_evaluations == 1 else "trials were"
             lines.append(
-                f"The same rows have judged {self.judged_before} earlier best trial"
-                f"{'s' if self.judged_before > 1 else ''}: the more often one looks, the less it proves."
+                f"{self.earlier_evaluations} earlier best {earlier} evaluated on the same rows: each further "
+                "look makes the result less certain."
             )
         if judged.speakers < _FEW_SPEAKERS:
             lines.append(f"Only {judged.speakers} speakers: take the interval as rough.")
@@ -166,29 +169,29 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return min(trained(trials), key=_rank, default=None)
 
 
-def judge(
+def compare_on_reserved(
     reserved: Corpus,
     found: Posteriors,
-    own: Posteriors,
+    original: Posteriors,
     *,
     samples: int,
     seed: int,
     baseline: Posteriors | None = None,
-) -> Judgement:
-    """Compare two members on the rows that were set aside.
+) -> ReservedScores:
+    """Compare two members on the reserved rows.
 
     Args:
         reserved: the rows.
-        found: what the member with the found settings predicted; other rows in it do not count.
-        own: the same of the member as the recipe has it.
+        found: predictions of the member with the found settings; other rows in it do not count.
+        original: the same of the member as the recipe has it.
         samples: draws of speakers.
         seed: of the draws.
         baseline: the same of the linear baseline; left out where it lacks a row.
 
     Raises:
-        TrainingError: there is no row to judge on, or a model has learned from it.
+        TrainingError: there is no row to score, or a model has learned from one.
     """
-    predicted, of_all = set(found.ids) & set(own.ids), Truth.of(reserved)
+    predicted, of_all = set(found.ids) & set(original.ids), Truth.of(reserved)
     ids = [
         utterance_id
         for utterance_id, counts in zip(reserved.ids, of_all.is_scored, strict=True)
@@ -196,24 +199,24 @@ def judge(
     ]
     if not ids:
         raise TrainingError(
-            f"none of the reserved rows has both {of_all.primary.needs} and frames to judge with"
+            f"none of the reserved rows has both {of_all.primary.needs} and frames to be scored"
         )
     rows = reserved.select(ids)
 
     def metric(posteriors: Posteriors) -> SumMetric:
         if set(posteriors.take(ids).origins.tolist()) != {"held-out"}:
-            raise TrainingError(f"member '{posteriors.member}' has seen rows that it was to be judged on")
+            raise TrainingError(f"member '{posteriors.member}' has learned from rows that it is evaluated on")
         return primary_metric(rows, posteriors)
 
     bootstrap = SpeakerBootstrap([row.speaker for row in rows.utterances], samples, seed)
-    first, second = metric(found), metric(own)
+    first, second = metric(found), metric(original)
     linear = metric(baseline) if baseline is not None and set(ids) <= set(baseline.ids) else None
-    return Judgement(
+    return ReservedScores(
         rows=len(ids),
         speakers=bootstrap.cluster_count,
         rows_without_speaker=bootstrap.unknown_speakers,
         found=bootstrap.estimate(first),
-        own=bootstrap.estimate(second),
+        original=bootstrap.estimate(second),
         difference=bootstrap.difference(first, second),
         baseline=None if linear is None else bootstrap.estimate(linear),
         to_baseline=None if linear is None else bootstrap.difference(first, linear),
@@ -239,7 +242,7 @@ def as_csv(trials: Sequence[Trial], primary: PrimaryScore = MACRO_F1) -> str:
 
 def as_json(report: TuningReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    judged, key = report.judgement, report.primary.key
+    judged, key = report.reserved_scores, report.primary.key
     return {
         "member": report.member,
         "trials": len(report.trials),
@@ -250,7 +253,7 @@ def as_json(report: TuningReport) -> dict[str, Any]:
             f"inner_{key}": report.best.score,
             key: _interval(judged.found),
         },
-        "own": {f"inner_{key}": _known(report.own_score), key: _interval(judged.own)},
+        "own": {f"inner_{key}": _known(report.original_score), key: _interval(judged.original)},
         "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
         "baseline": None
         if judged.baseline is None or judged.to_baseline is None
@@ -263,7 +266,7 @@ def as_json(report: TuningReport) -> dict[str, Any]:
             },
         },
         "judged_on": report.judged_on,
-        "judged_before": report.judged_before,
+        "judged_before": report.earlier_evaluations,
         "rows": judged.rows,
         "speakers": judged.speakers,
         "rows_without_speaker": judged.rows_without_speaker,

@@ -1,4 +1,4 @@
-"""The trials of a search on disk, and which settings to try next. The one place that knows Optuna."""
+"""Store the trials of a search and suggest the next settings; the only file that uses Optuna."""
 
 import math
 import warnings
@@ -42,7 +42,7 @@ class Trial:
 
     @property
     def state(self) -> Literal["trained", "failed"]:
-        """What became of it."""
+        """Whether the trial has a score."""
         return "failed" if self.note else "trained"
 
 
@@ -65,7 +65,7 @@ class Study:
         optuna = load_optuna()
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_half_line(path)
-        # The lock of a process that was killed would be waited for; the caller lets nobody else in here.
+        # The lock of a killed process would block; the caller makes sure that no other process is here.
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         self._distributions = {key: _distribution(space[key]) for key in sorted(space)}
         self._seed = seed
@@ -88,8 +88,8 @@ class Study:
         optuna = load_optuna()
         ended = self.trials
         least = min([0.0, *(trial.score for trial in ended if not math.isnan(trial.score))])
-        # The sampler learns from a copy where a failed trial has the lowest score there is: told of a failure
-        # only, it would look there again.
+        # The sampler learns from a copy where a failed trial has the lowest score there is: given
+        # a failure only, it would suggest such settings again.
         with quiet_optuna():
             sampler = optuna.samplers.TPESampler(seed=derive_seed(self._seed, "trial", len(ended)) % 2**32)
             copied = optuna.create_study(direction="maximize", sampler=sampler)

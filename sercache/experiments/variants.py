@@ -1,4 +1,4 @@
-"""What can be taken out of a member to see what it was worth: MEDUSA's ablations, and two of our own.
+"""Variants of a member without one ingredient: MEDUSA's ablations, and three more.
 
 The relative changes of macro-F1 are those that the paper reports for MSP-Podcast (arXiv 2506.09556).
 """
@@ -25,13 +25,13 @@ class Variant:
     """A member without one ingredient.
 
     Attributes:
-        name: how members and tables call it.
-        description: as the paper puts it.
+        name: in members and tables.
+        description: in the words of the paper.
         ingredient: what is taken out.
         paper_change: relative change of macro-F1 that the paper reports; None where it reports none.
         apply: returns the member without the ingredient; what else it sets differently from the recipe stays.
-        why_idle: given the training rows, says why the member would train as before (or not at all); empty
-            where it would not.
+        why_idle: given the training rows, returns the reason why the variant changes nothing or cannot train;
+            empty where it can be compared.
     """
 
     name: str

@@ -66,8 +66,8 @@ class AttentiveStatistics(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the hidden layer before its activation, ``(B, width)``."""
         pooled = [
-            pool(self.read(index, one), one.mask)
-            for index, (pool, one) in enumerate(zip(self.pools, inputs, strict=True))
+            pool(self.read(index, features), features.mask)
+            for index, (pool, features) in enumerate(zip(self.pools, inputs, strict=True))
         ]
         merged: Tensor = self.merge(self.drop(torch.cat(pooled, dim=1)))
         return merged

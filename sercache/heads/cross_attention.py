@@ -119,8 +119,8 @@ class CrossAttention(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
         projected = [
-            HeadInput(project(self.read(index, one)), one.mask)
-            for index, (project, one) in enumerate(zip(self.projections, inputs, strict=True))
+            HeadInput(project(self.read(index, features)), features.mask)
+            for index, (project, features) in enumerate(zip(self.projections, inputs, strict=True))
         ]
         pooled = [
             masked_mean(layer(projected[first], projected[second]), projected[first].mask)

@@ -56,8 +56,10 @@ class DeepSER(Head):
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
-        sequences = [arrange(self.read(index, one), one.mask) for index, one in enumerate(inputs)]
-        legs: list[LegOutput] = [leg(its) for leg, its in zip(self.legs, sequences, strict=True)]
+        sequences = [
+            arrange(self.read(index, features), features.mask) for index, features in enumerate(inputs)
+        ]
+        legs: list[LegOutput] = [leg(sequence) for leg, sequence in zip(self.legs, sequences, strict=True)]
         first, *others = legs
         fused: LegOutput = self.first_fusion(first.h1.followed_by([leg.h1 for leg in others]))
         second_layers = first.h2.followed_by([*(leg.h2 for leg in others), fused.h2])

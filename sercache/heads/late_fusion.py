@@ -55,8 +55,8 @@ class LateFusion(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
         pooled = [
-            leg(arrange(self.read(index, one), one.mask)).h3
-            for index, (leg, one) in enumerate(zip(self.legs, inputs, strict=True))
+            leg(arrange(self.read(index, features), features.mask)).h3
+            for index, (leg, features) in enumerate(zip(self.legs, inputs, strict=True))
         ]
         merged: Tensor = self.merge(torch.cat(pooled, dim=1))
         return merged

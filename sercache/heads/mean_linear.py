@@ -47,11 +47,11 @@ class MeanLinear(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the pooled statistics, ``(B, sum D)`` or ``(B, 2 sum D)``."""
         pooled: list[Tensor] = []
-        for index, one in enumerate(inputs):
-            frames = self.read(index, one)
-            mean = masked_mean(frames, one.mask)
+        for index, features in enumerate(inputs):
+            frames = self.read(index, features)
+            mean = masked_mean(frames, features.mask)
             pooled.append(mean)
             if self.deviation:
-                present = one.mask.any(dim=1, keepdim=True).to(mean.dtype)
-                pooled.append(masked_deviation(frames, one.mask, mean) * present)
+                present = features.mask.any(dim=1, keepdim=True).to(mean.dtype)
+                pooled.append(masked_deviation(frames, features.mask, mean) * present)
         return torch.cat(pooled, dim=1)

@@ -156,7 +156,7 @@ class Head(nn.Module):
         self.get_buffer(f"input_mean_{index}").copy_(mean)
         self.get_buffer(f"input_scale_{index}").copy_(1.0 / deviation.clamp_min(1e-5))
 
-    def read(self, index: int, one: HeadInput) -> Tensor:
+    def read(self, index: int, features: HeadInput) -> Tensor:
         """Return feature set ``index`` as a head computes on it: standardised, its layers summed.
 
         The identity on valid frames until statistics are set or layers summed.
@@ -169,17 +169,17 @@ class Head(nn.Module):
             ValueError: the frames have other layers or features than this head was built for.
         """
         mean, scale = self.get_buffer(f"input_mean_{index}"), self.get_buffer(f"input_scale_{index}")
-        if one.frames.shape[2:] != mean.shape:
+        if features.frames.shape[2:] != mean.shape:
             raise ValueError(
-                f"feature set {index}: frames of shape {tuple(one.frames.shape)} where "
+                f"feature set {index}: frames of shape {tuple(features.frames.shape)} where "
                 f"(B, T, {', '.join(map(str, mean.shape))}) is wanted"
             )
-        is_padding = ~one.mask.view(*one.mask.shape, *(1 for _ in mean.shape))
+        is_padding = ~features.mask.view(*features.mask.shape, *(1 for _ in mean.shape))
         # In place, as several layers of a batch may be gigabytes.
-        frames = (one.frames.to(mean.dtype) - mean).mul_(scale).masked_fill_(is_padding, 0.0)
+        frames = (features.frames.to(mean.dtype) - mean).mul_(scale).masked_fill_(is_padding, 0.0)
         if mean.ndim == 1 or self.keeps_layers:
             return frames
-        summed: Tensor = self.layer_sums[str(index)](frames, one.mask)
+        summed: Tensor = self.layer_sums[str(index)](frames, features.mask)
         return summed
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:

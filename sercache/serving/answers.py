@@ -121,7 +121,8 @@ def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
         name=predictor.name,
         classes=list(predictor.classes),
         attributes=[
-            AttributeScale(name=each.name, low=each.low, high=each.high) for each in predictor.attributes
+            AttributeScale(name=attribute.name, low=attribute.low, high=attribute.high)
+            for attribute in predictor.attributes
         ],
         needs_text=predictor.needs_text,
         can_transcribe=predictor.can_transcribe,
@@ -129,8 +130,8 @@ def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
             members=[member.name for member in described.members],
             stacker=described.stacker,
             coverage=described.coverage,
-            encoders={name: one.recipe.encoder for name, one in described.features.items()},
-            licenses={name: one.card.license for name, one in described.features.items()},
+            encoders={name: feature.recipe.encoder for name, feature in described.features.items()},
+            licenses={name: feature.card.license for name, feature in described.features.items()},
             training_data=described.training_data,
             evaluation=described.evaluation,
         ),

@@ -166,9 +166,9 @@ class _Form:
             raise Refused(400, "the form is damaged (a header without end)")
 
     def _end_header(self) -> None:
-        name, value = (bytes(each) for each in self._header)
-        for each in self._header:
-            each.clear()
+        name, value = (bytes(part) for part in self._header)
+        for part in self._header:
+            part.clear()
         if name.lower() != b"content-disposition":
             return
         _, options = parse_options_header(value)

@@ -17,7 +17,7 @@ from sercache.cache.store import Cache
 from sercache.encoders.registry import load_encoder
 from sercache.errors import BundleError
 from sercache.experiments.distillation.distill import run_distillation
-from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
+from sercache.experiments.distillation.student import DistillationSettings, prepare_distillation
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.run import Run
 from sercache.stacking.comparison import compare
@@ -213,7 +213,7 @@ def test_a_refit_is_one_model_that_learnt_from_every_fold(finished, tmp_path):
     wanted = stated.take([answer.id for answer in answers]).class_probabilities
     said = [[answer.members["deep"][name] for name in stated.classes] for answer in answers]
     np.testing.assert_allclose(said, wanted, atol=1e-5)
-    assert "was not judged out of fold" in (report.folder / "README.md").read_text()
+    assert "was not evaluated out of fold" in (report.folder / "README.md").read_text()
 
 
 def test_the_rows_of_a_refit(finished):
@@ -255,7 +255,7 @@ def test_a_finetuned_member_predicts_with_encoders_of_its_own(finished, tmp_path
 def test_a_student_stands_in_for_the_ensemble(finished, tmp_path):
     run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
     settings = DistillationSettings(features=("speech",), head="mean-linear", name="small", has_control=False)
-    report = run_distillation(plan_distillation(run, settings), device="cpu", workers=1)
+    report = run_distillation(prepare_distillation(run, settings), device="cpu", workers=1)
     bundle = export_bundle(run, tmp_path / "b", student="small")
     assert [member.name for member in bundle.description.members] == ["small"]
     assert set(bundle.description.features) == {"speech"}

@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 
 from sercache import Bundle
 from sercache.bundle.clips import ClipPrediction, FailedClip, Recording, Segment, Windows, read_recording
-from sercache.bundle.features import FeatureMaker
+from sercache.bundle.features import FeatureExtractor
 from sercache.bundle.models import attribute_disagreement, disagreement
 from sercache.bundle.recordings import recordings_of
 from sercache.cache.store import Cache
@@ -114,10 +114,10 @@ def test_words_that_nobody_knows(finished, bundle):
     (recording,) = recordings_of(finished.corpus, "test")[:1]
     (answer,) = bundle.predict([Recording("wordless", recording.path)])
     assert isinstance(answer, ClipPrediction)  # every member hears sound as well
-    assert answer.notes == ("without its words: no text is known",)
+    assert answer.notes == ("predicted without text: none is known",)
     (answer,) = bundle.predict([Recording("soundless", None, "yes")])
     assert isinstance(answer, FailedClip)
-    assert "there is no audio" in answer.error
+    assert "and the recording has none" in answer.error
 
 
 def test_words_are_transcribed_where_a_model_is_named(finished, bundle_folder, tiny_whisper, make_spoken):
@@ -149,7 +149,7 @@ def test_a_window_is_heard_as_the_same_stretch_alone(bundle, tmp_path):
     (alone,) = bundle.predict([Recording("cut", tmp_path / "cut.wav")])
     for name in CLASSES:
         assert answer.windows[2].probabilities[name] == pytest.approx(alone.probabilities[name], abs=1e-5)
-    assert "the timeline goes by the sound alone" in answer.notes[0]
+    assert "the timeline uses the audio alone" in answer.notes[0]
     (whole,) = bundle.predict([Recording("cut", tmp_path / "cut.wav", "yes")], windows=Windows(6.0, 3.0))
     assert whole.windows[0].probabilities == pytest.approx(dict(whole.probabilities), abs=1e-6)
 
@@ -168,14 +168,14 @@ def test_words_of_a_window_are_heard_in_the_window(bundle_folder, tiny_whisper, 
 def test_a_long_recording_pads_nobody_and_few_windows_are_held(bundle, tmp_path, monkeypatch):
     """Memory: the frames of a batch stay within bounds, however long the recording."""
     sizes = []
-    batch = FeatureMaker.batch
+    batch = FeatureExtractor.batch
 
     def seen(self, frames, device):
         inputs = batch(self, frames, device)
         sizes.append(tuple(inputs.frames.shape[:2]))
         return inputs
 
-    monkeypatch.setattr(FeatureMaker, "batch", seen)
+    monkeypatch.setattr(FeatureExtractor, "batch", seen)
     waveform = np.tile(spoken("Angry", 10.0, 1), 20)
     soundfile.write(tmp_path / "long.flac", waveform, RATE_HZ)
     short = [Recording(f"short-{number}", tmp_path / "long.flac", "yes", 0.0, 1.0) for number in range(5)]
@@ -191,9 +191,9 @@ def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatc
     recordings = recordings_of(finished.corpus, "test")[:5]
     good = {one.id: one for one in bundle.predict(recordings)}
     odd = read_recording(recordings[2], frozenset({RATE_HZ})).whole
-    maker = bundle._makers["deep"]
-    odd_frames = maker.encode([odd]).frames[0].shape[1]
-    begin, batch = maker.encoder.begin, FeatureMaker.batch
+    extractor = bundle._extractors["deep"]
+    odd_frames = extractor.encode([odd]).frames[0].shape[1]
+    begin, batch = extractor.encoder.begin, FeatureExtractor.batch
 
     def begin_or_fail(prepared):
         if any(len(one) == len(odd.waveforms[RATE_HZ]) for one in prepared):
@@ -201,14 +201,14 @@ def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatc
         return begin(prepared)
 
     def batch_or_fail(self, frames, device):
-        if self is maker and any(one.shape[1] == odd_frames for one in frames):
+        if self is extractor and any(one.shape[1] == odd_frames for one in frames):
             raise RuntimeError("CUDA out of memory")
         return batch(self, frames, device)
 
     if where == "encoder":
-        monkeypatch.setattr(maker.encoder, "begin", begin_or_fail)
+        monkeypatch.setattr(extractor.encoder, "begin", begin_or_fail)
     else:
-        monkeypatch.setattr(FeatureMaker, "batch", batch_or_fail)
+        monkeypatch.setattr(FeatureExtractor, "batch", batch_or_fail)
     answers = list(bundle.predict(recordings))
     assert [isinstance(one, FailedClip) for one in answers] == [False, False, True, False, False]
     assert "CUDA out of memory" in answers[2].error
@@ -239,9 +239,9 @@ def test_a_damaged_cache_is_encoded_again(finished, bundle_folder, bundle, tmp_p
 
 def test_an_encoder_reads_the_column_that_its_heads_learnt_from():
     segment = Segment({}, float("nan"), {"": "given", "text:whisper": "heard"})
-    assert segment.words_of("text:whisper") == "heard"
-    assert segment.words_of("text:other") == "given"
-    assert Segment({}, 1.0, {"text:whisper": "heard"}).words_of("") is None
+    assert segment.text_for("text:whisper") == "heard"
+    assert segment.text_for("text:other") == "given"
+    assert Segment({}, 1.0, {"text:whisper": "heard"}).text_for("") is None
 
 
 def test_features_are_kept_only_if_asked_and_never_those_of_another_file(
@@ -252,8 +252,8 @@ def test_features_are_kept_only_if_asked_and_never_those_of_another_file(
     cached = Bundle.load(bundle_folder, device="cpu", cache=tmp_path / "cache")
     np.testing.assert_allclose(posteriors_of(cached.predict(recordings)), fresh, atol=1e-5)
     again = Bundle.load(bundle_folder, device="cpu", cache=tmp_path / "cache")
-    for maker in again._makers.values():
-        monkeypatch.setattr(maker, "encoder", None)  # whoever encodes now fails
+    for extractor in again._extractors.values():
+        monkeypatch.setattr(extractor, "encoder", None)  # whoever encodes now fails
     np.testing.assert_allclose(posteriors_of(again.predict(recordings)), fresh, atol=1e-5)
 
     path = tmp_path / "same-name.wav"

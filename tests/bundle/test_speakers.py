@@ -134,7 +134,7 @@ def test_what_cannot_be_normalised_is_a_row_that_says_why(stacked, bundle, tmp_p
     assert [type(one) for one in answers] == [ClipPrediction] * 4 + [FailedClip] * 4
     need = "members are normalised per speaker and need 3 recordings of the speaker"
     assert answers[4].error == answers[5].error == f"speech: {need}; there are 2 of 'a'"
-    assert answers[6].error == f"speech: {need}; who speaks here is not known"
+    assert answers[6].error == f"speech: {need}; the speaker of this one is not known"
     assert need not in answers[7].error
     np.testing.assert_allclose(
         probabilities(answers[:4]), probabilities(list(bundle.predict(held_out))), atol=1e-6
@@ -172,7 +172,7 @@ def test_commands_predict_with_a_manifest_or_a_name_and_refuse_without(stacked, 
     for one, other in zip(by_name, by_manifest[:6], strict=True):
         assert one["members"]["ridge"] == pytest.approx(other["members"]["ridge"], abs=1e-4)
     for arguments, reason in (
-        (paths, "nobody says who speaks: give --speaker NAME where all recordings are of one speaker"),
+        (paths, "no speaker is known: give --speaker NAME where all recordings are of one speaker"),
         ((*paths[:2], "--speaker", "ann"), "there are 2 of 'ann', and no more of others"),
         ((paths[0], "--speaker", "ann"), "there is 1 of 'ann'"),
     ):

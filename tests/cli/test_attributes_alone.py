@@ -211,7 +211,7 @@ def test_one_recording_is_shown_and_written_without_classes(trip):
 
 def test_the_model_card_tells_of_attributes(trip):
     card = (trip.folder / "bundle" / "README.md").read_text()
-    assert "Hears arousal, valence, dominance in speech" in card
+    assert "Predicts arousal, valence, dominance in speech" in card
     assert "| mean CCC |" in card
     assert "| arousal | 1 | 7 |" in card
     assert "emotions ()" not in card

@@ -13,8 +13,8 @@ from sercache.errors import RecipeError, TrainingError
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm
 from sercache.evaluation.metrics import macro_f1
 from sercache.events import Context
-from sercache.experiments.ablation import judge_ablation, run_ablation, seed_p_values
-from sercache.experiments.ablation_plan import plan_ablation
+from sercache.experiments.ablation import evaluate_ablation, run_ablation, seed_p_values
+from sercache.experiments.ablation_design import design_ablation
 from sercache.experiments.ablation_report import AblationReport, VariantResult, as_json
 from sercache.experiments.variants import VARIANTS, Variant
 from sercache.posteriors import Posteriors
@@ -40,9 +40,9 @@ def test_each_variant_changes_only_what_it_says(tmp_path):
     own = {"stage1": {"learning_rate": 0.02}, "mixup": {"alpha": 0.3}}
     member = {**FUSION, "seed": 5, "training": own, "targets": {"secondary_weight": 0.5}}
     recipe = make_run(tmp_path, members=[LINEAR, member])
-    plan = plan_ablation(recipe, seeds=2)
-    assert plan.skipped == {}
-    by_name = {one.name: one for one in plan.recipe.members}
+    design = design_ablation(recipe, seeds=2)
+    assert design.skipped == {}
+    by_name = {one.name: one for one in design.recipe.members}
     assert list(by_name) == [f"{variant}-seed{seed}" for variant in ("full", *VARIANTS) for seed in (0, 1)]
     changed = {
         "hard-targets": {"targets.hard": True},
@@ -56,13 +56,13 @@ def test_each_variant_changes_only_what_it_says(tmp_path):
     }
     assert set(changed) == set(VARIANTS)
     for seed in (0, 1):
-        full = _resolved(plan.recipe, by_name[f"full-seed{seed}"])
+        full = _resolved(design.recipe, by_name[f"full-seed{seed}"])
         assert full == _resolved(recipe, recipe.members[1]) | {"seed": 5 + seed}
         for variant, expected in changed.items():
-            assert _resolved(plan.recipe, by_name[f"{variant}-seed{seed}"]) == full | expected
-    assert Recipe.model_validate(plan.recipe.model_dump()) == plan.recipe
-    assert plan.recipe.output == recipe.output.with_name("run-ablation")
-    assert plan.recipe.stacking == recipe.stacking
+            assert _resolved(design.recipe, by_name[f"{variant}-seed{seed}"]) == full | expected
+    assert Recipe.model_validate(design.recipe.model_dump()) == design.recipe
+    assert design.recipe.output == recipe.output.with_name("run-ablation")
+    assert design.recipe.stacking == recipe.stacking
 
 
 def _resolved(recipe, member):
@@ -97,8 +97,8 @@ def test_variants_that_would_change_nothing_are_skipped_with_a_reason(tmp_path):
     plain = {"stage1": {"epochs": 2}, "stage2": {"epochs": 0}, "mixup": {"probability": 0}}
     make_recipe = {"members": [{**FUSION, "features": ["speech"]}], "training": plain}
     recipe = load_recipe(write_recipe(tmp_path, **make_recipe))
-    plan = plan_ablation(recipe)
-    assert plan.trained == ("no-class-weights", "speaker-normalization")
+    design = design_ablation(recipe)
+    assert design.trained == ("no-class-weights", "speaker-normalization")
     reasons = {
         "hard-targets": "same soft and hard target",
         "late-fusion": "one feature set",
@@ -107,41 +107,43 @@ def test_variants_that_would_change_nothing_are_skipped_with_a_reason(tmp_path):
         "no-stage-2": "no stage 2",
         "no-agreement-dropped": "no training row lacks agreement",
     }
-    assert set(plan.skipped) == set(reasons)
+    assert set(design.skipped) == set(reasons)
     for name, reason in reasons.items():
-        assert reason in plan.skipped[name]
+        assert reason in design.skipped[name]
     with pytest.raises(
         RecipeError, match=r"no variant would change anything.*no-mixup: the recipe has no MixUp"
     ):
-        plan_ablation(recipe, variants=["no-mixup", "no-stage-2"])
+        design_ablation(recipe, variants=["no-mixup", "no-stage-2"])
 
 
 def test_settings_that_are_off_already_are_skipped(tmp_path):
     off = {**FAST, "stage1": {"epochs": 0}, "attribute_weight": 0}
     targets = {"hard": True, "no_agreement": "drop"}
     recipe = make_run(tmp_path, members=[LINEAR], training=off, targets=targets)
-    plan = plan_ablation(recipe, member="linear")
-    assert plan.trained == ("no-mixup", "no-stage-2", "speaker-normalization")
-    assert plan.skipped["late-fusion"] == "the head 'mean-linear' has no deep fusion"
-    assert "already" in plan.skipped["hard-targets"]
-    assert "already" in plan.skipped["no-multitask"]
-    assert "already" in plan.skipped["no-agreement-dropped"]
-    assert "no stage 1" in plan.skipped["no-class-weights"]
+    design = design_ablation(recipe, member="linear")
+    assert design.trained == ("no-mixup", "no-stage-2", "speaker-normalization")
+    assert design.skipped["late-fusion"] == "the head 'mean-linear' has no deep fusion"
+    assert "already" in design.skipped["hard-targets"]
+    assert "already" in design.skipped["no-multitask"]
+    assert "already" in design.skipped["no-agreement-dropped"]
+    assert "no stage 1" in design.skipped["no-class-weights"]
     without_classes = recipe.model_copy(
         update={"training": recipe.training.model_copy(update={"class_weight": 0.0, "attribute_weight": 1.0})}
     )
-    assert "nothing would be left" in plan_ablation(without_classes, member="linear").skipped["no-multitask"]
+    assert (
+        "nothing would be left" in design_ablation(without_classes, member="linear").skipped["no-multitask"]
+    )
 
 
 def test_speaker_normalisation_is_switched_to_what_the_recipe_does_not_do(tmp_path):
     recipe = make_run(tmp_path, members=[{**FUSION, "training": {"normalize": "speaker"}}])
-    plan = plan_ablation(recipe, seeds=1, variants=["speaker-normalization"])
-    switched = {one.name: plan.recipe.training_of(one).normalize for one in plan.recipe.members}
+    design = design_ablation(recipe, seeds=1, variants=["speaker-normalization"])
+    switched = {one.name: design.recipe.training_of(one).normalize for one in design.recipe.members}
     assert switched == {"full-seed0": "speaker", "speaker-normalization-seed0": "none"}
     corpus = make_corpus(tmp_path)
     nobody = tuple(replace(one, speaker=None) for one in corpus.utterances)
     write_corpus(replace(corpus, utterances=nobody), tmp_path / "corpus.csv")
-    skipped = plan_ablation(load_recipe(write_recipe(tmp_path))).skipped
+    skipped = design_ablation(load_recipe(write_recipe(tmp_path))).skipped
     assert skipped == {"speaker-normalization": "no speaker is known by 3 clips"}
 
 
@@ -149,31 +151,33 @@ def test_unrated_attributes_leave_no_multitask_out(tmp_path):
     corpus = make_corpus(tmp_path)
     unrated = tuple(replace(one, attributes=(np.nan,)) for one in corpus.utterances)
     write_corpus(replace(corpus, utterances=unrated), tmp_path / "corpus.csv")
-    plan = plan_ablation(load_recipe(write_recipe(tmp_path)))
-    assert plan.skipped == {"no-multitask": "no training row has a rated attribute"}
+    design = design_ablation(load_recipe(write_recipe(tmp_path)))
+    assert design.skipped == {"no-multitask": "no training row has a rated attribute"}
 
 
 def test_wrong_wishes_are_recipe_errors_that_name_what_there_is(tmp_path):
     recipe = make_run(tmp_path, members=[LINEAR])
     with pytest.raises(RecipeError, match=r"no member with the head 'deepser'.*members: linear.*--member"):
-        plan_ablation(recipe)
+        design_ablation(recipe)
     with pytest.raises(RecipeError, match=r"no member 'linaer'.*Did you mean 'linear'\?"):
-        plan_ablation(recipe, member="linaer")
+        design_ablation(recipe, member="linaer")
     with pytest.raises(RecipeError, match=r"unknown variant 'no-mixop'.*Did you mean 'no-mixup'\?"):
-        plan_ablation(recipe, member="linear", variants=["no-mixop"])
+        design_ablation(recipe, member="linear", variants=["no-mixop"])
     with pytest.raises(RecipeError, match="seeds is 0"):
-        plan_ablation(recipe, member="linear", seeds=0)
+        design_ablation(recipe, member="linear", seeds=0)
 
 
 def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_path):
     """Made-up posteriors of three members, of which one misses a row."""
     corpus = make_corpus(tmp_path)
     recipe = load_recipe(write_recipe(tmp_path, stacking={"bootstrap_samples": 300}))
-    plan = plan_ablation(recipe, seeds=2, variants=["no-stage-2", "hard-targets"], output=tmp_path / "out")
+    design = design_ablation(
+        recipe, seeds=2, variants=["no-stage-2", "hard-targets"], output=tmp_path / "out"
+    )
     generator = np.random.default_rng(3)
     labels = np.where(consensus(corpus) < 0, 0, consensus(corpus))
     said = {}
-    for number, member in enumerate(plan.recipe.members):
+    for number, member in enumerate(design.recipe.members):
         is_guess = generator.random(len(corpus)) < 0.2 + 0.1 * number
         said[member.name] = np.where(is_guess, generator.integers(0, 3, len(corpus)), labels)
         keep = [row for row in range(len(corpus)) if number != 3 or row != 4]
@@ -181,7 +185,7 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
         _posteriors(corpus, member.name, said[member.name], order).save(
             Run(tmp_path / "out").posteriors_path(member.name)
         )
-    report = judge_ablation(plan, _trained(plan))
+    report = evaluate_ablation(design, _trained(design))
     judged = np.flatnonzero((consensus(corpus) >= 0) & (np.arange(len(corpus)) != 4))
     assert report.rows == len(judged) == 63
     assert report.speakers == 8
@@ -229,14 +233,14 @@ def _posteriors(corpus, member, said, order):
     )
 
 
-def _trained(plan, errors=None):
+def _trained(design, errors=None):
     members = tuple(
         MemberReport(
             one.name, one.head, tuple(one.features), 0, 0, 0.0, 0.0, (errors or {}).get(one.name, "")
         )
-        for one in plan.recipe.members
+        for one in design.recipe.members
     )
-    return EnsembleReport(Run(plan.recipe.output), members, 3, 0.0, "as planned")
+    return EnsembleReport(Run(design.recipe.output), members, 3, 0.0, "as planned")
 
 
 def test_the_luck_of_seeds_is_a_pooled_t_test():
@@ -265,8 +269,8 @@ def _split(groups):
 
 def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     recipe = make_run(tmp_path, **SMALL)
-    plan = plan_ablation(recipe, seeds=2, variants=["no-mixup", "hard-targets", "no-stage-2"])
-    report = run_ablation(plan, device="cpu", workers=1)
+    design = design_ablation(recipe, seeds=2, variants=["no-mixup", "hard-targets", "no-stage-2"])
+    report = run_ablation(design, device="cpu", workers=1)
     assert report.member == "fusion"
     assert report.rows == 64  # 72 utterances, of which 8 tie
     lines = list(csv.DictReader(report.csv_path.read_text().splitlines()))
@@ -287,12 +291,12 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
     assert len(weights) == 4 * 2 * 2 + 2  # and the baseline's
     told = []
-    again = run_ablation(plan, device="cpu", workers=1, context=Context(listener=told.append))
+    again = run_ablation(design, device="cpu", workers=1, context=Context(listener=told.append))
     assert again == report
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
     assert {event.kind for event in told} == {"finish", "score"}
     with pytest.raises(RecipeError, match="holds a run with another recipe"):
-        run_ablation(plan_ablation(recipe, seeds=3, variants=["no-mixup"]), device="cpu", workers=1)
+        run_ablation(design_ablation(recipe, seeds=3, variants=["no-mixup"]), device="cpu", workers=1)
 
 
 def test_an_ingredient_that_does_all_the_work_pays_and_one_that_does_none_is_not_told_from_nothing(tmp_path):
@@ -300,14 +304,14 @@ def test_an_ingredient_that_does_all_the_work_pays_and_one_that_does_none_is_not
     slow_start = {**FAST, "stage1": {"epochs": 1, "learning_rate": 1e-7}}
     slow_start["stage2"] = {"epochs": 8, "learning_rate": 0.02}
     recipe = make_run(tmp_path, **(SMALL | {"training": slow_start}))
-    plan = plan_ablation(recipe, member="linear", variants=["no-stage-2", "no-class-weights"])
-    report = run_ablation(plan, device="cpu", workers=1)
+    design = design_ablation(recipe, member="linear", variants=["no-stage-2", "no-class-weights"])
+    report = run_ablation(design, device="cpu", workers=1)
     stage_2, class_weights = report.variants
     assert stage_2.is_clear
     assert stage_2.relative.high < -0.2
     assert not class_weights.is_clear
     assert report.verdict[-2].endswith(
-        "3 seeds each: stage 2 pays. Class weights cannot be told from nothing."
+        "3 seeds each: stage 2 pays. There is no clear effect of class weights."
     )
 
 
@@ -319,8 +323,8 @@ def test_a_variant_that_fails_says_why_and_is_not_compared(tmp_path, monkeypatch
     exploding = Variant("exploding", "with a bang", "caution", None, explode, lambda *_: "")
     monkeypatch.setitem(VARIANTS, "exploding", exploding)
     recipe = make_run(tmp_path, **SMALL)
-    plan = plan_ablation(recipe, seeds=1, member="linear", variants=["no-mixup", "exploding"])
-    report = run_ablation(plan, device="cpu", workers=1)
+    design = design_ablation(recipe, seeds=1, member="linear", variants=["no-mixup", "exploding"])
+    report = run_ablation(design, device="cpu", workers=1)
     mixup, exploded = report.variants
     assert mixup.difference is not None
     assert exploded.state == "failed"
@@ -331,27 +335,27 @@ def test_a_variant_that_fails_says_why_and_is_not_compared(tmp_path, monkeypatch
 
 
 def test_without_the_full_member_there_is_nothing_to_compare_with(tmp_path):
-    plan = plan_ablation(make_run(tmp_path), seeds=2, variants=["no-mixup"])
+    design = design_ablation(make_run(tmp_path), seeds=2, variants=["no-mixup"])
     with pytest.raises(TrainingError, match="nothing to compare with, full-seed1 could not be trained: boom"):
-        judge_ablation(plan, _trained(plan, {"full-seed1": "boom"}))
+        evaluate_ablation(design, _trained(design, {"full-seed1": "boom"}))
 
 
 def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
     corpus = read_corpus(make_run(tmp_path).corpus)
     alone = replace(corpus, utterances=tuple(replace(one, speaker="s0") for one in corpus.utterances))
     write_corpus(alone, tmp_path / "corpus.csv")
-    plan = plan_ablation(load_recipe(tmp_path / "recipe.yaml"), seeds=1, variants=["no-mixup"])
+    design = design_ablation(load_recipe(tmp_path / "recipe.yaml"), seeds=1, variants=["no-mixup"])
     for member, wrong in (("full-seed0", 0), ("no-mixup-seed0", 20)):
         said = np.where(np.arange(len(alone)) < wrong, 0, np.maximum(consensus(alone), 0))
         _posteriors(alone, member, said, np.arange(len(alone))).save(
-            Run(plan.recipe.output).posteriors_path(member)
+            Run(design.recipe.output).posteriors_path(member)
         )
-    report = judge_ablation(plan, _trained(plan))
+    report = evaluate_ablation(design, _trained(design))
     (result,) = report.variants
     assert result.difference.value < 0
     assert np.isnan([result.difference.low, result.p_speakers, result.p_seeds]).all()
     assert not result.is_clear
-    assert "cannot be told from nothing" in report.verdict[-2]
+    assert "there is no clear effect of" in report.verdict[-2]
     json.dumps(as_json(report), allow_nan=False)
 
 
@@ -374,7 +378,7 @@ def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
     report = AblationReport(Run(Path("run")), "fusion", 2, 640, 80, 0, full, variants)
     assert report.verdict == (
         "On 640 rows of 80 speakers, 2 seeds each: soft targets and deep fusion pay. MixUp does harm. "
-        "Multitask learning and stage 2 cannot be told from nothing.",
+        "There is no clear effect of multitask learning and stage 2.",
     )
     few = replace(report, speakers=8, rows_without_speaker=5, seeds=1)
     assert "Only 8 speakers" in few.verdict[1]
@@ -384,8 +388,8 @@ def test_the_verdict_says_no_more_than_both_kinds_of_luck_allow():
 
 def test_the_baseline_stands_beside_the_variants_and_full_is_held_against_it(tmp_path):
     recipe = make_run(tmp_path, members=[FUSION], **SMALL)
-    plan = plan_ablation(recipe, seeds=2, variants=["no-mixup"])
-    report = run_ablation(plan, workers=1)
+    design = design_ablation(recipe, seeds=2, variants=["no-mixup"])
+    report = run_ablation(design, workers=1)
     corpus = read_corpus(recipe.corpus)
     labels = dict(zip(corpus.ids, consensus(corpus), strict=True))
 

@@ -51,15 +51,15 @@ def test_labels_that_nothing_tells_of_score_at_chance_also_by_blind_choice(tmp_p
         reports.append(probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200))
     assert np.mean([layer.score.value for one in reports for layer in one.layers]) < 0.42
     assert np.mean([one.chosen_blindly.value for one in reports]) < 0.42
-    assert any("no layer can be told from it" in one.verdict for one in reports)
+    assert any("no layer is clearly worse" in one.verdict for one in reports)
 
 
 def test_the_verdict_names_those_that_can_be_told_from_the_best(tmp_path, corpus):
     report = probe_layers(layered(tmp_path, corpus), corpus, folds=4)
     alike = [one if one is report.best else replace(one, p_value=1.0) for one in report.layers]
-    assert "no layer can be told from it" in replace(report, layers=tuple(alike)).verdict
+    assert "no layer is clearly worse" in replace(report, layers=tuple(alike)).verdict
     alike[0] = replace(alike[0], p_value=0.001)
-    assert "only layer-0 can be told from it" in replace(report, layers=tuple(alike)).verdict
+    assert "only layer-0 is clearly worse" in replace(report, layers=tuple(alike)).verdict
 
 
 def test_pooled_statistics_are_numpys(tmp_path, corpus):

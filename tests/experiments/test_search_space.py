@@ -2,7 +2,7 @@ import pytest
 
 from sercache.errors import RecipeError
 from sercache.experiments.search_space import Dimension, check_space, default_space, load_space, with_settings
-from sercache.experiments.tuning_plan import plan_tuning
+from sercache.experiments.tuning_design import design_tuning
 from sercache.heads.registry import HEADS
 from support.run_builder import make_run
 
@@ -71,7 +71,7 @@ def test_the_built_in_space_leaves_out_what_cannot_matter(tmp_path):
 def test_a_space_that_does_not_fit_is_one_line_before_anything_is_written(tmp_path, key, dimension, message):
     recipe = make_run(tmp_path, members=[LINEAR])
     with pytest.raises(RecipeError, match=message) as caught:
-        plan_tuning(recipe, space={key: Dimension(**dimension)})
+        design_tuning(recipe, space={key: Dimension(**dimension)})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run-tuning").exists()
 

@@ -17,8 +17,8 @@ from sercache.errors import CorpusError, Interrupted, RecipeError, TrainingError
 from sercache.events import Context
 from sercache.experiments.search_space import Dimension
 from sercache.experiments.tuning import run_tuning
-from sercache.experiments.tuning_plan import plan_tuning
-from sercache.experiments.tuning_report import judge
+from sercache.experiments.tuning_design import design_tuning
+from sercache.experiments.tuning_report import compare_on_reserved
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.run import Run
@@ -64,7 +64,7 @@ def test_no_trial_has_a_speaker_of_the_reserve(tmp_path):
         predicted = Posteriors.load(run.posteriors_path("linear"))
         assert {one.split("/")[0] for one in predicted.ids} <= searched
         assert set(predicted.origins) == {"out-of-fold"}
-    assert report.judgement.speakers == len(reserved)
+    assert report.reserved_scores.speakers == len(reserved)
 
 
 def test_a_test_split_is_what_the_result_is_judged_on_and_no_trial_has_it(tmp_path):
@@ -85,16 +85,16 @@ def test_a_test_split_without_labels_judges_nothing_so_speakers_are_set_aside(tm
         for row in corpus.utterances
     )
     write_corpus(replace(corpus, utterances=tuple(rows)), recipe.corpus)
-    plan = plan_tuning(recipe, space=SPACE)
-    everywhere = [row.speaker for row in plan.search.utterances + plan.reserved.utterances]
+    design = design_tuning(recipe, space=SPACE)
+    everywhere = [row.speaker for row in design.search.utterances + design.reserved.utterances]
     assert not {"s6", "s7"} & set(everywhere)
-    assert plan.judged_on == "speakers set aside, 20% of the training rows"
+    assert design.judged_on == "speakers set aside, 20% of the training rows"
 
 
 def test_the_reserve_follows_from_the_seed_and_spreads_the_classes(tmp_path):
     recipe = small_run(tmp_path)
-    first, same = (plan_tuning(recipe, space=SPACE, seed=3).reserved for _ in range(2))
-    others = [plan_tuning(recipe, space=SPACE, seed=seed).reserved.ids for seed in range(4, 9)]
+    first, same = (design_tuning(recipe, space=SPACE, seed=3).reserved for _ in range(2))
+    others = [design_tuning(recipe, space=SPACE, seed=seed).reserved.ids for seed in range(4, 9)]
     assert first.ids == same.ids
     assert any(first.ids != other for other in others)
     assert {int(np.argmax(row.votes)) for row in first.utterances} == {0, 1, 2}
@@ -111,7 +111,7 @@ def test_the_labels_of_the_test_split_change_the_judgement_and_nothing_else(tmp_
     write_corpus(replace(corpus, utterances=tuple(rows)), recipe.corpus)
     second = tune(recipe, trials=2, output=tmp_path / "other")
     assert without_seconds(first) == without_seconds(second)
-    assert first.own_score == second.own_score
+    assert first.original_score == second.original_score
     for name in ("own", f"trial-{first.best.number}"):
         one, other = (
             Posteriors.load(Run(report.output / "judged" / name).posteriors_path("linear"))
@@ -121,15 +121,15 @@ def test_the_labels_of_the_test_split_change_the_judgement_and_nothing_else(tmp_
         assert set(one.take([row.id for row in corpus.utterances if row.split == "test"]).origins) == {
             "held-out"
         }
-    assert first.judgement != second.judgement
+    assert first.reserved_scores != second.reserved_scores
 
 
 def test_rows_that_a_model_has_learned_from_judge_nothing(tmp_path):
     recipe = small_run(tmp_path)
     run = train_ensemble(recipe, workers=1).run
     posteriors = Posteriors.load(run.posteriors_path("linear"))
-    with pytest.raises(TrainingError, match="has seen rows that it was to be judged on"):
-        judge(read_corpus(recipe.corpus), posteriors, posteriors, samples=100, seed=0)
+    with pytest.raises(TrainingError, match="has learned from rows that it is evaluated on"):
+        compare_on_reserved(read_corpus(recipe.corpus), posteriors, posteriors, samples=100, seed=0)
 
 
 def test_an_interrupted_search_ends_like_one_that_was_not(tmp_path):
@@ -143,7 +143,7 @@ def test_an_interrupted_search_ends_like_one_that_was_not(tmp_path):
             tune(recipe, trials=14, context=Context(should_stop=stop_once_ended(output, ended)))
     resumed = tune(recipe, trials=14)
     assert without_seconds(resumed) == without_seconds(whole)
-    assert resumed.judgement == whole.judgement
+    assert resumed.reserved_scores == whole.reserved_scores
     assert resumed.verdict == whole.verdict
 
 
@@ -161,8 +161,8 @@ def test_a_later_best_trial_is_judged_on_rows_that_judged_before_and_says_so(tmp
     first = tune(recipe, trials=1)
     (first.output / "judged" / "trial-77").mkdir()
     report = tune(recipe, trials=1)
-    assert report.judged_before == 1
-    assert "have judged 1 earlier best trial:" in " ".join(report.verdict)
+    assert report.earlier_evaluations == 1
+    assert "1 earlier best trial was evaluated on the same rows:" in " ".join(report.verdict)
 
 
 def test_the_trial_in_flight_keeps_its_settings(tmp_path):
@@ -201,7 +201,7 @@ def test_a_killed_search_ends_like_one_that_was_not(tmp_path):
         process.wait()
     resumed = tune(recipe, trials=6)
     assert without_seconds(resumed) == without_seconds(whole)
-    assert resumed.judgement == whole.judgement
+    assert resumed.reserved_scores == whole.reserved_scores
 
 
 def test_the_study_is_json_lines(tmp_path):
@@ -298,12 +298,14 @@ def test_only_the_best_trial_keeps_its_weights_and_all_keep_their_history(tmp_pa
 
 def test_when_time_is_up_no_trial_is_begun(tmp_path):
     recipe = small_run(tmp_path)
-    plan = plan_tuning(recipe, space=SPACE)
+    design = design_tuning(recipe, space=SPACE)
     with pytest.raises(TrainingError, match="time was up before the first trial"):
-        run_tuning(plan, timeout_seconds=0.0, workers=1)
+        run_tuning(design, timeout_seconds=0.0, workers=1)
     tune(recipe, trials=2)
     told = []
-    report = run_tuning(plan, trials=9, timeout_seconds=0.0, workers=1, context=Context(listener=told.append))
+    report = run_tuning(
+        design, trials=9, timeout_seconds=0.0, workers=1, context=Context(listener=told.append)
+    )
     assert len(report.trials) == 2
     assert "time is up after 2 of 9 trials; the same command goes on" in [event.message for event in told]
 
@@ -360,7 +362,7 @@ def test_classes_of_the_recipe_are_those_of_the_search(tmp_path):
 )
 def test_what_cannot_be_planned_is_refused(tmp_path, planned, error, message):
     with pytest.raises(error, match=message):
-        plan_tuning(small_run(tmp_path), **{"space": SPACE, **planned})
+        design_tuning(small_run(tmp_path), **{"space": SPACE, **planned})
 
 
 def test_a_corpus_without_any_consensus_cannot_judge(tmp_path):
@@ -368,17 +370,17 @@ def test_a_corpus_without_any_consensus_cannot_judge(tmp_path):
     corpus = read_corpus(recipe.corpus)
     rows = (replace(row, votes=(1.0,) * len(CLASSES), other_votes=0.0) for row in corpus.utterances)
     write_corpus(replace(corpus, utterances=tuple(rows)), recipe.corpus)
-    with pytest.raises(CorpusError, match="consensus class to judge by"):
-        plan_tuning(recipe, space=SPACE)
+    with pytest.raises(CorpusError, match="consensus class, so that nothing could be scored"):
+        design_tuning(recipe, space=SPACE)
 
 
 def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch):
     recipe = small_run(tmp_path)
-    plan = plan_tuning(recipe, space=SPACE)
+    design = design_tuning(recipe, space=SPACE)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(RecipeError, match=r"pip install 'sercache\[tune\]'"):
-        run_tuning(plan)
-    assert not plan.output.exists()
+        run_tuning(design)
+    assert not design.output.exists()
 
 
 def test_the_written_recipe_is_plain_yaml(tmp_path):
@@ -393,14 +395,14 @@ def test_the_best_trial_is_held_against_a_linear_baseline_on_the_same_rows(tmp_p
     found = Posteriors.load(
         Run(report.output / "judged" / f"trial-{report.best.number}").posteriors_path("linear")
     )
-    judged = judge(
+    judged = compare_on_reserved(
         reserved, Posteriors.load(run.posteriors_path("linear-baseline")), found, samples=2000, seed=0
     )
-    assert report.judgement.baseline.value == pytest.approx(judged.found.value)
-    assert report.judgement.to_baseline.value == pytest.approx(-judged.difference.value)
+    assert report.reserved_scores.baseline.value == pytest.approx(judged.found.value)
+    assert report.reserved_scores.to_baseline.value == pytest.approx(-judged.difference.value)
     assert "The linear baseline on the same features has macro-F1 " in " ".join(report.verdict)
     assert 0 <= report.baseline_score <= 1
     written = json.loads(report.json_path.read_text())["baseline"]
-    assert written["macro_f1"]["value"] == pytest.approx(report.judgement.baseline.value)
+    assert written["macro_f1"]["value"] == pytest.approx(report.reserved_scores.baseline.value)
     trials = report.output / "trials"
     assert not list(trials.glob("*/members/linear-baseline")), "no trial fits it again"

@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from sercache.evaluation.bootstrap import Difference, Estimate
-from sercache.experiments.tuning_report import Judgement, TuningReport, best_of
+from sercache.experiments.tuning_report import ReservedScores, TuningReport, best_of
 from sercache.experiments.tuning_study import Trial
 
 
 def a_report(*, inner=0.5, own=0.4, low=0.01, high=0.1, p_value=0.01, speakers=20):
     value = (low + high) / 2
-    judgement = Judgement(
+    reserved_scores = ReservedScores(
         90,
         speakers,
         0,
@@ -19,7 +19,9 @@ def a_report(*, inner=0.5, own=0.4, low=0.01, high=0.1, p_value=0.01, speakers=2
         Difference(value, low, high, p_value),
     )
     trials = (Trial(0, {"a": 1}, inner, 1.0), Trial(1, {"a": 2}, math.nan, 1.0, "bad"))
-    return TuningReport(Path("out"), "linear", trials, trials[0], own, {}, "the test split", judgement, 0)
+    return TuningReport(
+        Path("out"), "linear", trials, trials[0], own, {}, "the test split", reserved_scores, 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from sercache.events import QUIET
 from sercache.experiments.search_space import Dimension
 from sercache.experiments.tuning import run_tuning
-from sercache.experiments.tuning_plan import plan_tuning
+from sercache.experiments.tuning_design import design_tuning
 from support.run_builder import make_run
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}
@@ -27,5 +27,5 @@ def small_run(folder, **changes):
 
 
 def tune(recipe, *, space=SPACE, trials=4, context=QUIET, **planned):
-    plan = plan_tuning(recipe, space=space, **planned)
-    return run_tuning(plan, trials=trials, workers=1, context=context)
+    design = design_tuning(recipe, space=space, **planned)
+    return run_tuning(design, trials=trials, workers=1, context=context)

@@ -25,7 +25,7 @@ from sercache.recipe import FeatureRecipe
 TOLERANCE = 1e-3
 _SECONDS = (1.3, 0.6, 2.21)
 _WORDS = (5, 1, 9)
-"""What it is tried on; the first is the example that the exporter sees."""
+"""Lengths of the inputs on which a model is verified; the first is the exporter's example."""
 
 
 Sizes = dict[str, dict[int, str]]
@@ -41,7 +41,7 @@ class EncoderGraph(nn.Module):
         time_pool: frames averaged into one.
         normalizes: whether a waveform gets zero mean and unit variance first.
         samples_per_frame: of an encoder that always gives frames for 30 s; None for one that does not.
-        marks_words: whether the last input says which tokens are special ones.
+        marks_words: whether the last input marks special tokens.
     """
 
     def __init__(
@@ -157,8 +157,10 @@ def _prepared(encoder: Encoder, spec: FeatureSpec, what: str) -> tuple[EncoderGr
         raise ExportError(f"{what}: a {type(encoder).__name__} cannot be exported")
     name = str(encoder.network.model.main_input_name)
     reads_waveform = name == "input_values"
-    read = [torch.from_numpy(one) if reads_waveform else encoder.prepare(one) for one in waveforms]
-    inputs = [_batch_of_one({name: one}) for one in read]
+    read = [
+        torch.from_numpy(waveform) if reads_waveform else encoder.prepare(waveform) for waveform in waveforms
+    ]
+    inputs = [_batch_of_one({name: prepared}) for prepared in read]
     normalizes = reads_waveform and spec.normalization == "zero mean, unit variance"
     graph = EncoderGraph(encoder.network, (name,), time_pool=spec.time_pool, normalizes=normalizes)
     sizes = {name: {1: "samples" if reads_waveform else "filter_bank_frames"}}
@@ -169,10 +171,10 @@ def _trials(
     encoder: Encoder, spec: FeatureSpec, inputs: Sequence[dict[str, Tensor]], contents: Sequence[Any]
 ) -> list[Trial]:
     trials = []
-    for one, content in zip(inputs, contents, strict=True):
+    for encoder_input, content in zip(inputs, contents, strict=True):
         planes = torch.from_numpy(pool_over_time(encoder.encode([content])[0], spec.time_pool))  # (L, T, D)
         expected = planes[0] if len(planes) == 1 else planes.transpose(0, 1)
-        trials.append(Trial(one, {"frames": expected}, mask="mask"))
+        trials.append(Trial(encoder_input, {"frames": expected}, mask="mask"))
     return trials
 
 

@@ -26,9 +26,9 @@ Named = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Trial:
-    """Inputs by name, and what torch says of them by the outputs' names.
+    """Inputs by name, and torch's outputs by name.
 
-    ``mask`` names an output that says, along the first axes of the others, which of their values count.
+    ``mask`` names an output that marks the valid values along the first axes of the others.
     """
 
     inputs: Named
@@ -120,7 +120,7 @@ def verify_and_publish(
     worst = 0.0
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        wanted = {one.name for one in session.get_inputs()}
+        wanted = {session_input.name for session_input in session.get_inputs()}
         for trial in trials:
             inputs = {name: tensor.numpy() for name, tensor in trial.inputs.items() if name in wanted}
             found = session.run(list(trial.expected), inputs)
@@ -144,7 +144,7 @@ def verify_and_publish(
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what a model that was exported here says of itself.
+    """Return the metadata of a model that sercache exported.
 
     Raises:
         ExportError: it is no such file, or of another format version.
@@ -155,7 +155,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         model = onnx.load(path, load_external_data=False)
         found: dict[str, Any] = json.loads(
-            next(one.value for one in model.metadata_props if one.key == "sercache")
+            next(entry.value for entry in model.metadata_props if entry.key == "sercache")
         )
         version = found.pop("format_version")
     except Exception as error:  # protobuf's DecodeError is not onnx's
@@ -178,22 +178,22 @@ def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
 def _name_sizes(graph: Any, sizes: Mapping[str, Mapping[int, str]]) -> None:
     """Give the exporter's symbols (s27) the names that people know, wherever they stand."""
     renamed: dict[str, str] = {}
-    for one in (*graph.input, *graph.output):
-        for axis, name in sizes.get(one.name, {}).items():
-            size = one.type.tensor_type.shape.dim[axis]
+    for value in (*graph.input, *graph.output):
+        for axis, name in sizes.get(value.name, {}).items():
+            size = value.type.tensor_type.shape.dim[axis]
             if size.dim_param:
                 renamed.setdefault(size.dim_param, name)
             else:
                 size.dim_param = name
-    for one in (*graph.input, *graph.output, *graph.value_info):
-        for size in one.type.tensor_type.shape.dim:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
             if size.dim_param in renamed:
                 size.dim_param = renamed[size.dim_param]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter says off the screen."""
+    """Silence the exporter."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

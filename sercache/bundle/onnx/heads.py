@@ -35,8 +35,8 @@ class FoldMean(nn.Module):
         """
         inputs = [HeadInput(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True)]
         outputs = [head(inputs) for head in self.heads]
-        probabilities = torch.stack([torch.softmax(one.logits, dim=1) for one in outputs])
-        return probabilities.mean(dim=0), torch.stack([one.attributes for one in outputs]).mean(dim=0)
+        probabilities = torch.stack([torch.softmax(output.logits, dim=1) for output in outputs])
+        return probabilities.mean(dim=0), torch.stack([output.attributes for output in outputs]).mean(dim=0)
 
 
 def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path) -> float:
@@ -69,10 +69,10 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
         sizes = {0: "batch", 1: f"time_{name}"}
         dynamic |= {f"frames_{name}": sizes, f"mask_{name}": sizes}
     named = {"probabilities": description.classes, "attributes": description.attributes}
-    kept = {name: place for place, (name, columns) in enumerate(named.items()) if columns}
+    kept = {name: index for index, (name, columns) in enumerate(named.items()) if columns}
     stated = asdict(description)
-    told = ("member", "head", "features", "classes", "attributes", "versions", "normalize")
-    stated = {key: stated[key] for key in told}
+    kept_keys = ("member", "head", "features", "classes", "attributes", "versions", "normalize")
+    stated = {key: stated[key] for key in kept_keys}
     example = _padded(heads[0], _clips(heads[0], ((5, 3), (2, 4), (4, 2)), 0), dynamic)
     content = export_graph(
         _Outputs(module, list(kept.values())),
@@ -89,14 +89,14 @@ def export_heads(heads: Sequence[Head], description: HeadDescription, path: Path
 class _Outputs(nn.Module):
     """Some outputs of a module: one that has no values is no output of an ONNX model."""
 
-    def __init__(self, module: nn.Module, places: Sequence[int]) -> None:
+    def __init__(self, module: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
         self.module = module
-        self.places = tuple(places)
+        self.indices = tuple(indices)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         outputs: tuple[Tensor, ...] = self.module(*tensors)
-        return tuple(outputs[place] for place in self.places)
+        return tuple(outputs[index] for index in self.indices)
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def _trials(
         clips = _clips(head, lengths, number)
         alone = [module(*(tensor.unsqueeze(0) for pair in clip for tensor in pair)) for clip in clips]
         expected = [torch.cat(parts) for parts in zip(*alone, strict=True)]
-        yield Trial(_padded(head, clips, dynamic), {name: expected[place] for name, place in kept.items()})
+        yield Trial(_padded(head, clips, dynamic), {name: expected[index] for name, index in kept.items()})
 
 
 def _clips(head: Head, lengths: Sequence[Sequence[int]], seed: int) -> list[list[tuple[Tensor, Tensor]]]:
@@ -138,7 +138,7 @@ def _padded(
         longest = max(len(mask) for _, mask in parts) + 1
         frames = torch.full((len(clips), longest, *parts[0][0].shape[1:]), 1e3)
         mask = torch.zeros(len(clips), longest, dtype=torch.bool)
-        for row, (own, valid) in enumerate(parts):
-            frames[row, : len(own)], mask[row, : len(own)] = own, valid
+        for row, (part, valid) in enumerate(parts):
+            frames[row, : len(part)], mask[row, : len(part)] = part, valid
         tensors += [frames, mask]
     return dict(zip(dynamic, tensors, strict=True))

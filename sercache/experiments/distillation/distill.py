@@ -23,34 +23,39 @@ from sercache.training.baseline import baseline_posteriors
 from sercache.training.members import train_members
 
 
-def judge_distillation(plan: Distillation) -> DistillationReport:
-    """Score everyone on the judged rows that all of them predicted.
+def evaluate_distillation(distillation: Distillation) -> DistillationReport:
+    """Score teacher, student, control and baseline on the evaluation rows that all of them predicted.
 
     Raises:
-        StackingError: there are none that count in the primary score.
+        StackingError: no such row counts in the primary score.
     """
-    data, teacher = plan.data, plan.teacher
-    said: list[tuple[Role, str, Posteriors, tuple[str, ...]]] = [
-        ("teacher", teacher.name, teacher.said.posteriors, teacher.said.members)
+    data, teacher = distillation.data, distillation.teacher
+    predictions: list[tuple[Role, str, Posteriors, tuple[str, ...]]] = [
+        ("teacher", teacher.name, teacher.predicted.posteriors, teacher.predicted.members)
     ]
-    roles: list[tuple[Role, str]] = [("student", plan.student.name)]
-    if plan.control is not None:
-        roles.append(("control", plan.control.name))
-    said += [(role, name, Posteriors.load(data.run.posteriors_path(name)), (name,)) for role, name in roles]
+    roles: list[tuple[Role, str]] = [("student", distillation.student.name)]
+    if distillation.control is not None:
+        roles.append(("control", distillation.control.name))
+    predictions += [
+        (role, name, Posteriors.load(data.run.posteriors_path(name)), (name,)) for role, name in roles
+    ]
     best = teacher.best_single
-    said.append(("best-single", best.members[0], best.posteriors, best.members))
+    predictions.append(("best-single", best.members[0], best.posteriors, best.members))
     baseline = baseline_posteriors(data.run, data.recipe)
-    if baseline is not None and set(teacher.judged.inputs.ids) <= set(baseline.ids):
-        said.append(("baseline", baseline.member, baseline, (baseline.member,)))
-    judged = _shared(teacher.judged, [table for _, _, table, _ in said])
+    if baseline is not None and set(teacher.evaluated.inputs.ids) <= set(baseline.ids):
+        predictions.append(("baseline", baseline.member, baseline, (baseline.member,)))
+    evaluated = _shared(teacher.evaluated, [table for _, _, table, _ in predictions])
     bootstrap = SpeakerBootstrap(
-        judged.speakers,
+        evaluated.speakers,
         data.recipe.stacking.bootstrap_samples,
         derive_seed(data.recipe.seed, "bootstrap"),
     )
-    scores = {role: scores_of(judged, _prediction(table, judged)) for role, _, table, _ in said}
-    attributes = tuple(attribute.name for attribute in judged.inputs.attributes)
-    names, primary = score_names(attributes, has_classes=bool(judged.inputs.classes)), judged.truth.primary
+    scores = {role: scores_of(evaluated, _prediction(table, evaluated)) for role, _, table, _ in predictions}
+    attributes = tuple(attribute.name for attribute in evaluated.inputs.attributes)
+    names, primary = (
+        score_names(attributes, has_classes=bool(evaluated.inputs.classes)),
+        evaluated.truth.primary,
+    )
     costs = member_costs(data.recipe, list(data.derived.values()))
 
     def contestant(role: Role, name: str, members: tuple[str, ...]) -> Contestant:
@@ -60,26 +65,26 @@ def judge_distillation(plan: Distillation) -> DistillationReport:
             name=name,
             scores={score: bootstrap.estimate(scores[role][score]) for score in names},
             members=len(members),
-            parameters=sum(_parameters(plan, member) for member in members),
+            parameters=sum(_parameters(distillation, member) for member in members),
             encoders=() if cost is None else cost.encoders,
             seconds_per_minute=None if cost is None else cost.seconds_per_minute,
         )
 
-    decisive = {role: own[primary.key] for role, own in scores.items()}
+    decisive = {role: role_scores[primary.key] for role, role_scores in scores.items()}
     to_teacher, to_control, of_teacher, kept = _differences(bootstrap, decisive)
     return DistillationReport(
-        contestants=tuple(contestant(role, name, members) for role, name, _, members in said),
+        contestants=tuple(contestant(role, name, members) for role, name, _, members in predictions),
         to_teacher=to_teacher,
         to_control=to_control,
         teacher_to_control=of_teacher,
         kept=kept if teacher.judged_on == "held-out" else None,
         judged_on=teacher.judged_on,
-        judged_rows=len(judged),
+        judged_rows=len(evaluated),
         speakers=bootstrap.cluster_count,
-        lessons=len(teacher.lessons.ids),
-        votes_share=plan.votes_share,
+        lessons=len(teacher.targets.ids),
+        votes_share=distillation.votes_share,
         device=_device(costs),
-        path=data.run.distillation_path(plan.student.name),
+        path=data.run.distillation_path(distillation.student.name),
         primary=primary,
         to_baseline=bootstrap.difference(decisive["student"], decisive["baseline"])
         if "baseline" in decisive
@@ -109,19 +114,21 @@ def _differences(
     return to_teacher, to_control, of_teacher, Estimate(to_control.value / of_teacher.value, low, high)
 
 
-def _shared(judged: StackingRows, tables: Sequence[Posteriors]) -> StackingRows:
+def _shared(evaluated: StackingRows, tables: Sequence[Posteriors]) -> StackingRows:
     ids = set.intersection(*(set(table.ids) for table in tables))
-    shared = judged.where(np.asarray([utterance_id in ids for utterance_id in judged.inputs.ids], dtype=bool))
+    shared = evaluated.where(
+        np.asarray([utterance_id in ids for utterance_id in evaluated.inputs.ids], dtype=bool)
+    )
     truth = shared.truth
     if not truth.is_scored.any():
         raise StackingError(
-            f"no judged row with {truth.primary.needs} was predicted by teacher and student alike"
+            f"no evaluation row with {truth.primary.needs} was predicted by teacher and student alike"
         )
     return shared
 
 
-def _prediction(table: Posteriors, judged: StackingRows) -> Prediction:
-    taken, inputs = table.take(judged.inputs.ids), judged.inputs
+def _prediction(table: Posteriors, evaluated: StackingRows) -> Prediction:
+    taken, inputs = table.take(evaluated.inputs.ids), evaluated.inputs
     attributes = [attribute.name for attribute in inputs.attributes]
     return Prediction(
         taken.class_probabilities[:, columns_in_order("classes", taken.classes, inputs.classes)],
@@ -129,8 +136,8 @@ def _prediction(table: Posteriors, judged: StackingRows) -> Prediction:
     )
 
 
-def _parameters(plan: Distillation, member: str) -> int:
-    data = plan.data
+def _parameters(distillation: Distillation, member: str) -> int:
+    data = distillation.data
     return data.recipe.folds.count * parameter_count(data.build_head(data.member(member), 0))
 
 
@@ -139,40 +146,40 @@ def _device(costs: MemberCosts | None) -> str:
 
 
 def run_distillation(
-    plan: Distillation,
+    distillation: Distillation,
     *,
     device: str = "auto",
     workers: int | None = None,
     context: Context = QUIET,
 ) -> DistillationReport:
-    """Train a student and its control as members are trained, and write how the student did.
+    """Train a student and its control as members are trained, and write the comparison.
 
-    The student of a fold learns from the other folds' rows, each with the votes mixed with its teacher's
-    cross-fitted word; rows that nobody rated are learned from as well. It never learns from a row of the
-    development or test split, nor of a speaker that it is judged on; what stops its training is the truth.
+    The student of a fold learns from the other folds' rows, each target a mixture of the votes
+    and the teacher's cross-fitted posteriors; rows without votes are used as well. It never learns from a row
+    of the development or test split, nor from a speaker that it is evaluated on. Early stopping uses the
+    votes alone.
 
-    With a test split everybody is judged there, and nothing leaks. Without one the student of a fold predicts
-    that fold, whose speakers it never heard; but the teacher's word on its training rows comes of members
-    that were trained on the other folds, the judged one among them. Copying what they say copies what they
-    learned there: on EmoDB a linear student "beat" both its teacher (by 0.10 macro-F1) and the same head on
-    votes (by 0.13); with a test split it was below both (by 0.10 and 0.04). So without a test split the
-    report draws no conclusion, and out-of-fold posteriors of a student must never be stacked.
+    With a test split all are evaluated there, and nothing leaks. Without one the student of a fold predicts
+    that fold, whose speakers it did not learn from; but the teacher's posteriors for its training rows come
+    from members that were trained on the predicted fold. A student that reproduces them reproduces the
+    labels of that fold, and its scores are too high (see docs/explanation/measured.md). So without a test
+    split the report draws no conclusion, and out-of-fold posteriors of a student must never be stacked.
 
     Args:
-        plan: made by :func:`~sercache.experiments.distillation.distill.plan_distillation`.
+        distillation: made by :func:`~sercache.experiments.distillation.student.prepare_distillation`.
         device: ``auto``, or a device as torch names it.
         workers: processes; None is one per core, and 1 on a GPU.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         TrainingError: student or control could not be trained.
         CacheError, ProcessDied: features are damaged, or processes were killed.
-        StackingError: there is nothing that all of them predicted.
+        StackingError: no row was predicted by all of them.
         Interrupted: it was asked to stop; the same call goes on after the last finished epoch.
     """
     trained = train_members(
-        plan.data,
-        plan.trained,
+        distillation.data,
+        distillation.trained,
         device=resolve_device(device),
         workers=workers,
         context=context,
@@ -180,6 +187,6 @@ def run_distillation(
     for member in trained.members:
         if member.error:
             raise TrainingError(f"'{member.name}' could not be trained: {member.error}")
-    report = judge_distillation(plan)
+    report = evaluate_distillation(distillation)
     write_json(report.path, as_json(report))
     return report

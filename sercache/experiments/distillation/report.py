@@ -1,4 +1,4 @@
-"""What a distillation kept and what it saves: the table, and the words that it allows."""
+"""The report of a distillation: the scores, the costs, and the sentences that they support."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from sercache.files import without_nan
 from sercache.stacking.verdict import oppose
 
 _CLEAN = (
-    "Judged on the test split: neither teacher nor student learned from any of its rows. (The teacher may "
+    "Evaluated on the test split: neither teacher nor student learned from any of its rows. (The teacher may "
     "have been chosen by looking at them.)"
 )
 _LEAK = (
-    "No conclusion about the student's scores: there is no test split, and what the teacher says of a "
-    "student's training rows comes of models that learned the labels the student is judged on. A student "
-    "that copies them well copies those labels too, so its scores here are too high, perhaps by far. A "
-    "corpus with a test split tells; the student itself is as good as any."
+    "No conclusion about the student's scores: there is no test split, and the teacher's posteriors for a "
+    "student's training rows come from models that learned the labels the student is evaluated on. A student "
+    "that reproduces them well reproduces those labels too, so its scores here are too high, perhaps by far. "
+    "Only a corpus with a test split shows how good the student is."
 )
 
 Role = Literal["teacher", "student", "control", "best-single", "baseline"]
@@ -30,10 +30,10 @@ class Contestant:
     """One line of the table.
 
     Attributes:
-        role: what it is here.
+        role: in the comparison.
         name: of the stacker or member.
         scores: by name (:func:`sercache.stacking.table.score_names`).
-        members: how many heads are asked; each is the mean of its fold models.
+        members: how many heads predict; each is the mean of its fold models.
         parameters: of these heads, all fold models together.
         encoders: that must run.
         seconds_per_minute: that they take for a minute of speech; None where it was never measured.
@@ -50,22 +50,22 @@ class Contestant:
 
 @dataclass(frozen=True)
 class DistillationReport:
-    """How a student did beside its teacher.
+    """The comparison of a student with its teacher.
 
     Attributes:
         contestants: teacher, student, best single member; control and linear baseline if there are such.
         to_teacher: the primary score of the student minus the teacher's.
         to_control: minus the control's.
-        teacher_to_control: of the teacher minus the control's: what there was to learn.
+        teacher_to_control: of the teacher minus the control's: what there is to learn.
         kept: which share of ``teacher_to_control`` the student has; None unless that is clearly above zero,
             and where there is no test split.
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
-        judged_rows: that all of them predicted.
+        judged_rows: how many evaluation rows all of them predicted.
         speakers: of these rows; a row without speaker counts as one.
-        lessons: how many rows the teacher taught.
+        lessons: how many rows have teacher targets.
         votes_share: of the votes in the student's targets.
-        device: that encoding was measured on.
-        path: of what is written.
+        device: on which encoding was measured.
+        path: of the JSON file.
         primary: the score that decides.
         to_baseline: the primary score of the student minus the linear baseline's; None without one.
     """
@@ -87,16 +87,16 @@ class DistillationReport:
 
     @property
     def is_leaky(self) -> bool:
-        """Whether the student's scores say nothing about new speakers."""
+        """Whether the student's scores are not valid for new speakers."""
         return self.judged_on == "folds"
 
     def of(self, role: Role) -> Contestant | None:
         """Return the contestant of a role."""
-        return next((one for one in self.contestants if one.role == role), None)
+        return next((contestant for contestant in self.contestants if contestant.role == role), None)
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """Sentences: what was lost, what the teacher was worth, what it saves, what to beware of."""
+        """Sentences on the differences to teacher, control and baseline, the costs and the limits."""
         teacher, student, control = self.of("teacher"), self.of("student"), self.of("control")
         assert teacher is not None
         assert student is not None
@@ -137,10 +137,10 @@ def _saving(student: Contestant, teacher: Contestant) -> str:
         f"It asks 1 head of {student.parameters:,} parameters where {teacher.name} asks {heads} of "
         f"{teacher.parameters:,}, and {_encoders(student)} where that takes {_encoders(teacher)}"
     )
-    mine, its = student.seconds_per_minute, teacher.seconds_per_minute
-    if mine is None or its is None:
+    mine, teacher_seconds = student.seconds_per_minute, teacher.seconds_per_minute
+    if mine is None or teacher_seconds is None:
         return f"{sentence}; how long these take was not measured."
-    return f"{sentence}: {mine:.2g} instead of {its:.2g} s for a minute of speech."
+    return f"{sentence}: {mine:.2g} instead of {teacher_seconds:.2g} s for a minute of speech."
 
 
 def _encoders(contestant: Contestant) -> str:

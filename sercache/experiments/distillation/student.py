@@ -1,4 +1,4 @@
-"""Who learns from whom: a distillation, checked and entered into its run before anything is trained."""
+"""Check a student and its teacher, and enter the student into the run before it is trained."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ SMALL_OPTIONS: Options = {"width": 64, "bottleneck": 64}
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """What is wanted.
+    """Options of a distillation.
 
     Attributes:
         features: the feature sets that the student reads, of the recipe's.
@@ -32,7 +32,7 @@ class DistillationSettings:
         training: keys of the recipe's ``training`` that the student sets differently.
         name: of the student; None is ``distilled-`` and its features.
         teacher: the stacker to learn from; None is the recommended one.
-        votes_share: what the votes count in the student's targets; the rest is the teacher's.
+        votes_share: weight of the votes in the student's targets; the teacher's is the rest.
         seed: of the student.
         has_control: whether the same head is trained on the votes alone, to compare.
     """
@@ -54,7 +54,7 @@ class Distillation:
 
     Attributes:
         data: the run, with the student in it.
-        teacher: whom it learns from.
+        teacher: the stacker that it learns from.
         student: entered as a derived member.
         control: the same head on the votes alone: a member of the recipe, or a derived one; None is none.
         votes_share: of the votes in the student's targets.
@@ -69,11 +69,11 @@ class Distillation:
     @property
     def trained(self) -> tuple[MemberRecipe, ...]:
         """The members that are to be trained."""
-        own = self.control is not None and self.control.name in self.data.derived
-        return (self.student, self.control) if own and self.control is not None else (self.student,)
+        has_control = self.control is not None and self.control.name in self.data.derived
+        return (self.student, self.control) if has_control and self.control is not None else (self.student,)
 
 
-def plan_distillation(
+def prepare_distillation(
     run: Run,
     settings: DistillationSettings,
     *,
@@ -96,9 +96,9 @@ def plan_distillation(
         )
     teacher = find_teacher(run, settings.teacher, context)
     _check_features(run, recipe, student)
-    lessons = {"votes_share": settings.votes_share, "lessons": _digest(teacher.lessons)}
-    save_derived(run, DerivedMember("distilled", teacher.name, student, lessons))
-    teacher.lessons.save(run.teacher_path(student.name))
+    recorded = {"votes_share": settings.votes_share, "lessons": _digest(teacher.targets)}
+    save_derived(run, DerivedMember("distilled", teacher.name, student, recorded))
+    teacher.targets.save(run.teacher_path(student.name))
     control = _control(run, recipe, student) if settings.has_control else None
     open_run.cache_clear()
     return Distillation(open_run(run.root.resolve()), teacher, student, control, settings.votes_share)
@@ -123,8 +123,8 @@ def _student(recipe: Recipe, settings: DistillationSettings) -> MemberRecipe:
         recipe.training_of(student)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"the student's {place}: {first['msg']}") from None
+        key = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"the student's {key}: {first['msg']}") from None
     except ValueError as error:
         raise RecipeError(str(error)) from None
     return student
@@ -155,9 +155,9 @@ def _control(run: Run, recipe: Recipe, student: MemberRecipe) -> MemberRecipe:
     return control
 
 
-def _digest(lessons: Posteriors) -> str:
-    """Return what must be equal for a student that was begun to go on."""
-    hashed = hashlib.sha256(repr((lessons.ids, lessons.classes, lessons.attributes)).encode())
-    hashed.update(lessons.class_probabilities.tobytes())
-    hashed.update(lessons.attribute_values.tobytes())
+def _digest(targets: Posteriors) -> str:
+    """Return the digest of the targets, which must be equal when training resumes."""
+    hashed = hashlib.sha256(repr((targets.ids, targets.classes, targets.attributes)).encode())
+    hashed.update(targets.class_probabilities.tobytes())
+    hashed.update(targets.attribute_values.tobytes())
     return hashed.hexdigest()

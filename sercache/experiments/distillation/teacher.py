@@ -1,4 +1,4 @@
-"""What a run's stacker says of the rows that a student learns from, and of those both are judged on."""
+"""Read a stacker's posteriors for the rows that a student learns from and is evaluated on."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,13 +20,13 @@ BEST_SINGLE = "best-single"
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """What one stacker says of the judged rows, and whom it asks.
+class StackerPosteriors:
+    """One stacker's posteriors for the evaluation rows.
 
     Attributes:
         name: of the stacker.
-        posteriors: of the judged rows; by the members' own folds where folds take turns.
-        members: those that count in it.
+        posteriors: of the evaluation rows; out of fold where there is no test split.
+        members: with weight in the stacker.
     """
 
     name: str
@@ -36,43 +36,43 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A stacker with its word on all rows.
+    """A stacker with its posteriors for all rows.
 
     Attributes:
-        said: of the judged rows.
-        lessons: of the training rows, each by stackers and members that did not learn from it.
-        best_single: the best single member's word on the judged rows.
-        judged: the truth of the judged rows.
+        predicted: the stacker's posteriors for the evaluation rows.
+        targets: its posteriors for the training rows, each by models that did not learn from it.
+        best_single: the posteriors of the best single member for the evaluation rows.
+        evaluated: the truth of the evaluation rows.
         judged_on: ``held-out`` rows, or the ``folds`` in turn.
     """
 
-    said: Spoken
-    lessons: Posteriors
-    best_single: Spoken
-    judged: StackingRows
+    predicted: StackerPosteriors
+    targets: Posteriors
+    best_single: StackerPosteriors
+    evaluated: StackingRows
     judged_on: Literal["held-out", "folds"]
 
     @property
     def name(self) -> str:
-        """Of the stacker."""
-        return self.said.name
+        """The stacker's name."""
+        return self.predicted.name
 
 
 def find_teacher(run: Run, name: str | None = None, context: Context = QUIET) -> Teacher:
-    """Read what a stacker of a run's comparison says.
+    """Return a stacker of a run's comparison with its posteriors.
 
-    A lesson is cross-fitted at both levels: the members that judged a row never saw its speaker, nor did the
-    stacker that weighed them. With a test split the lessons of a stacker that was not recommended are made
-    now.
+    The targets are cross-fitted at both levels: neither the members that predict a row nor the stacker that
+    combines them learned from its speaker. With a test split, the targets of a stacker that was not
+    recommended are computed now.
 
     Args:
         run: that was stacked.
         name: of the stacker; None is the one that the comparison recommends.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         StackingError: the run was not stacked, or since then its members or settings have changed; or members
-            trained on rows that they judge.
+            predict rows that they were trained on.
         Interrupted: ``context.should_stop`` returned True.
     """
     recipe = run.recipe()
@@ -82,17 +82,17 @@ def find_teacher(run: Run, name: str | None = None, context: Context = QUIET) ->
     plan = make_plan(load_rows(run, listener=context.listener), recipe.stacking.repeats, recipe.seed)
     result = _result(run, recipe, plan, name)
     if plan.held_out is None:
-        lessons = result.posteriors[0]
+        targets = result.posteriors[0]
     else:
         folder = run.stacker_folder(name) / CROSS_FITTED_NAME
         in_turn = cross_fitted(plan, name, recipe.stacking, recipe.seed, folder, context)
-        lessons = in_turn.posteriors[0]
+        targets = in_turn.posteriors[0]
     members = plan.fitting.inputs.members
     return Teacher(
-        said=_spoken(result, members),
-        lessons=lessons,
-        best_single=_spoken(_result(run, recipe, plan, BEST_SINGLE), members),
-        judged=plan.judged,
+        predicted=_stacker_posteriors(result, members),
+        targets=targets,
+        best_single=_stacker_posteriors(_result(run, recipe, plan, BEST_SINGLE), members),
+        evaluated=plan.judged,
         judged_on="folds" if plan.held_out is None else "held-out",
     )
 
@@ -108,7 +108,7 @@ def _recommended(run: Run) -> str:
         raise StackingError(f"{run.metrics_path}: damaged ({error!r}); {again} writes it anew") from error
     if is_leaky:
         raise StackingError(
-            f"{run.root}: members were judged on rows they trained on; nothing is to be learned"
+            f"{run.root}: members predict rows that they were trained on; a student cannot learn from them"
         )
     return choice
 
@@ -124,6 +124,6 @@ def _result(run: Run, recipe: Recipe, plan: Plan, name: str) -> StackerResult:
     return result
 
 
-def _spoken(result: StackerResult, members: tuple[str, ...]) -> Spoken:
+def _stacker_posteriors(result: StackerResult, members: tuple[str, ...]) -> StackerPosteriors:
     counted = tuple(member for member in members if result.shares.get(member, 0.0) != 0.0)
-    return Spoken(result.name, result.posteriors[0], counted or members)
+    return StackerPosteriors(result.name, result.posteriors[0], counted or members)

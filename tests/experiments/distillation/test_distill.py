@@ -7,7 +7,7 @@ import sercache.training.loop as loop
 from sercache.errors import Interrupted, RecipeError, StackingError
 from sercache.events import Context
 from sercache.experiments.distillation.distill import run_distillation
-from sercache.experiments.distillation.student import DistillationSettings, plan_distillation
+from sercache.experiments.distillation.student import DistillationSettings, prepare_distillation
 from sercache.experiments.distillation.teacher import find_teacher
 from sercache.files import read_json
 from sercache.posteriors import Posteriors
@@ -31,7 +31,7 @@ def students(run, name="distilled-speech"):
 
 
 def test_a_student_lies_in_the_run_as_any_member_does_and_its_report_beside_it(in_turn):
-    report = run_distillation(plan_distillation(in_turn, settings(has_control=True)), workers=1)
+    report = run_distillation(prepare_distillation(in_turn, settings(has_control=True)), workers=1)
     roles = [contestant.role for contestant in report.contestants]
     assert roles == ["teacher", "student", "control", "best-single", "baseline"]
     assert report.judged_on == "folds"
@@ -59,7 +59,7 @@ def test_a_student_lies_in_the_run_as_any_member_does_and_its_report_beside_it(i
 
 
 def test_a_distilled_member_is_not_stacked_with_those_it_learned_from(in_turn):
-    run_distillation(plan_distillation(in_turn, SMALL), workers=1)
+    run_distillation(prepare_distillation(in_turn, SMALL), workers=1)
     assert compare(in_turn).members == ("linear", "words")
 
 
@@ -73,9 +73,9 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
         return steps(training)
 
     monkeypatch.setattr(loop.HeadTraining, "steps", record)
-    plan = plan_distillation(held_out, SMALL)
-    assert {one.split("/")[0] for one in plan.teacher.lessons.ids} == {f"s{k}" for k in range(6)}
-    report = run_distillation(plan, workers=1)
+    distillation = prepare_distillation(held_out, SMALL)
+    assert {one.split("/")[0] for one in distillation.teacher.targets.ids} == {f"s{k}" for k in range(6)}
+    report = run_distillation(distillation, workers=1)
     assert (report.judged_on, report.judged_rows, report.speakers) == ("held-out", 18, 2)
     baseline, student = report.of("baseline"), report.of("student")
     assert baseline.encoders == ("speech", "words")
@@ -93,10 +93,10 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
 
 
 def test_lessons_are_mixed_with_the_votes_where_there_are_any_and_judged_rows_stay_true(in_turn):
-    plan = plan_distillation(in_turn, settings(votes_share=0.25))
-    truth = plan.data.judged_rows_of(plan.student)
-    mixed = plan.data.rows_of(plan.student)
-    lessons = plan.teacher.lessons.take(truth.ids)
+    distillation = prepare_distillation(in_turn, settings(votes_share=0.25))
+    truth = distillation.data.judged_rows_of(distillation.student)
+    mixed = distillation.data.rows_of(distillation.student)
+    lessons = distillation.teacher.targets.take(truth.ids)
     rated = np.isfinite(truth.soft).all(axis=1)
     wanted = 0.25 * truth.soft + 0.75 * lessons.class_probabilities
     np.testing.assert_allclose(mixed.soft[rated], wanted[rated])
@@ -113,36 +113,36 @@ def test_a_lesson_is_what_stackers_say_that_were_fitted_on_other_folds(held_out)
     """Changing what is true of one fold's rows must not change what the teacher says of that fold."""
     teacher = find_teacher(held_out, "logistic")
     crossed = Posteriors.load(held_out.stacker_folder("logistic") / "cross-fitted" / "posteriors.parquet")
-    np.testing.assert_array_equal(teacher.lessons.class_probabilities, crossed.class_probabilities)
-    assert set(teacher.lessons.origins) == {"out-of-fold"}
-    assert set(teacher.said.posteriors.origins) == {"held-out"}
+    np.testing.assert_array_equal(teacher.targets.class_probabilities, crossed.class_probabilities)
+    assert set(teacher.targets.origins) == {"out-of-fold"}
+    assert set(teacher.predicted.posteriors.origins) == {"held-out"}
 
 
 def test_an_interrupted_distillation_ends_where_an_uninterrupted_one_does(in_turn, tmp_path, stacked):
     epochs = []
-    plan = plan_distillation(in_turn, SMALL)
+    distillation = prepare_distillation(in_turn, SMALL)
     with pytest.raises(Interrupted, match="of 3 folds finished"):
         run_distillation(
-            plan,
+            distillation,
             workers=1,
             context=Context(
                 listener=lambda event: epochs.append(event) if event.kind == "advance" else None,
                 should_stop=lambda: len(epochs) >= 2,
             ),
         )
-    run_distillation(plan_distillation(in_turn, SMALL), workers=1)
+    run_distillation(prepare_distillation(in_turn, SMALL), workers=1)
     import shutil
 
     shutil.copytree(stacked.root, tmp_path / "other")
     other = Run(tmp_path / "other")
-    run_distillation(plan_distillation(other, SMALL), workers=1)
+    run_distillation(prepare_distillation(other, SMALL), workers=1)
     assert students(in_turn) == students(other)
 
 
 def test_the_recipes_own_member_is_the_control_if_it_is_the_same_head(in_turn):
-    plan = plan_distillation(in_turn, settings(head="mean-linear", options={}, has_control=True))
-    assert plan.control.name == "linear"
-    assert plan.trained == (plan.student,)
+    distillation = prepare_distillation(in_turn, settings(head="mean-linear", options={}, has_control=True))
+    assert distillation.control.name == "linear"
+    assert distillation.trained == (distillation.student,)
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_the_recipes_own_member_is_the_control_if_it_is_the_same_head(in_turn):
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_entered(in_turn, changes, error, message):
     with pytest.raises(error, match=message):
-        plan_distillation(in_turn, settings(**changes))
+        prepare_distillation(in_turn, settings(**changes))
     assert [derived.kind for derived in derived_members(in_turn)] == ["baseline"]
 
 
 def test_other_settings_want_another_name(in_turn):
-    plan_distillation(in_turn, SMALL)
+    prepare_distillation(in_turn, SMALL)
     with pytest.raises(RecipeError, match="made with other settings"):
-        plan_distillation(in_turn, settings(votes_share=0.5))
-    plan_distillation(in_turn, settings(votes_share=0.5, name="other"))
+        prepare_distillation(in_turn, settings(votes_share=0.5))
+    prepare_distillation(in_turn, settings(votes_share=0.5, name="other"))
 
 
 def test_a_run_that_was_not_stacked_says_how_to(in_turn):
     in_turn.metrics_path.unlink()
     with pytest.raises(StackingError, match=r"no stacker to learn from yet; first: sercache stack"):
-        plan_distillation(in_turn, SMALL)
+        prepare_distillation(in_turn, SMALL)

@@ -1,4 +1,4 @@
-"""What an ablation trains: one recipe of all variants and seeds of a member."""
+"""Design an ablation: one recipe with all variants and seeds of a member."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from sercache.recipe import MemberRecipe, Recipe
 from sercache.training.data import read_run_corpus, split_ids
 
 FULL = "full"
-"""The member as the recipe has it: what every variant is held against."""
+"""The member as the recipe has it; every variant is compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class AblationPlan:
-    """What an ablation trains.
+class AblationDesign:
+    """The members that an ablation trains.
 
     Attributes:
         recipe: its members are :func:`member_name` of every variant and seed; all share one map of folds.
         member: the name of the ablated member.
         seeds: how many there are of each variant.
         trained: the variants that are trained beside ``full``, in order.
-        skipped: why each other chosen variant is not.
+        skipped: the reason for each chosen variant that is not trained.
     """
 
     recipe: Recipe
@@ -42,7 +42,7 @@ class AblationPlan:
 
 
 def member_name(variant: str, seed: int) -> str:
-    """Return how the member of a variant and seed is called.
+    """Return the name of the member of a variant and seed.
 
     >>> member_name("no-mixup", 2)
     'no-mixup-seed2'
@@ -50,15 +50,15 @@ def member_name(variant: str, seed: int) -> str:
     return f"{variant}-seed{seed}"
 
 
-def plan_ablation(
+def design_ablation(
     recipe: Recipe,
     *,
     member: str | None = None,
     seeds: int = 3,
     variants: Sequence[str] | None = None,
     output: Path | None = None,
-) -> AblationPlan:
-    """Make one recipe of all variants and seeds of a member.
+) -> AblationDesign:
+    """Return one recipe with all variants and seeds of a member.
 
     A variant that would change nothing on this recipe and corpus is skipped.
 
@@ -89,13 +89,13 @@ def plan_ablation(
         raise RecipeError(f"no variant would change anything about member '{ablated.name}' ({listed})")
     changed = {FULL: ablated} | {name: VARIANTS[name].apply(recipe, ablated) for name in trained}
     members = [
-        one.model_copy(update={"name": member_name(variant, seed), "seed": ablated.seed + seed})
-        for variant, one in changed.items()
+        changed_member.model_copy(update={"name": member_name(variant, seed), "seed": ablated.seed + seed})
+        for variant, changed_member in changed.items()
         for seed in range(seeds)
     ]
     if output is None:
         output = recipe.output.with_name(f"{recipe.output.name}-ablation")
-    return AblationPlan(
+    return AblationDesign(
         recipe.model_copy(update={"members": members, "output": output}),
         ablated.name,
         seeds,

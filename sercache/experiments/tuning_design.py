@@ -1,4 +1,4 @@
-"""What a search trains on and what it is judged on: two parts of a corpus that share no speaker."""
+"""Split a corpus into the rows that a search trains on and the reserved rows; they share no speaker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from sercache.training.data import open_feature_sets, read_run_corpus, split_ids
 
 
 @dataclass(frozen=True)
-class TuningPlan:
+class TuningDesign:
     """A search over the settings of one member.
 
     Attributes:
@@ -25,10 +25,10 @@ class TuningPlan:
         space: the values that they may take.
         output: the folder of the search.
         folds: how many inner folds score a trial.
-        seed: of the reserve and of all suggestions.
+        seed: of the reserved rows and of all suggestions.
         search: the utterances that trials learn from, stop on and are scored on.
-        reserved: the utterances that the result is judged on; no trial has any of them.
-        judged_on: what these are, in words.
+        reserved: the utterances that the result is evaluated on; no trial has any of them.
+        judged_on: a description of the reserved rows.
     """
 
     recipe: Recipe
@@ -62,18 +62,18 @@ class TuningPlan:
         return self.output / "reserved.csv"
 
     @property
-    def judged_path(self) -> Path:
+    def finals_corpus_path(self) -> Path:
         """The manifest that the final trainings read: both parts, the reserved one as test split."""
         return self.output / "judged.csv"
 
     @property
     def trials_folder(self) -> Path:
-        """Where the runs of the trials lie, by number."""
+        """The folder of the runs of the trials, by number."""
         return self.output / "trials"
 
     @property
     def finals_folder(self) -> Path:
-        """Where the runs lie that are judged on the reserved rows."""
+        """The folder of the runs that are evaluated on the reserved rows."""
         return self.output / "judged"
 
     def trial_run(self, number: int) -> Run:
@@ -94,12 +94,15 @@ class TuningPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a search to go on."""
-        space = {key: one.model_dump(mode="json", exclude_defaults=True) for key, one in self.space.items()}
+        """What must be equal for a search to resume."""
+        space = {
+            key: dimension.model_dump(mode="json", exclude_defaults=True)
+            for key, dimension in self.space.items()
+        }
         return {"seed": self.seed, "space": space, "judged_on": self.judged_on}
 
 
-def plan_tuning(
+def design_tuning(
     recipe: Recipe,
     *,
     member: str | None = None,
@@ -108,26 +111,26 @@ def plan_tuning(
     seed: int | None = None,
     reserve: float = 0.2,
     output: Path | None = None,
-) -> TuningPlan:
-    """Set aside what the result will be judged on, and check that the space fits the member.
+) -> TuningDesign:
+    """Reserve the rows for the evaluation, and check that the space fits the member.
 
-    The result is judged on a test split with consensus classes (rated attributes, where there are no
-    classes). Where the corpus has none, it is judged on a share of the training speakers, drawn so that
+    The result is evaluated on a test split with consensus classes (rated attributes, where there are no
+    classes). Where the corpus has none, it is evaluated on a share of the training speakers, drawn so that
     classes are spread evenly.
 
     Args:
         recipe: that has the member.
         member: its name; the first where it is None.
-        space: what to search; None is :func:`~sercache.experiments.search_space.default_space`.
+        space: the search space; None is :func:`~sercache.experiments.search_space.default_space`.
         folds: inner folds; None is as many as the recipe has.
         seed: of the reserve and the suggestions; None is the recipe's.
         reserve: share of the training rows to set aside where there is no test split.
         output: the folder of the search; None is the recipe's with ``-tuning`` behind its name.
 
     Raises:
-        RecipeError: no such member, or it has not what the space names.
+        RecipeError: no such member, or it lacks a key of the space.
         CacheError: a feature set is not there yet.
-        CorpusError: the manifest is missing or wrong, or has too few speakers to set some aside.
+        CorpusError: the manifest is missing or wrong, or has too few speakers to reserve some.
     """
     if folds is not None and folds < 2:
         raise RecipeError(f"{folds} inner folds: a trial needs at least 2 to be scored out of fold")
@@ -142,8 +145,8 @@ def plan_tuning(
     kept = open_feature_sets(recipe)
     check_space(recipe, chosen, space, [len(kept[name].layers) for name in chosen.features])
     seed = recipe.seed if seed is None else seed
-    search, reserved, judged_on = _part(corpus, reserve, seed)
-    return TuningPlan(
+    search, reserved, judged_on = _split(corpus, reserve, seed)
+    return TuningDesign(
         recipe=recipe,
         member=chosen,
         space=space,
@@ -156,9 +159,9 @@ def plan_tuning(
     )
 
 
-def with_reserved_as_test(plan: TuningPlan) -> Corpus:
-    """Return all rows of a search, those that were set aside as test split."""
-    return replace(plan.search, utterances=plan.search.utterances + plan.reserved.utterances)
+def with_reserved_as_test(design: TuningDesign) -> Corpus:
+    """Return all rows of a search, with the reserved ones as test split."""
+    return replace(design.search, utterances=design.search.utterances + design.reserved.utterances)
 
 
 def _member_called(recipe: Recipe, name: str | None) -> MemberRecipe:
@@ -172,8 +175,8 @@ def _member_called(recipe: Recipe, name: str | None) -> MemberRecipe:
     return members[name]
 
 
-def _part(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, str]:
-    """Return what to search on, what to judge on, and what the latter is."""
+def _split(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, str]:
+    """Return the rows of the search, the reserved rows, and a description of these."""
     train, test = split_ids(corpus, "train"), corpus.select(split_ids(corpus, "test"))
     if Truth.of(test).is_scored.any():
         reserved, judged_on = test, "the test split"
@@ -184,5 +187,7 @@ def _part(corpus: Corpus, reserve: float, seed: int) -> tuple[Corpus, Corpus, st
         judged_on = f"speakers set aside, {len(stop) / (len(train) + len(stop)):.0%} of the training rows"
     truth = Truth.of(reserved)
     if not truth.is_scored.any():
-        raise CorpusError(f"no row that would be set aside has {truth.primary.needs} to judge by")
+        raise CorpusError(
+            f"no row that would be reserved has {truth.primary.needs}, so that nothing could be scored"
+        )
     return corpus.select((*train, *split_ids(corpus, "development"))), reserved, judged_on
