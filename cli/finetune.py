@@ -87,7 +87,9 @@ def finetune(
         "gradient_checkpointing": gradient_checkpointing,
         "precision": precision,
     }
-    changes = _changes(settings or ()) | {key: value for key, value in given.items() if value is not None}
+    changes = nested_settings(settings or ()) | {
+        key: value for key, value in given.items() if value is not None
+    }
     run = Run(run_path)
     rows = run.recipe().finetuning_with(changes).batch_size
     processes = Processes.join(device)
@@ -114,8 +116,15 @@ def finetune(
         _show(report)
 
 
-def _changes(settings: "list[str] | tuple[()]") -> dict[str, Any]:
-    """Return ``stage1.epochs=2`` as the recipe has it, ``{"stage1": {"epochs": 2}}``."""
+def nested_settings(settings: "list[str] | tuple[()]") -> dict[str, Any]:
+    """Return the values of ``--set`` as the recipe has them: ``stage1.epochs=2`` is nested.
+
+    >>> nested_settings(["stage1.epochs=2", "lora=8"])
+    {'stage1': {'epochs': 2}, 'lora': 8}
+
+    Raises:
+        RecipeError: a setting is not ``KEY=VALUE``.
+    """
     import yaml
 
     from sercache.errors import RecipeError

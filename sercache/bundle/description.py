@@ -164,7 +164,7 @@ def write_description(folder: Path, description: BundleDescription) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): digest_of(path) for path in paths if path.name != CARD_NAME}
     content = description.model_copy(update={"files": files}).model_dump(mode="json")
-    write_json(folder / DESCRIPTION_NAME, content | {"sha256": _own_digest(content)})
+    write_json(folder / DESCRIPTION_NAME, content | {"sha256": description_digest(content)})
 
 
 def read_description(folder: Path) -> BundleDescription:
@@ -191,7 +191,7 @@ def read_description(folder: Path) -> BundleDescription:
         )
         raise BundleError(f"{path}: format {version}, this version reads format {FORMAT_VERSION}; {advice}")
     stated = content.pop("sha256", None)
-    if stated != _own_digest(content):
+    if stated != description_digest(content):
         raise BundleError(
             f"{path}: damaged or edited, its digest is not the one it states; make the bundle anew"
         )
@@ -258,6 +258,7 @@ def _is_inside(name: str) -> bool:
     return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
-def _own_digest(content: dict[str, Any]) -> str:
+def description_digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 that a bundle's description states of everything else in it."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -265,9 +265,9 @@ def _parse(path: Path, stream: BinaryIO, spec: FeatureSpec, size_bytes: int) -> 
         with h5py.File(stream, "r") as shard:
             if (fingerprint := shard.attrs["fingerprint"].decode()) != spec.fingerprint:
                 raise CacheError(f"{path}: belongs to another feature set (fingerprint {fingerprint[:12]})")
-            column = {name: _plain(shard, name)[...] for name in _COLUMNS}
+            column = {name: plain_dataset(shard, name)[...] for name in _COLUMNS}
             positions = {
-                layer: _position(_plain(shard, name))
+                layer: _position(plain_dataset(shard, name))
                 for layer, name in zip(spec.layers, _frame_datasets(spec), strict=True)
             }
     except (OSError, KeyError, RuntimeError, ValueError) as error:
@@ -288,7 +288,7 @@ def _parse(path: Path, stream: BinaryIO, spec: FeatureSpec, size_bytes: int) -> 
     )
 
 
-def _plain(shard: h5py.File, name: str) -> h5py.Dataset:
+def plain_dataset(shard: h5py.File, name: str) -> h5py.Dataset:
     """Return a dataset whose bytes lie in this very file: no link, no virtual or external storage."""
     group = shard
     for part in name.split("/"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sercache import Bundle
-from sercache.bundle.description import _own_digest, read_description
+from sercache.bundle.description import description_digest, read_description
 from sercache.errors import BundleError
 
 
@@ -24,7 +24,7 @@ def edited(folder, **changes):
     path = folder / "bundle.json"
     content = json.loads(path.read_text()) | changes
     content.pop("sha256")
-    path.write_text(json.dumps(content | {"sha256": _own_digest(content)}))
+    path.write_text(json.dumps(content | {"sha256": description_digest(content)}))
 
 
 def test_every_file_but_the_card_is_covered(bundle_folder):

@@ -215,6 +215,7 @@ def test_bundles_of_before_need_no_speaker(stacked, tmp_path):
     for member in content["members"]:
         del member["normalize"]
     old = type(description).model_validate(content)
+    assert old.members
     assert all(member.normalize == "none" for member in old.members)
     assert "normalised" not in model_card(old)
     if description.normalized_members:  # then the heads contradict it, and that is said

@@ -13,6 +13,7 @@ from sercache.cache.shard import (
     USER_BLOCK_BYTES,
     build_shard,
     check_user_block,
+    plain_dataset,
     read_index,
     read_whole,
     user_block,
@@ -114,8 +115,6 @@ def test_a_shard_of_another_feature_set_is_refused(spec, make_utterance, tmp_pat
 
 
 def test_links_and_foreign_storage_are_refused(spec, make_utterance, tmp_path):
-    from sercache.cache.shard import _plain
-
     path = tmp_path / "forged.h5"
     with h5py.File(path, "w") as shard:
         shard["real"] = np.zeros(4)
@@ -126,10 +125,10 @@ def test_links_and_foreign_storage_are_refused(spec, make_utterance, tmp_path):
         layout[:] = h5py.VirtualSource("other.h5", "real", (4,))
         shard.create_virtual_dataset("virtual", layout)
         shard.create_dataset("chunked", (4,), "u1", chunks=(2,))
-        assert _plain(shard, "real")
+        assert plain_dataset(shard, "real")
         for name in ("soft", "away", "outside", "virtual", "chunked", "absent"):
             with pytest.raises(ValueError, match=f"/{name} is"):
-                _plain(shard, name)
+                plain_dataset(shard, name)
 
 
 PATH = Path("some.h5")

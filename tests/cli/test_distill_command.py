@@ -45,6 +45,7 @@ def test_a_student_is_trained_shown_and_exported(run, tmp_path):
     assert "torchvision" not in done.stderr
     lines = done.stdout.splitlines()
     table = lines[: next(index for index, line in enumerate(lines) if line.startswith("72 rows"))]
+    assert table
     assert all(len(line.rstrip()) <= 100 for line in table)
     shown = done.stdout
     for word in ("teacher", "student", "votes alone", "best single", "72 rows of 8 speakers", str(path)):

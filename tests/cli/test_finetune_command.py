@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sercache.cli.finetune import _changes, finetune
+from sercache.cli.finetune import finetune, nested_settings
 from sercache.errors import RecipeError, SercacheError
 from sercache.run import Run
 from support.finetuning_runs import train_speech_run
@@ -24,11 +24,11 @@ def command(*arguments):
 
 
 def test_settings_nest_and_have_the_types_of_yaml():
-    found = _changes(["stage1.epochs=2", "stage1.encoder_learning_rate=0.1", "lora=8", "layers=null"])
+    found = nested_settings(["stage1.epochs=2", "stage1.encoder_learning_rate=0.1", "lora=8", "layers=null"])
     assert found == {"stage1": {"epochs": 2, "encoder_learning_rate": 0.1}, "lora": 8, "layers": None}
     for wrong in ("epochs", "=2", "stage1.=3", "lora=["):
         with pytest.raises(RecipeError, match="--set"):
-            _changes([wrong])
+            nested_settings([wrong])
 
 
 def test_it_prints_a_line_per_epoch_a_table_and_the_next_command(run):

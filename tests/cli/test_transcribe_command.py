@@ -61,6 +61,7 @@ def test_a_killed_command_goes_on_to_the_same_manifest(manifest, tiny_whisper, t
     assert code == 0, errors
     assert manifest.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     rows = read_corpus(manifest).utterances
+    assert rows
     assert all(row.text == "as written" and "text:tiny-whisper" in row.extras for row in rows)
 
 

@@ -117,6 +117,7 @@ def test_datasets_have_the_stated_types_and_shapes(tmp_path, layers):
         )
         assert {name: (one.dtype.str, one.shape) for name, one in found.items()} == stated
         assert all(one.chunks is None and not one.is_virtual and not one.external for one in found.values())
+        assert frames
         assert all(shard[name].attrs["dtype"] == b"bfloat16" for name in frames)
         assert all(one.id.get_offset() % 64 == 0 for one in found.values())
         assert [shard.attrs[name].dtype.kind for name in ("fingerprint", "provenance")] == ["S", "S"]

@@ -28,6 +28,7 @@ def test_a_recipe_begins_with_closed_forms_and_names_nothing_that_users_do_not_h
     assert is_closed_form == sorted(is_closed_form, reverse=True)
     assert is_closed_form[0] or "ablation" in path.stem
     assert ".." not in path.read_text(encoding="utf-8").replace("...", "")
+    assert recipe.features
     for feature in recipe.features.values():
         assert not Path(feature.encoder).is_absolute()
         assert feature.encoder in ENCODERS or feature.encoder.count("/") == 1

@@ -289,6 +289,7 @@ def test_a_recipe_that_cannot_be_trained_is_told_before_the_search(tmp_path):
 
 def test_only_the_best_trial_keeps_its_weights_and_all_keep_their_history(tmp_path):
     report = tune(small_run(tmp_path))
+    assert report.trials
     for trial in report.trials:
         folder = report.output / "trials" / str(trial.number)
         assert len(list(folder.rglob("history.csv"))) == 2

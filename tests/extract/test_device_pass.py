@@ -70,6 +70,7 @@ def test_a_pass_that_lost_one_feature_sets_shard_goes_on_to_the_same_bytes(
         )
     next(iter(sorted(cache.glob("logmel-*/shard-*.h5")))).unlink()
     extract(corpus, {"a": LOGMEL, "b": POOLED}, cache)
+    assert whole
     for report in whole:
         assert contents(cache / report.folder.name) == contents(report.folder)
 

@@ -106,6 +106,7 @@ def test_random_bits_that_flip_are_all_found(corpus, whole, cache):
         path.write_bytes(flip(lambda size, position=position: position)(path.read_bytes()))
     done = run("cache", "verify", cache)
     assert_one_line(done, 2, f"{len(paths)} findings")
+    assert paths
     assert all(str(path) in done.output for path in paths)
     for path in paths:
         path.unlink()

@@ -73,6 +73,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing_that_was_finished(
     assert done.code in (130, -number)
     assert "Traceback" not in done.errors
     found = contents(cache)
+    assert found
     assert all(found[name] == whole[name] for name in found if not name.endswith(".tmp"))
     assert extract(corpus, cache).code == 0
     assert contents(cache) == whole

@@ -51,6 +51,7 @@ def test_the_page_has_what_attributes_allow_and_nothing_of_classes(run):
     assert "2 attributes" in page.subtitle
     assert page.headlines[1].detail.startswith("mean CCC on 288 rows")
     assert "CCC" in page.headlines[2].answer
+    assert page.sections
     for section in page.sections:
         assert section.blocks or section.key == "troubles"
         assert "macro-F1" not in section.lead
@@ -61,6 +62,7 @@ def test_groups_have_the_mean_ccc_of_an_oracle(facts):
     found = {one.name: one for one in groupings(facts)}
     assert list(found) == ["gender", "duration", "speaker"]
     said = judged.predictions[facts.choice].attribute_values
+    assert found["speaker"].groups
     for group in found["speaker"].groups:
         rows = [row for row in judged.known if judged.rows.speakers[row] == group.name]
         assert group.score.value == pytest.approx(lins_mean(judged.rows.attribute_targets[rows], said[rows]))
@@ -85,6 +87,7 @@ def test_clips_are_those_that_are_furthest_off(run, facts):
     )
     first = clips.blocks[0].clips[0]
     assert first.label == judged.rows.inputs.ids[int(np.nanargmax(errors))]
+    assert first.bars
     assert all(bar.words for bar in first.bars)
 
 

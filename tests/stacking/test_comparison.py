@@ -40,7 +40,10 @@ def test_the_table_is_sorted_complete_and_on_disk(simulate, tmp_path):
     for row in comparison.rows:
         for name in comparison.score_names:
             if not np.isnan(row.scores[name].value):
-                assert row.scores[name].low <= row.scores[name].value + 0.05
+                assert row.scores[name].low <= row.scores[name].high
+                # A calibration error is larger on rows that were drawn twice, whoever is drawn.
+                if name != "ece":
+                    assert row.scores[name].low <= row.scores[name].value <= row.scores[name].high
         assert (row.to_soft_vote == {}) == (row.stacker == "soft-vote")
     assert set(comparison.opposed) == {("neural", "lightgbm"), ("soup", "lightgbm")}
     with run.comparison_path.open() as stream:
@@ -118,6 +121,7 @@ def test_scores_are_means_over_the_repeats(simulate, tmp_path):
     assert comparison.repeats == 3
     rows = simulation.rows()
     judged = rows.labels >= 0
+    assert comparison.rows
     for row in comparison.rows:
         folder = run.stacker_folder(row.stacker)
         scores = []

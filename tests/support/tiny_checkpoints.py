@@ -38,13 +38,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     def make(kind: str) -> Path:
         folder = root / kind
         if not folder.exists():
-            _save(kind, folder)
+            save_tiny_checkpoint(kind, folder)
         return folder
 
     return make
 
 
-def _save(kind: str, folder: Path) -> None:
+def save_tiny_checkpoint(kind: str, folder: Path) -> None:
+    """Write a model of a kind such as ``wavlm+layer``, always of the same weights."""
     import torch
     import transformers as t
 

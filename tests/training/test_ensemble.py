@@ -46,6 +46,7 @@ def finished(tmp_path_factory):
 
 def test_members_learn_and_every_row_has_one_out_of_fold_posterior(finished):
     _, report = finished
+    assert report.members
     for member in report.members:
         assert member.error == ""
         assert member.macro_f1 > 0.5 > 2 * report.majority_macro_f1

@@ -121,6 +121,7 @@ def test_heads_of_one_fold_gather_every_batch_once(tmp_path, monkeypatch):
         train_ensemble(recipe, workers=1)
         gathered[layout] = len(calls)
         fits = [folder / "run" / "members" / f"m{n}" / "fold-0" / "history.csv" for n in range(3)]
+        assert fits
         assert all(path.exists() for path in fits)
     predictions = 2 * 3 * 3 * 9  # at most: stop rows and predictions of each head, which are its own
     assert gathered["by fold"] < gathered["one by one"]
@@ -172,6 +173,7 @@ def test_a_class_with_one_row_trains_and_is_scored(tmp_path):
         return replace(row, votes=votes)
 
     report = train_ensemble(changed(tmp_path, rare), workers=1)
+    assert report.members
     assert all(not member.error and np.isfinite(member.macro_f1) for member in report.members)
 
 
@@ -183,6 +185,7 @@ def test_a_class_that_nobody_ever_chose_is_never_predicted_for_certain(tmp_path)
         ),
         workers=1,
     )
+    assert report.members
     for member in report.members:
         assert not member.error
         table = Posteriors.load(report.run.posteriors_path(member.name))
@@ -193,6 +196,7 @@ def test_a_class_that_nobody_ever_chose_is_never_predicted_for_certain(tmp_path)
 def test_folds_of_one_speaker_each_train(tmp_path):
     recipe = changed(tmp_path, lambda row: row, folds={"count": 8, "inner_share": 0.25})
     report = train_ensemble(recipe, workers=1)
+    assert report.members
     assert all(not member.error for member in report.members)
 
 

@@ -102,6 +102,7 @@ def test_class_weights_come_from_the_rows_that_are_learned_from(training, monkey
     )
     one = training()
     one.run()
+    assert seen
     for soft in seen:
         np.testing.assert_array_equal(soft, one.fit_rows.soft)
 
@@ -207,6 +208,7 @@ def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1
     progress = one.run()
     assert [row["stage"] for row in progress.history] == [1, 1, 1, 1, 2, 2]
     assert progress.best["epoch"] == 2
+    assert started_from[1]
     for name, value in started_from[1].items():
         assert torch.equal(value, one.head.state_dict()[name])  # and no epoch of stage 2 was better
 

@@ -29,6 +29,7 @@ def test_a_fold_whose_training_and_stop_rows_lack_a_class_is_trained_like_the_ot
     write_features(tmp_path, corpus)
     recipe = load_recipe(write_recipe(tmp_path))
     report = train_ensemble(recipe, workers=1)
+    assert report.members
     for member in report.members:
         assert member.error == ""
         table = Posteriors.load(report.run.posteriors_path(member.name))

@@ -39,6 +39,7 @@ def test_heads_share_batches_where_gathering_is_what_costs():
 
 def test_heads_train_apart_where_computing_is_what_costs():
     plan = choose(jobs(), MEMBERS, costs(1e-3, 1e-6), lambda member: 100.0, 2, 1)
+    assert plan.groups
     assert all(len(group) == 1 for group in plan.groups)
     assert plan.seconds == pytest.approx(6 * (0.1 + 1e-4 * 1.25), rel=1e-2)
     assert plan.description == "12 trainings, each by itself, in 2 processes"
@@ -47,6 +48,7 @@ def test_heads_train_apart_where_computing_is_what_costs():
 def test_sharing_must_pay_for_dividing_worse():
     """Two folds keep two of four processes busy; apart, all four work."""
     plan = choose(jobs("ab", folds=2), MEMBERS, costs(1e-3, 3e-4), lambda member: 100.0, 4, 1)
+    assert plan.groups
     assert all(len(group) == 1 for group in plan.groups)
 
 

@@ -48,6 +48,7 @@ def test_pieces_cover_a_recording_and_none_is_too_long(length, longest):
     waveform = np.random.default_rng(length).normal(size=length).astype(np.float32)
     pieces = quiet_pieces(waveform, 10, longest / 10)
     np.testing.assert_array_equal(np.concatenate(pieces), waveform)
+    assert pieces
     assert all(0 < len(piece) <= longest for piece in pieces)
 
 

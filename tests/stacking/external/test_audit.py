@@ -72,6 +72,7 @@ def test_balanced_draws_undo_what_frequent_classes_do(simulation, good):
         attribute_values=good.attribute_values[kept],
     )
     report = audit([lopsided], simulation.corpus, samples=100, draws=400)
+    assert report.scores
     for row in report.scores:
         assert row.balanced["uar"].value == pytest.approx(row.scores["uar"].value, abs=0.03)
         assert row.balanced["macro_f1"].low < row.balanced["macro_f1"].value < row.balanced["macro_f1"].high

@@ -177,6 +177,7 @@ def test_an_interrupted_command_goes_on_and_publishes_the_same(run, alone, tmp_p
             ours, theirs = (
                 load_tensors(its.fold_folder("fusion-finetuned", fold) / name)[0] for its in (run, other)
             )
+            assert ours
             assert all(torch.equal(theirs[key], value) for key, value in ours.items())
 
 
