@@ -77,7 +77,7 @@ def _encode_text(text: Waveform | str) -> Frames:
     tokens = tokens_of(text)
     if not tokens:
         raise EncoderError("the text is empty: there is no token to encode")
-    return np.stack([_token_vector(token) for token in tokens])[None]
+    return np.stack([_token_vector(token) for token in tokens])[None]  # (1, T, 256)
 
 
 def _split(stretch: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Making a loaded transformers model cheaper to run, or fit to be trained; it computes the same."""
+"""Change a loaded transformers model for faster inference, or for training; it computes the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +86,7 @@ class ClipwiseGroupNorm(nn.Module):
         """Normalise ``(B, C, T)``; positions behind a clip's end come out as zero."""
         if self.lengths is None:
             return self._normalized(hidden)
-        normalized = torch.zeros_like(hidden)
+        normalized = torch.zeros_like(hidden)  # (B, C, T)
         for row, length in enumerate(self.lengths):
             normalized[row : row + 1, :, :length] = self._normalized(hidden[row : row + 1, :, :length])
         return normalized

@@ -27,7 +27,7 @@ PITCH_BAND_HZ = (1_500.0, 2_500.0)
 VOICED = 0.45
 """Least normalised autocorrelation of a voiced frame, as in Praat."""
 OCTAVE_COST = 0.01
-"""What a candidate loses per octave that it lies lower: a period beats its multiples."""
+"""Cost of a candidate per octave that it is lower: a period beats its multiples."""
 
 DELTA_REACH = 2
 DIM = 3 * (MEL_BANDS + 1) + 2
@@ -37,7 +37,7 @@ _CHUNK_FRAMES = 512
 
 
 class LogMelEncoder:
-    """Frames of 25 ms every 20 ms: on the same grid, and as many, as wav2vec2 and its kin give.
+    """Frames of 25 ms every 20 ms: on the same grid, and as many, as wav2vec2 gives.
 
     The columns are 40 log-mel bands and log energy, their deltas, their delta-deltas, pitch in octaves above
     60 Hz (0 where unvoiced), and voicing (the normalised autocorrelation at the pitch period, 0 to 1; Boersma
@@ -87,7 +87,7 @@ def track_pitch(waveform: Waveform) -> tuple[Array, Array]:
     """
     count = frame_count(len(waveform))
     before = (PITCH_SAMPLES - FRAME_SAMPLES) // 2
-    segments = _segments(np.pad(waveform, (before, PITCH_SAMPLES)), PITCH_SAMPLES, count)
+    segments = _segments(np.pad(waveform, (before, PITCH_SAMPLES)), PITCH_SAMPLES, count)  # (T, 1024)
     starts = range(0, count, _CHUNK_FRAMES)
     chunks = [_pitch_of_segments(segments[start : start + _CHUNK_FRAMES]) for start in starts]
     return np.concatenate([f0 for f0, _ in chunks]), np.concatenate([voicing for _, voicing in chunks])
@@ -99,14 +99,14 @@ def _encode_waveform(waveform: Waveform | str) -> Frames:
     count = frame_count(len(waveform))
     if count == 0:
         raise EncoderError(f"a clip of {len(waveform)} samples is shorter than one frame ({FRAME_SAMPLES})")
-    segments = _segments(waveform, FRAME_SAMPLES, count)
+    segments = _segments(waveform, FRAME_SAMPLES, count)  # (T, 400)
     chunks = [_static(segments[start : start + _CHUNK_FRAMES]) for start in range(0, count, _CHUNK_FRAMES)]
-    static = np.concatenate(chunks)
+    static = np.concatenate(chunks)  # (T, 41)
     deltas = _deltas(static)
     f0, voicing = track_pitch(waveform)
     octaves = np.where(voicing >= VOICED, np.log2(np.maximum(f0, PITCH_LOWEST_HZ) / PITCH_LOWEST_HZ), 0)
     columns = (static, deltas, _deltas(deltas), octaves[:, None], voicing[:, None])
-    return np.concatenate(columns, axis=1, dtype=np.float32)[None]
+    return np.concatenate(columns, axis=1, dtype=np.float32)[None]  # (1, T, 125)
 
 
 def _segments(waveform: Waveform, length: int, count: int) -> Array:
@@ -116,9 +116,9 @@ def _segments(waveform: Waveform, length: int, count: int) -> Array:
 
 def _static(segments: Array) -> Array:
     """Return ``(T, 41)`` log-mel bands and log energy of ``(T, 400)`` segments."""
-    spectrum = np.fft.rfft(segments * _WINDOW, FFT_SAMPLES)
+    spectrum = np.fft.rfft(segments * _WINDOW, FFT_SAMPLES)  # (T, 257)
     power = spectrum.real**2 + spectrum.imag**2
-    energy = np.mean(segments**2, axis=1, keepdims=True)
+    energy = np.mean(segments**2, axis=1, keepdims=True)  # (T, 1)
     return np.log(np.concatenate([power @ _MEL_FILTERS, energy], axis=1) + np.float32(FLOOR))
 
 
@@ -136,24 +136,25 @@ def _deltas(columns: Array) -> Array:
 
 def _pitch_of_segments(segments: Array) -> tuple[Array, Array]:
     """Return F0 and voicing of ``(T, 1024)`` segments: the best peak of the normalised autocorrelation."""
-    centred = (segments - segments.mean(axis=1, keepdims=True)) * _PITCH_WINDOW
-    correlation = _autocorrelation(centred)[:, : _LONGEST_LAG + 2]
+    centred = (segments - segments.mean(axis=1, keepdims=True)) * _PITCH_WINDOW  # (T, 1024)
+    correlation = _autocorrelation(centred)[:, : _LONGEST_LAG + 2]  # (T, longest lag + 2)
     normal = correlation / np.maximum(correlation[:, :1], FLOOR) / _PITCH_WINDOW_CORRELATION
+    # (T, lags) each
     left, here, right = (normal[:, _SHORTEST_LAG + shift : _LONGEST_LAG + 1 + shift] for shift in (-1, 0, 1))
     is_peak = (here > left) & (here >= right) & (here > 0)
     # the parabola through three lags: periods are seldom whole numbers of samples
     curvature = np.minimum(left - 2 * here + right, -np.float32(1e-12))
     shift = np.where(is_peak, np.float32(0.5) * (left - right) / curvature, 0)
     height = np.where(is_peak, here - np.float32(0.25) * (left - right) * shift, 0)
-    best = np.argmax(np.where(is_peak, height - _LAG_COST, -np.inf), axis=1)[:, None]
-    found, lag_shift, voicing = (np.take_along_axis(of, best, axis=1) for of in (is_peak, shift, height))
+    best = np.argmax(np.where(is_peak, height - _LAG_COST, -np.inf), axis=1)[:, None]  # (T, 1)
+    found, lag_shift, voicing = (np.take_along_axis(lags, best, axis=1) for lags in (is_peak, shift, height))
     f0 = np.where(found, SAMPLE_RATE_HZ / (_SHORTEST_LAG + best + lag_shift), 0)
     return f0[:, 0].astype(np.float32), np.clip(voicing[:, 0], 0, 1).astype(np.float32)
 
 
 def _autocorrelation(segments: Array) -> Array:
     """Return ``(T, 1024)`` linear autocorrelations of the low-passed segments, from their power spectrum."""
-    spectrum = np.fft.rfft(segments, 2 * PITCH_SAMPLES)
+    spectrum = np.fft.rfft(segments, 2 * PITCH_SAMPLES)  # (T, 1025)
     correlation = np.fft.irfft((spectrum.real**2 + spectrum.imag**2) * _PITCH_BAND)
     return correlation[:, :PITCH_SAMPLES].astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What the transformers encoders share: the forward pass, and batches of bounded size."""
+"""The forward pass that all transformers encoders share, and batches of bounded size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ class EncoderNetwork:
 
     Attributes:
         model: the model, on the device.
-        parameter_count: how many numbers it has learnt.
+        parameter_count: how many parameters it has.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class EncoderNetwork:
             return lambda: planes
         self._copies.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._copies):
-            fetched = torch.empty(planes.shape, dtype=planes.dtype, pin_memory=True)
+            fetched = torch.empty(planes.shape, dtype=planes.dtype, pin_memory=True)  # (L, B, T, D)
             fetched.copy_(planes, non_blocking=True)
             planes.record_stream(self._copies)
             copied = self._copies.record_event()
@@ -112,9 +112,9 @@ class EncoderNetwork:
         def layer(index: int) -> Tensor:
             # hidden_states[-1] lies before or after the final norm, depending on the transformers version
             state = output.last_hidden_state if index == top else hidden_states[index]
-            return state.float()  # type: ignore[no-any-return]
+            return state.float()  # type: ignore[no-any-return]  # (B, T, D)
 
-        return torch.stack(self._selection.combine(layer))
+        return torch.stack(self._selection.combine(layer))  # (L, B, T, D)
 
 
 def batches_by_length(lengths: Sequence[int], limit: float) -> list[list[int]]:

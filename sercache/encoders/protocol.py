@@ -1,4 +1,4 @@
-"""What every encoder is."""
+"""The interfaces of encoders."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 """How a transformers encoder computes; ``bfloat16`` is autocast."""
 
 Frames = NDArray[np.float32]
-"""What an encoder gives for one clip: ``(L, T, D)``, one plane per kept layer; nearly always L = 1."""
+"""The frames of a clip, ``(L, T, D)``: a plane per kept layer; nearly always L = 1."""
 
 Pending = Callable[[], list[Frames]]
 """Waits for what was begun, and returns the frames of each input; it may be called in any thread."""
@@ -50,7 +50,7 @@ class Encoder(Protocol):
 class StagedEncoder(Encoder, Protocol):
     """An encoder whose work on one batch overlaps with that on the batches before and after.
 
-    ``begin([prepare(one) for one in inputs])()`` gives what ``encode(inputs)`` does.
+    ``begin([prepare(item) for item in inputs])()`` gives what ``encode(inputs)`` does.
 
     Attributes:
         batch_limit: most samples or tokens in one batch, padding included; a longer input goes alone. It
@@ -66,7 +66,7 @@ class StagedEncoder(Encoder, Protocol):
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the network has learnt."""
+        """How many parameters the network has."""
         ...
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""Self-supervised speech encoders of transformers: WavLM, HuBERT, wav2vec2 and their kin."""
+"""Self-supervised speech encoders of transformers: WavLM, HuBERT, wav2vec2 and similar models."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
 from sercache.encoders.inference import replace_front_group_norm
-from sercache.encoders.network import EncoderNetwork, Fetch, batches_by_length
+from sercache.encoders.network import EncoderNetwork, batches_by_length
 from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.errors import EncoderError
 
@@ -81,7 +81,7 @@ class SpeechEncoder:
 
     @property
     def parameter_count(self) -> int:
-        """Return how many numbers the network has learnt."""
+        """Return how many parameters the network has."""
         return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
@@ -110,14 +110,17 @@ class SpeechEncoder:
         lengths = [len(clip) for clip in prepared]
         limit = self.batch_limit if self.can_be_padded else 0.0
         batches = batches_by_length(lengths, limit)
-        begun = [self._begin_batch([prepared[index] for index in batch]) for batch in batches]
+        fetches = [
+            self.network.begin(self._prepare_batch([prepared[index] for index in batch])) for batch in batches
+        ]
 
         def fetch() -> list[Frames]:
             frames: dict[int, Frames] = {}
-            for batch, fetch_planes in zip(batches, begun, strict=True):
-                own = self._without_padding(fetch_planes(), [prepared[index] for index in batch])
-                for index, planes in zip(batch, own, strict=True):
-                    frames[index] = np.ascontiguousarray(planes.numpy())
+            for batch, fetch_planes in zip(batches, fetches, strict=True):
+                clips = [prepared[index] for index in batch]
+                planes_of_clips = self._without_padding(fetch_planes(), clips)
+                for index, planes in zip(batch, planes_of_clips, strict=True):
+                    frames[index] = np.ascontiguousarray(planes.numpy())  # (L, T_i, D)
             return [frames[index] for index in range(len(lengths))]
 
         return fetch
@@ -126,25 +129,23 @@ class SpeechEncoder:
         """Return ``(L, T_i, D)`` of clips that :meth:`prepare` returned, with gradients, on the device."""
         batches = [list(prepared)] if self.can_be_padded else [[clip] for clip in prepared]
         return [
-            own
+            planes
             for batch in batches
-            for own in self._without_padding(self.network.planes(self._inputs(batch)), batch)
+            for planes in self._without_padding(self.network.planes(self._prepare_batch(batch)), batch)
         ]
 
-    def _begin_batch(self, clips: Sequence[Tensor]) -> Fetch:
-        return self.network.begin(self._inputs(clips))
-
     def _without_padding(self, planes: Tensor, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Return the frames of every clip, of ``(L, B, T, D)`` planes."""
         counts = [min(self._frame_count(len(clip)), planes.shape[2]) for clip in clips]
-        return [planes[:, row, :count] for row, count in enumerate(counts)]
+        return [planes[:, row, :count] for row, count in enumerate(counts)]  # (L, T_i, D) each
 
-    def _inputs(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return what the model reads of one padded batch, and tell its front how long the clips are."""
+    def _prepare_batch(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the model's inputs of a padded batch, and set the clips' lengths in its group norm."""
         lengths = [len(clip) for clip in clips]
         is_padded = min(lengths) < max(lengths)
-        inputs = {self._input_name: pad_sequence(list(clips), batch_first=True)}
+        inputs = {self._input_name: pad_sequence(list(clips), batch_first=True)}  # (B, S) or (B, F, bins)
         if is_padded:
-            mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+            mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]  # (B, S)
             inputs["attention_mask"] = mask.long()
         if self._front_norm is not None:
             self._front_norm.lengths = (
@@ -169,7 +170,7 @@ class SpeechEncoder:
         return int(count_of(torch.tensor(length)))
 
     def _frame_rate_hz(self, config: Any) -> float:
-        """Return frames per second: what the strides say, or what four more seconds of audio bring."""
+        """Return frames per second: from the strides, or from the frames of four more seconds."""
         rate_hz = self._extractor.sampling_rate
         if hasattr(config, "conv_stride"):
             return float(rate_hz / math.prod(config.conv_stride))

@@ -1,4 +1,4 @@
-"""Text encoders of transformers: RoBERTa, XLM-R, BERT, MiniLM, ModernBERT, DeBERTa and their kin."""
+"""Text encoders of transformers: RoBERTa, XLM-R, BERT, MiniLM, ModernBERT, DeBERTa and similar models."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.layers import LayerSelection
 from sercache.encoders.checkpoint import Checkpoint, quiet_transformers, transformers_version
-from sercache.encoders.network import EncoderNetwork, Fetch, batches_by_length
+from sercache.encoders.network import EncoderNetwork, batches_by_length
 from sercache.encoders.protocol import Frames, Pending, Precision, Waveform
 from sercache.encoders.windows import cross_fade
 from sercache.errors import EncoderError
@@ -34,7 +34,7 @@ class _Piece:
 class TextEncoder:
     """A transformers text model; one frame per word piece, special tokens dropped.
 
-    What is special is what the tokenizer says it added: the first and the last word of a transcript stay, and
+    Special tokens are those that the tokenizer adds: the first and the last word of a transcript stay, and
     a one-word transcript has its frames. A text of more pieces than the model has positions is read in
     windows that share a quarter of their length, cross-faded where they meet: no text is cut off.
 
@@ -83,7 +83,7 @@ class TextEncoder:
 
     @property
     def parameter_count(self) -> int:
-        """Return how many numbers the network has learnt."""
+        """Return how many parameters the network has."""
         return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
@@ -110,13 +110,13 @@ class TextEncoder:
         """Begin to encode texts that :meth:`prepare` returned, in padded batches."""
         pieces = [piece for text in prepared for piece in text]
         batches = batches_by_length([len(piece.is_word) for piece in pieces], self.batch_limit)
-        begun = [self._begin_batch([pieces[index] for index in batch]) for batch in batches]
+        fetches = [self.network.begin(self._inputs([pieces[index] for index in batch])) for batch in batches]
 
         def fetch() -> list[Frames]:
             encoded: dict[int, Frames] = {}
-            for batch, fetch_planes in zip(batches, begun, strict=True):
-                own = self._words(fetch_planes(), [pieces[index] for index in batch])
-                encoded |= {index: words.numpy() for index, words in zip(batch, own, strict=True)}
+            for batch, fetch_planes in zip(batches, fetches, strict=True):
+                words_of_pieces = self._words(fetch_planes(), [pieces[index] for index in batch])
+                encoded |= {index: words.numpy() for index, words in zip(batch, words_of_pieces, strict=True)}
             in_order = (encoded[index] for index in range(len(pieces)))
             return [self._join(list(islice(in_order, len(text)))) for text in prepared]
 
@@ -128,9 +128,13 @@ class TextEncoder:
         return self._words(self.network.planes(self._inputs(pieces)), pieces)
 
     def _words(self, planes: Tensor, pieces: Sequence[_Piece]) -> list[Tensor]:
-        # Places, not masks: how many there are is then known without waiting for a GPU.
-        places = [piece.is_word.nonzero().squeeze(1) for piece in pieces]
-        return [planes[:, row].index_select(1, its.to(planes.device)) for row, its in enumerate(places)]
+        """Return the frames of the words of every piece, of ``(L, B, T, D)`` planes."""
+        # Indices, not masks: their number is then known without waiting for a GPU.
+        indices = [piece.is_word.nonzero().squeeze(1) for piece in pieces]  # (W_i,) each
+        return [
+            planes[:, row].index_select(1, kept.to(planes.device))  # (L, W_i, D)
+            for row, kept in enumerate(indices)
+        ]
 
     def _pieces(self, encoding: Any) -> Iterator[_Piece]:
         names = [name for name in self._tokenizer.model_input_names if name in encoding]
@@ -140,10 +144,8 @@ class TextEncoder:
                 raise EncoderError(f"encoder '{self.network.name}': the text has no token to encode")
             yield _Piece({name: torch.tensor(encoding[name][window]) for name in names}, is_word)
 
-    def _begin_batch(self, pieces: Sequence[_Piece]) -> Fetch:
-        return self.network.begin(self._inputs(pieces))
-
     def _inputs(self, pieces: Sequence[_Piece]) -> dict[str, Tensor]:
+        """Return the model's inputs of a padded batch, ``(B, T)`` each."""
         padding = {"input_ids": self._tokenizer.pad_token_id or 0}
         return {
             name: pad_sequence([piece.inputs[name] for piece in pieces], True, padding.get(name, 0))
@@ -164,7 +166,7 @@ class TextEncoder:
 def _positions(config: Any, model: Any) -> int:
     """Return how many tokens the model has positions for.
 
-    RoBERTa's kin count positions from ``padding_idx + 1``: 514 positions are room for 512 tokens.
+    Models like RoBERTa count positions from ``padding_idx + 1``: 514 positions are room for 512 tokens.
     """
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):

@@ -34,22 +34,23 @@ class RelativePositionBias(nn.Module):
         """Return ``(H, T, T)`` float32 for T = ``length``."""
         bias, device = self._remembered, self.embedding.weight.device
         if torch.compiler.is_compiling():  # a graph is for every length: no window of one, and no memory
-            places = torch.arange(length, device=device)
-            by_places: Tensor = self.embedding(self._bucket(places - places.unsqueeze(1)))
-            return by_places.float().permute(2, 0, 1)
+            positions = torch.arange(length, device=device)
+            by_pair: Tensor = self.embedding(self._bucket(positions - positions.unsqueeze(1)))  # (T, T, H)
+            return by_pair.float().permute(2, 0, 1)  # (H, T, T)
         if bias is None or bias.shape[-1] != length or bias.device != device:
             # Remembered across both: what is made in inference mode may not meet gradients.
             with torch.inference_mode(False), torch.no_grad():
                 distances = torch.arange(1 - length, length, device=device)
-                by_distance = self.embedding(self._bucket(distances)).float().t()
+                by_distance = self.embedding(self._bucket(distances)).float().t()  # (H, 2 T - 1)
                 # row i of the plane begins at distance -i
-                bias = self._remembered = by_distance.unfold(1, length, 1).flip(1).contiguous()
+                bias = by_distance.unfold(1, length, 1).flip(1).contiguous()  # (H, T, T)
+                self._remembered = bias
         return bias
 
 
 @dataclass(frozen=True, slots=True)
 class _Buckets:
-    """What transformers' rule for buckets reads of its attention module."""
+    """The attributes of the attention module that transformers' rule for buckets reads."""
 
     num_buckets: int
     max_distance: int
@@ -92,7 +93,7 @@ class _GatedAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **unused: Any
     ) -> tuple[Tensor, None, None]:
-        """Attend.
+        """Return the attended hidden states.
 
         Args:
             hidden_states: ``(B, T, D)``.
@@ -104,8 +105,9 @@ class _GatedAttention(nn.Module):
         """
         batch, length, width = hidden_states.shape
         shape = (batch, length, 3, self.num_heads, width // self.num_heads)
+        # three times (B, H, T, D / H)
         query, key, value = self._projected(hidden_states).view(shape).permute(2, 0, 3, 1, 4)
-        bias = self._gate(hidden_states)[..., None] * self.position_bias(length)
+        bias = self._gate(hidden_states)[..., None] * self.position_bias(length)  # (B, H, T, T)
         if attention_mask is not None:
             bias.masked_fill_(~attention_mask.bool()[:, None, None, :], float("-inf"))
         # on a CPU the kernel is as fast in float32, and a bias in bfloat16 would cost accuracy
@@ -117,21 +119,22 @@ class _GatedAttention(nn.Module):
                 value.to(dtype),
                 attn_mask=bias.to(dtype),
                 dropout_p=self._dropout if self.training else 0.0,
-            )
-        return self.out_proj(attended.transpose(1, 2).reshape(batch, length, width)), None, None
+            )  # (B, H, T, D / H)
+        joined = attended.transpose(1, 2).reshape(batch, length, width)  # (B, T, D)
+        return self.out_proj(joined), None, None
 
     def _gate(self, hidden_states: Tensor) -> Tensor:
         """Return ``(B, H, T)`` float32: how much of the bias each query takes."""
-        by_head = hidden_states.float().view(*hidden_states.shape[:2], self.num_heads, -1)
+        by_head = hidden_states.float().view(*hidden_states.shape[:2], self.num_heads, -1)  # (B, T, H, D / H)
         with torch.autocast(hidden_states.device.type, enabled=False):
             weight, bias, scale = self._gate_weights()
-            gates = functional.linear(by_head, weight, bias).sigmoid()
-        update, reset = gates.transpose(1, 2).unbind(-1)
+            gates = functional.linear(by_head, weight, bias).sigmoid()  # (B, T, H, 2)
+        update, reset = gates.transpose(1, 2).unbind(-1)  # (B, H, T) each
         return update * (reset * scale - 1.0) + 2.0
 
 
 class GatedBiasAttention(_GatedAttention):
-    """The attention as it runs fastest: frozen, with one product for queries, keys and values."""
+    """The fastest form of the attention: frozen, with a single product for queries, keys and values."""
 
     def __init__(self, attention: Any, position_bias: RelativePositionBias) -> None:
         super().__init__(attention, position_bias)
@@ -153,13 +156,13 @@ class GatedBiasAttention(_GatedAttention):
         return self.gate_weight, self.gate_bias, self.gate_scale
 
     def slot_of(self, name: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return where a weight of transformers' attention went, and what has to be made of it to go there.
+        """Return the tensor that holds a weight of transformers' attention, and its conversion.
 
         Args:
             name: as transformers calls it, such as ``k_proj.weight``.
 
         Raises:
-            KeyError: it went nowhere.
+            KeyError: no tensor holds it.
         """
         part, _, kind = name.partition(".")
         if part in _PROJECTIONS:
@@ -175,7 +178,7 @@ class GatedBiasAttention(_GatedAttention):
 
 
 class TrainableGatedBiasAttention(_GatedAttention):
-    """The attention as it can be trained: weights under their names, projections called one by one.
+    """The trainable form of the attention: weights under their names, and a call per projection.
 
     The position bias stays as it is: all layers share it.
     """
@@ -206,7 +209,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 def _summed_gates(values: Tensor) -> Tensor:
-    return values.view(2, 4, *values.shape[1:]).sum(1)
+    return values.view(2, 4, *values.shape[1:]).sum(1)  # (2, D / H), or (2,) of the bias
 
 
 def _by_head(scales: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class WhisperEncoder:
     """The encoder half of a Whisper model; the decoder is not kept.
 
     Whisper always reads 30 s: a clip is padded with silence before its log-mel frames are taken, as Whisper
-    was trained. Of the 1,500 frames that come out, the clip's own are kept, one per 20 ms begun. All inputs
-    have the same shape, so a clip's frames cannot depend on its batch mates.
+    was trained. Of the 1,500 frames that come out, those of the clip are kept, one per 20 ms begun. All
+    inputs have the same shape, so a clip's frames cannot depend on its batch mates.
 
     Attributes:
         batch_limit: most samples in one batch, padding included.
@@ -69,7 +69,7 @@ class WhisperEncoder:
 
     @property
     def parameter_count(self) -> int:
-        """Return how many numbers the network has learnt."""
+        """Return how many parameters the network has."""
         return self.network.parameter_count
 
     def batch_cost(self, inputs: Sequence[Waveform] | Sequence[str]) -> float:
@@ -91,13 +91,15 @@ class WhisperEncoder:
     def begin(self, prepared: Sequence[tuple[Tensor, int]]) -> Pending:
         """Begin to encode clips that :meth:`prepare` returned."""
         batches = batches_by_length([self._extractor.n_samples] * len(prepared), self.batch_limit)
-        begun = [self.network.begin(self._inputs([prepared[index] for index in batch])) for batch in batches]
+        fetches = [
+            self.network.begin(self._inputs([prepared[index] for index in batch])) for batch in batches
+        ]
 
         def fetch() -> list[Frames]:
             frames: list[Frames] = []
-            for batch, fetch_planes in zip(batches, begun, strict=True):
-                for own in self._without_silence(fetch_planes(), [prepared[index] for index in batch]):
-                    frames.append(np.ascontiguousarray(own.numpy()))
+            for batch, fetch_planes in zip(batches, fetches, strict=True):
+                for planes in self._without_silence(fetch_planes(), [prepared[index] for index in batch]):
+                    frames.append(np.ascontiguousarray(planes.numpy()))  # (L, T_i, D)
             return frames
 
         return fetch
@@ -107,8 +109,9 @@ class WhisperEncoder:
         return self._without_silence(self.network.planes(self._inputs(prepared)), prepared)
 
     def _inputs(self, clips: Sequence[tuple[Tensor, int]]) -> dict[str, Tensor]:
-        return {"input_features": torch.stack([mel for mel, _ in clips])}
+        return {"input_features": torch.stack([mel for mel, _ in clips])}  # (B, mel bands, 3000)
 
     def _without_silence(self, planes: Tensor, clips: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+        """Return the frames of every clip without those of its padding, of ``(L, B, 1500, D)`` planes."""
         counts = [-(-samples // self._samples_per_frame) for _, samples in clips]
-        return [planes[:, row, :count] for row, count in enumerate(counts)]
+        return [planes[:, row, :count] for row, count in enumerate(counts)]  # (L, T_i, D) each

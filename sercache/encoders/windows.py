@@ -38,7 +38,7 @@ def encode_in_windows(
     window_samples = round(window_seconds * sample_rate_hz)
     if len(waveform) <= window_samples:
         return encoder.encode([waveform])[0]
-    first = encoder.encode([waveform[:window_samples]])[0]
+    first = encoder.encode([waveform[:window_samples]])[0]  # (L, T_window, D)
     longest_step = first.shape[1] - math.ceil(overlap_seconds * frame_rate_hz)
     if longest_step < 1:
         raise EncoderError(
@@ -66,12 +66,12 @@ def cross_fade(parts: Sequence[Frames], starts: Sequence[int]) -> Frames:
     """
     ends = [start + part.shape[1] for start, part in zip(starts, parts, strict=True)]
     planes, _, dim = parts[0].shape
-    joined = np.zeros((planes, max(ends), dim))
-    total = np.zeros(max(ends))
+    joined = np.zeros((planes, max(ends), dim))  # (L, T, D)
+    total = np.zeros(max(ends))  # (T,)
     for index, (part, start, end) in enumerate(zip(parts, starts, ends, strict=True)):
         fade_in = ends[index - 1] - start if index > 0 else 0
         fade_out = end - starts[index + 1] if index + 1 < len(parts) else 0
-        weights = _ramp(end - start, fade_in) * _ramp(end - start, fade_out)[::-1]
+        weights = _ramp(end - start, fade_in) * _ramp(end - start, fade_out)[::-1]  # (T_i,)
         joined[:, start:end] += part * weights[:, None]
         total[start:end] += weights
     return (joined / total[:, None]).astype(np.float32)
