@@ -196,7 +196,7 @@ def prune(
             else:
                 pruning.remove_feature_set(feature_set)
     swept = path if not (path / "feature_set.json").exists() else path.parent
-    pruning.sweep(swept)
+    pruning.remove_leftovers(swept)
     say_next(f"sercache cache du {swept}")
 
 
@@ -310,14 +310,14 @@ def import_frames(
     Example: sercache cache import wavlm-npy cache --corpus corpus.csv --encoder microsoft/wavlm-large
     --layers last4 --num-layers 24
     """
-    from sercache.cache.exchange.importing import Foreign, import_npy
+    from sercache.cache.exchange.importing import ForeignFrames, import_npy
     from sercache.cache.layers import parse_layers
     from sercache.corpus.manifest import read_corpus
 
     from .console import command_context, console, print_json, say_next
 
     names = parse_layers(layers, num_layers).names
-    foreign = Foreign(encoder, modality, names, num_layers, None if modality == "text" else frame_rate)
+    foreign = ForeignFrames(encoder, modality, names, num_layers, None if modality == "text" else frame_rate)
     with command_context() as context:
         done = import_npy(
             folder,

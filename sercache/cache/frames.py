@@ -14,7 +14,7 @@ STORED_AS: dict[StorageDtype, np.dtype[np.generic]] = {
     "bfloat16": np.dtype("<u2"),
     "float32": np.dtype("<f4"),
 }
-"""What lies on disk; HDF5 readers know no bfloat16, so its bits are kept as unsigned integers."""
+"""The numpy dtype on disk; HDF5 has no bfloat16, so its bits are kept as unsigned integers."""
 
 FLOAT16_LIMIT = 65504.0
 
@@ -34,7 +34,7 @@ def choose_dtype(peak: float) -> StorageDtype:
 
 
 def to_storage(frames: NDArray[np.float32], dtype: StorageDtype) -> NDArray[np.generic]:
-    """Convert finite float32 frames of any shape to what lies on disk, rounding to the nearest.
+    """Convert finite float32 frames of any shape to the stored dtype, rounding to the nearest.
 
     Raises:
         CacheError: a value is too large for ``dtype``.
@@ -61,7 +61,7 @@ def from_storage(stored: NDArray[np.generic], dtype: StorageDtype) -> NDArray[np
 
 
 def _bfloat16_bits(frames: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper half of a float32 is a bfloat16; round to nearest, ties to even."""
+    """Return the upper half of float32, which is a bfloat16, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(frames, dtype=np.float32).view(np.uint32)
     tie_to_even = (bits >> np.uint32(16)) & np.uint32(1)
     return ((bits + np.uint32(0x7FFF) + tie_to_even) >> np.uint32(16)).astype("<u2")

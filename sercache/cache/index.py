@@ -1,4 +1,4 @@
-"""``index.h5``: where every utterance of a feature set lies, as columns that are mapped and never parsed.
+"""``index.h5``: the locations of a feature set's utterances, as columns that are mapped and never parsed.
 
 ====================  ===================  =================================================================
 ``/hashes``           ``(U,)`` uint64      xxh3-64 of each utterance's id, sorted
@@ -53,7 +53,7 @@ WORTH_A_FILE = 10_000
 """Utterances from which on a feature set gets an index file; fewer are read from the shards as quickly."""
 
 hash_of = xxhash.xxh3_64_intdigest
-"""What ids are sorted by; two ids may share it."""
+"""The hash that ids are sorted by; two ids may share it."""
 
 _ALIGNMENT_BYTES = 64
 _IDS_AT_ONCE = 1 << 16
@@ -85,7 +85,7 @@ _COLUMNS = _ROW_COLUMNS | {
 
 @dataclass(frozen=True, slots=True)
 class ShardStamp:
-    """By what a shard is known again: its file's name, size in bytes, and time of modification."""
+    """The identity of a shard: its file's name, size in bytes, and time of modification."""
 
     name: str
     size_bytes: int
@@ -94,7 +94,7 @@ class ShardStamp:
 
 @dataclass(frozen=True)
 class _ShardRows:
-    """What the index keeps of one shard."""
+    """The rows of a shard in the index."""
 
     stamp: ShardStamp
     digest: int
@@ -106,7 +106,7 @@ class _ShardRows:
 
 
 class Index:
-    """Where every utterance of a feature set lies.
+    """The location of every utterance of a feature set.
 
     Args:
         columns: what the table above lists, by name; mapped or in memory.
@@ -211,13 +211,13 @@ class Index:
         return sorted({self.shard_of(row) for row in [*rows[rows >= 0].tolist(), *repeated]})
 
     def source(self, row: int) -> Source:
-        """Return what the utterance in a row was computed from."""
+        """Return the source of the utterance in a row."""
         start, end = (None if math.isnan(time) else time for time in self.columns["spans"][row].tolist())
         digest = self.columns["source_hash"][row].tobytes().hex()
         return Source(digest, int(self.columns["source_bytes"][row]), (start, end))
 
     def shard_rows(self) -> Iterator["_ShardRows"]:
-        """Yield what is known of each shard, to make a newer index of it."""
+        """Yield the rows of every shard, to build a newer index of them."""
         hashes = np.zeros(len(self._id_ends), np.uint64)
         hashes[self._order] = self._hashes
         for repeat in self.columns["repeats"].tolist():
@@ -312,10 +312,11 @@ class Ids(Sequence[str]):
         return f"Ids({shown}{', ...' if len(self) > 3 else ''}; {len(self):,})"
 
 
-def open_index(folder: Path, spec: FeatureSpec) -> Index:
-    """Return the index of the shards that lie in a feature set's folder.
+def load_or_build_index(folder: Path, spec: FeatureSpec) -> Index:
+    """Return the index of the shards in a feature set's folder.
 
-    The file is mapped if it fits them; else the index is made anew and written, where the folder lets it.
+    The index file is mapped if it fits them; else the index is built, and written where the folder is
+    writable.
 
     Raises:
         CacheError: a shard that the file does not know is damaged.
@@ -330,7 +331,7 @@ def open_index(folder: Path, spec: FeatureSpec) -> Index:
     if len(index) < WORTH_A_FILE:
         return index
     try:
-        write_atomically(folder / INDEX_NAME, _image(index, spec))
+        write_atomically(folder / INDEX_NAME, _index_bytes(index, spec))
     except OSError:
         return index
     written = _read(folder / INDEX_NAME, spec)
@@ -418,7 +419,7 @@ def _repeats(
     return is_repeat
 
 
-def _image(index: Index, spec: FeatureSpec) -> bytes:
+def _index_bytes(index: Index, spec: FeatureSpec) -> bytes:
     image = io.BytesIO()
     with h5py.File(
         image,
@@ -461,7 +462,7 @@ def _read(path: Path, spec: FeatureSpec) -> Index | None:
 
 
 def _encode(utterance_id: str) -> bytes:
-    """Text that is no valid Unicode becomes bytes that are no valid UTF-8: no id of a shard is like that."""
+    """Return the bytes of an id; text that is no valid Unicode becomes invalid UTF-8, which no shard has."""
     return utterance_id.encode(errors="surrogatepass")
 
 

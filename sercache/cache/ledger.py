@@ -15,24 +15,24 @@ Stage = Literal["audio", "text", "decode", "encode"]
 
 
 def default_failure_limit(corpus_size: int) -> int:
-    """Return how many utterances may fail: 5 % of a corpus, but at least 10.
+    """Return how many utterances may fail: 5 % of a corpus, but at least 10, and never all of it.
 
-    Never all of it: then something else is wrong than a few files.
+    Where all fail, something else is wrong than a few files.
     """
     return min(max(10, corpus_size // 20), max(0, corpus_size - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One row of the ledger.
+    """A row of the ledger.
 
     Attributes:
         utterance: the utterance's id.
-        stage: how far it came.
+        stage: the stage at which it failed.
         exception: the class of what was raised.
-        message: what it said.
+        message: its message.
         attempts: how often it was tried.
-        task: the task that it was part of; a failure counts as settled once that task's shard is there.
+        task: the task that it was part of; the utterance is not tried again once that task's shard exists.
     """
 
     utterance: str

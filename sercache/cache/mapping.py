@@ -1,4 +1,4 @@
-"""Memory-mapped shards, and read-ahead of the frames that are needed next."""
+"""Memory-mapped shards, and the prefetch of the frames that are needed next."""
 
 import mmap
 import os
@@ -24,44 +24,10 @@ except ImportError:
 Batch = TypeVar("Batch")
 
 LOOK_AHEAD = 4
-"""Batches; one keeps a disk half busy, eight gain nothing over four."""
+"""Batches that are prefetched: one keeps a disk half busy, eight gain nothing over four."""
 
 _TRIALS = 8
-_PROBE_EVERY = 64
-
-
-def look_ahead(batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Batch]]]:
-    """Yield each batch, and which batches to announce before it is read; every batch is announced once.
-
-    >>> [(batch, len(announced)) for batch, announced in look_ahead("abcdefg")]
-    [('a', 5), ('b', 1), ('c', 1), ('d', 0), ('e', 0), ('f', 0), ('g', 0)]
-    """
-    for number, batch in enumerate(batches):
-        first = number + LOOK_AHEAD if number else 0
-        yield batch, batches[first : number + LOOK_AHEAD + 1]
-
-
-class DiskWatch:
-    """Says whether announcements are worth their price.
-
-    To announce frames that are in memory already costs a third of copying them. So while this process has
-    nothing read from disk, by announcements or by touching what was not announced, one in 64 is made.
-    """
-
-    def __init__(self) -> None:
-        self._seen = -1
-        self._quiet = 0
-
-    def expects_reads(self) -> bool:
-        """Return whether what is wanted next may have to come from disk; call it once per announcement."""
-        if resource is None:
-            return True
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        if (reads := usage.ru_inblock + usage.ru_majflt) != self._seen:
-            self._seen, self._quiet = reads, 0
-        self._quiet += 1
-        return self._quiet <= _TRIALS or self._quiet % _PROBE_EVERY == 0
-
+_KEPT_OF_IDLE = 64
 
 _READ_AHEAD_BYTES = 128 << 10
 """Asked for at once: of more, Linux may read no more than the disk's read-ahead, by default these 128 KiB."""
@@ -115,3 +81,36 @@ class MappedShard:
         begin -= begin % mmap.PAGESIZE
         for piece in range(begin, end, _READ_AHEAD_BYTES):
             self._content.madvise(mmap.MADV_WILLNEED, piece, min(_READ_AHEAD_BYTES, end - piece))
+
+
+def look_ahead(batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Batch]]]:
+    """Yield each batch, and the batches to prefetch before it is read; every batch is prefetched once.
+
+    >>> [(batch, len(coming)) for batch, coming in look_ahead("abcdefg")]
+    [('a', 5), ('b', 1), ('c', 1), ('d', 0), ('e', 0), ('f', 0), ('g', 0)]
+    """
+    for number, batch in enumerate(batches):
+        first = number + LOOK_AHEAD if number else 0
+        yield batch, batches[first : number + LOOK_AHEAD + 1]
+
+
+class PrefetchThrottle:
+    """Decides which prefetches are made.
+
+    To prefetch frames that are in memory already costs a third of copying them. So while this process reads
+    nothing from disk, by a prefetch or otherwise, only one of 64 is made.
+    """
+
+    def __init__(self) -> None:
+        self._reads = -1
+        self._idle = 0
+
+    def count_and_decide(self) -> bool:
+        """Count a prefetch that is wanted, and return whether it should be made."""
+        if resource is None:
+            return True
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        if (reads := usage.ru_inblock + usage.ru_majflt) != self._reads:
+            self._reads, self._idle = reads, 0
+        self._idle += 1
+        return self._idle <= _TRIALS or self._idle % _KEPT_OF_IDLE == 0

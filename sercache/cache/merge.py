@@ -1,4 +1,4 @@
-"""Caches that were made on several machines, put together."""
+"""Merge caches that were made on several machines."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from sercache.events import QUIET, Context, Event
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of one feature set.
+    """The result for a feature set.
 
     Attributes:
         feature_set: as it is now, in the target.
-        added: utterances that it got.
-        known: utterances that it had already, with the same frames.
+        added: how many utterances were added to it.
+        known: how many it had already, with the same frames.
     """
 
     feature_set: FeatureSet
@@ -35,7 +35,7 @@ def merge(
     *,
     context: Context = QUIET,
 ) -> list[Merged]:
-    """Bring everything that the source caches hold into the target; they stay as they are.
+    """Copy everything in the source caches into the target; the sources are not changed.
 
     All frames are compared with their checksums on the way. Utterances that several caches hold must have
     the same frames, made from the same audio or text. A success beats a failure. Where it was interrupted,
@@ -57,7 +57,7 @@ def merge(
     for feature_set, into in pairs:
         _refuse_conflicts(feature_set, into)
     _refuse_conflicts_between([feature_set for feature_set, _ in pairs])
-    return [_merge_one(source, target, context) for source, _ in pairs]
+    return [_merge_feature_set(source, target, context) for source, _ in pairs]
 
 
 def _refuse_conflicts(feature_set: FeatureSet, other: FeatureSet) -> None:
@@ -90,7 +90,7 @@ def _refuse_conflicts_between(feature_sets: Sequence[FeatureSet]) -> None:
                 _refuse_conflicts(feature_set, other)
 
 
-def _merge_one(source: FeatureSet, target: Path, context: Context) -> Merged:
+def _merge_feature_set(source: FeatureSet, target: Path, context: Context) -> Merged:
     into = start_feature_set(target, source.spec)
     added = known = 0
     paths = source.shard_paths

@@ -1,4 +1,4 @@
-"""Making a cache smaller: fewer layers, fewer utterances, fewer feature sets."""
+"""Make a cache smaller: fewer layers, fewer utterances, fewer feature sets."""
 
 import shutil
 from collections.abc import Collection
@@ -76,7 +76,7 @@ def keep_layers(
 
 
 def keep_utterances(feature_set: FeatureSet, ids: Collection[str]) -> int:
-    """Drop every utterance that is not among ``ids``; returns how many.
+    """Drop every utterance that is not among ``ids``; return how many were dropped.
 
     Raises:
         CacheError: a shard is damaged, or the cache cannot be written.
@@ -88,7 +88,7 @@ def keep_utterances(feature_set: FeatureSet, ids: Collection[str]) -> int:
 
 
 def remove_feature_set(feature_set: FeatureSet) -> None:
-    """Remove a feature set; killed in between, it is gone all the same, and the rest is swept up later.
+    """Remove a feature set; a kill in between leaves a renamed one to :func:`remove_leftovers`.
 
     Raises:
         CacheError: it cannot be removed.
@@ -104,8 +104,8 @@ def remove_feature_set(feature_set: FeatureSet) -> None:
         raise cannot_write(folder, error) from error
 
 
-def sweep(cache_root: Path) -> None:
-    """Remove what a removal that was killed left behind."""
+def remove_leftovers(cache_root: Path) -> None:
+    """Remove the folders that a killed removal left behind."""
     for path in cache_root.glob(f".*{_REMOVED}"):
         shutil.rmtree(path, ignore_errors=True)
 

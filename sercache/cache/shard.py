@@ -1,4 +1,8 @@
-"""The shard, format version 1: a plain HDF5 file that is written once and then only read."""
+"""The shard, format version 1: a plain HDF5 file that is written once and then only read.
+
+It begins with a user block: 512 bytes of JSON with the file's size and a digest of its metadata, so that
+damage is found before the HDF5 library parses anything. The index file has such a block too.
+"""
 
 import io
 import json
@@ -20,65 +24,10 @@ from sercache.cache.sources import Source
 from sercache.errors import CacheError
 
 USER_BLOCK_BYTES = 512
-_CHUNK_BYTES = 1 << 20
 
-
-def user_block(
-    kind: str, size_bytes: int, covered: Iterable[memoryview | bytes], covered_bytes: int
-) -> bytes:
-    """Return the user block of a file.
-
-    Args:
-        kind: what the file is: ``shard``, ``index``.
-        size_bytes: how long the whole file is.
-        covered: what the digest covers, in pieces: all that follows the user block, or the begin of it.
-        covered_bytes: how long that is together.
-    """
-    digest = xxhash.xxh3_128(f"{size_bytes} {covered_bytes}".encode())
-    for piece in covered:
-        digest.update(piece)
-    stated = {
-        "format": f"sercache {kind} {FORMAT_VERSION}",
-        "size_bytes": size_bytes,
-        "metadata_bytes": covered_bytes,
-        "xxh3_128": digest.hexdigest(),
-    }
-    return json.dumps(stated).encode().ljust(USER_BLOCK_BYTES - 1) + b"\n"
-
-
-def check_user_block(kind: str, path: Path, stream: BinaryIO) -> int:
-    """Compare an open file with its user block; returns how long the file should be.
-
-    Raises:
-        CacheError: the file is damaged, truncated within what the digest covers, or of another kind.
-    """
-    rest_bytes = stream.seek(0, io.SEEK_END) - USER_BLOCK_BYTES
-    stream.seek(0)
-    block = stream.read(USER_BLOCK_BYTES)
-    try:
-        stated = json.loads(block)
-        format_name, size_bytes = str(stated["format"]), int(stated["size_bytes"])
-        covered_bytes = int(stated["metadata_bytes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{path}: damaged, or no {kind} (its first {USER_BLOCK_BYTES} bytes)") from error
-    if not 0 <= covered_bytes <= rest_bytes:
-        raise CacheError(f"{path}: truncated within its metadata")
-    if format_name != f"sercache {kind} {FORMAT_VERSION}":
-        raise CacheError(f"{path}: is '{format_name}'; this version reads format {FORMAT_VERSION}")
-    if block != user_block(kind, size_bytes, _pieces(stream, covered_bytes), covered_bytes):
-        raise CacheError(f"{path}: its metadata are damaged (digest does not match)")
-    return size_bytes
-
-
-def _pieces(stream: BinaryIO, size_bytes: int) -> Iterator[bytes]:
-    """Yield the next ``size_bytes`` of a stream in pieces that stay in the processor's cache."""
-    while size_bytes > 0 and (piece := stream.read(min(size_bytes, _CHUNK_BYTES))):
-        size_bytes -= len(piece)
-        yield piece
-
-
-_ALIGNMENT_BYTES = 64
 _COLUMNS = ("ids", "id_ends", "offsets", "seconds", "spans", "source_hash", "source_bytes", "checksums")
+_ALIGNMENT_BYTES = 64
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +38,7 @@ class StoredUtterance:
         id: the utterance's id.
         frames: one ``(T, D)`` array per layer of the feature set, in the dtype that lies on disk.
         seconds: length of the audio; NaN for text.
-        source: what it was computed from.
+        source: the audio or text that it was computed from.
     """
 
     id: str
@@ -100,7 +49,7 @@ class StoredUtterance:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Everything in a shard but its frames, and where those lie.
+    """Everything in a shard but its frames, and the positions of those.
 
     Attributes:
         ids: the utterance ids, N of them.
@@ -110,8 +59,8 @@ class ShardIndex:
         source_hashes: ``(N, 16)`` uint8.
         source_bytes: ``(N,)`` int64.
         checksums: ``(N,)`` uint64.
-        frame_positions: per layer, where in the file its frames begin, in bytes.
-        size_bytes: how long the whole file is.
+        frame_positions: for every layer, where its frames begin in the file, in bytes.
+        size_bytes: size of the whole file.
     """
 
     ids: tuple[str, ...]
@@ -125,20 +74,20 @@ class ShardIndex:
     size_bytes: int
 
     def source(self, row: int) -> Source:
-        """Return what the utterance in ``row`` was computed from."""
+        """Return the source of the utterance in ``row``."""
         start, end = (None if math.isnan(time) else time for time in self.spans[row].tolist())
         return Source(self.source_hashes[row].tobytes().hex(), int(self.source_bytes[row]), (start, end))
 
     def frames(self, content: bytes | mmap, spec: FeatureSpec, layer: str) -> NDArray[np.generic]:
         """Return the frames of one layer, ``(sum T, D)``, as a view of the file's ``content``."""
         shape = (int(self.offsets[-1]), spec.dim)
-        dtype = STORED_AS[_decided(spec)]
+        dtype = STORED_AS[_dtype_of(spec)]
         if shape[0] == 0:
             return np.empty(shape, dtype)
         return np.ndarray(shape, dtype, content, self.frame_positions[layer])
 
     def utterances(self, content: bytes, spec: FeatureSpec) -> Iterator[tuple[StoredUtterance, bool]]:
-        """Yield every utterance as it was put in, and whether its frames are still what was written."""
+        """Yield every utterance as it was stored, and whether its frames still match their checksum."""
         planes = [self.frames(content, spec, layer) for layer in spec.layers]
         for row, (utterance_id, start, end) in enumerate(
             zip(self.ids, self.offsets[:-1], self.offsets[1:], strict=True)
@@ -208,9 +157,63 @@ def checksum(frames: Sequence[NDArray[np.generic]]) -> int:
     return digest.intdigest()
 
 
+def user_block(
+    kind: str, size_bytes: int, covered: Iterable[memoryview | bytes], covered_bytes: int
+) -> bytes:
+    """Return the user block of a file.
+
+    Args:
+        kind: ``shard`` or ``index``.
+        size_bytes: size of the whole file.
+        covered: the bytes that the digest covers, in pieces: all that follow the user block, or the first.
+        covered_bytes: their number.
+    """
+    digest = xxhash.xxh3_128(f"{size_bytes} {covered_bytes}".encode())
+    for piece in covered:
+        digest.update(piece)
+    stated = {
+        "format": f"sercache {kind} {FORMAT_VERSION}",
+        "size_bytes": size_bytes,
+        "metadata_bytes": covered_bytes,
+        "xxh3_128": digest.hexdigest(),
+    }
+    return json.dumps(stated).encode().ljust(USER_BLOCK_BYTES - 1) + b"\n"
+
+
+def check_user_block(kind: str, path: Path, stream: BinaryIO) -> int:
+    """Compare an open file with its user block; return the size that the file should have.
+
+    Raises:
+        CacheError: the file is damaged, truncated within what the digest covers, or of another kind.
+    """
+    rest_bytes = stream.seek(0, io.SEEK_END) - USER_BLOCK_BYTES
+    stream.seek(0)
+    block = stream.read(USER_BLOCK_BYTES)
+    try:
+        stated = json.loads(block)
+        format_name, size_bytes = str(stated["format"]), int(stated["size_bytes"])
+        covered_bytes = int(stated["metadata_bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: damaged, or no {kind} (its first {USER_BLOCK_BYTES} bytes)") from error
+    if not 0 <= covered_bytes <= rest_bytes:
+        raise CacheError(f"{path}: truncated within its metadata")
+    if format_name != f"sercache {kind} {FORMAT_VERSION}":
+        raise CacheError(f"{path}: is '{format_name}'; this version reads format {FORMAT_VERSION}")
+    if block != user_block(kind, size_bytes, _pieces(stream, covered_bytes), covered_bytes):
+        raise CacheError(f"{path}: its metadata are damaged (digest does not match)")
+    return size_bytes
+
+
+def _pieces(stream: BinaryIO, size_bytes: int) -> Iterator[bytes]:
+    """Yield the next ``size_bytes`` of a stream in pieces that stay in the processor's cache."""
+    while size_bytes > 0 and (piece := stream.read(min(size_bytes, _CHUNK_BYTES))):
+        size_bytes -= len(piece)
+        yield piece
+
+
 def _fill(shard: h5py.File, utterances: Sequence[StoredUtterance], spec: FeatureSpec) -> tuple[int, int]:
-    """Write everything into an open file; returns where the frames begin, and how many bytes they take."""
-    dtype = _decided(spec)
+    """Write everything into an open file; return where the frames begin, and their size in bytes."""
+    dtype = _dtype_of(spec)
     counts = [len(utterance.frames[0]) for utterance in utterances]
     offsets = np.cumsum([0, *counts], dtype=np.int64)
     shard.attrs["format_version"] = FORMAT_VERSION
@@ -231,7 +234,8 @@ def _fill(shard: h5py.File, utterances: Sequence[StoredUtterance], spec: Feature
     return _position(planes[0]), sum(plane.nbytes for plane in planes)
 
 
-def _decided(spec: FeatureSpec) -> StorageDtype:
+def _dtype_of(spec: FeatureSpec) -> StorageDtype:
+    """Return the dtype of a feature set; raise a CacheError where it is not resolved."""
     if spec.dtype is None:
         raise CacheError("a feature set without a dtype cannot be stored")
     return spec.dtype
@@ -244,7 +248,7 @@ def _frame_datasets(spec: FeatureSpec) -> list[str]:
 def _columns(
     utterances: Sequence[StoredUtterance], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.generic], ...]:
-    """Return what ``_COLUMNS`` names."""
+    """Return the columns that ``_COLUMNS`` names, in its order."""
     ids = [utterance.id.encode() for utterance in utterances]
     spans = [[np.nan if time is None else time for time in utterance.source.span] for utterance in utterances]
     hashes = b"".join(bytes.fromhex(utterance.source.digest) for utterance in utterances)

@@ -1,4 +1,4 @@
-"""What an utterance's frames were computed from, and whether that is still what the corpus holds."""
+"""The source of an utterance's frames, and whether the corpus still holds the same."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,11 +14,11 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an utterance was computed from.
+    """The audio or text that frames were computed from.
 
     Attributes:
         digest: xxh3-128 of the audio file's bytes, or of the text in UTF-8; 32 hexadecimal digits.
-        size_bytes: how long that is.
+        size_bytes: their number of bytes.
         span: start and end in seconds within the audio file, None where it is not cut.
     """
 
@@ -28,7 +28,7 @@ class Source:
 
 
 def read_source(corpus: Corpus, utterance: Utterance, modality: Modality) -> Source:
-    """Return what an utterance is now; an audio file is read to its end.
+    """Return an utterance's source as it is now; an audio file is read to its end.
 
     Raises:
         OSError: the audio file cannot be read.
@@ -44,7 +44,7 @@ def read_source(corpus: Corpus, utterance: Utterance, modality: Modality) -> Sou
 
 
 def has_changed(stored: Source, corpus: Corpus, utterance: Utterance, modality: Modality) -> bool:
-    """Compare an utterance with what it was: its text, or its span and its file's size, which is not read.
+    """Return whether an utterance differs from a stored source: in text, or in its span or its file's size.
 
     Audio that is no longer there, or never was, has not changed: its features stay good.
     """
@@ -61,7 +61,7 @@ def has_changed(stored: Source, corpus: Corpus, utterance: Utterance, modality: 
 
 @lru_cache(maxsize=256)
 def _file_digest(path: Path, size_bytes: int, modified_ns: int) -> str:
-    """Remembered because many segments may be cut from one long recording; size and time end the memory."""
+    """Return a file's digest, cached by size and time: many segments may be cut from one long recording."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""The read side of the cache: which feature sets there are, and their frames as memory-mapped views."""
+"""The read side of the cache: feature sets, and their frames as memory-mapped views."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec, differences_from, encoder_name
 from sercache.cache.frames import STORED_AS
-from sercache.cache.index import Ids, Index, list_shards, open_index
-from sercache.cache.mapping import DiskWatch, MappedShard, look_ahead
+from sercache.cache.index import Ids, Index, list_shards, load_or_build_index
+from sercache.cache.mapping import MappedShard, PrefetchThrottle, look_ahead
 from sercache.cache.shard import ShardIndex, checksum, read_index
 from sercache.cache.sources import Source
 from sercache.errors import CacheError
@@ -41,16 +41,14 @@ _STREAMED_AT_ONCE = 32
 
 
 def shard_path(folder: Path, task: str) -> Path:
-    """Return where the shard of a task lies; the task is done when this file exists."""
+    """Return the path of a task's shard; the task is done when this file exists."""
     return folder / f"shard-{task}.h5"
 
 
 def refuse_mirror(folder: Path) -> None:
     """Raise a CacheError if a feature set is only a mirror of one in an object store."""
     if (folder / MIRROR_NAME).exists():
-        raise CacheError(
-            f"{folder} is a mirror, which is only read; sercache cache pull makes a cache of what it mirrors"
-        )
+        raise CacheError(f"{folder} is a mirror, which is only read; sercache cache pull makes a cache of it")
 
 
 def task_of(path: Path) -> str:
@@ -100,7 +98,7 @@ class FeatureSet:
         """
         self.folder = folder
         self.spec = _read_spec(folder / DESCRIPTION_NAME)
-        self._disk = DiskWatch()
+        self._throttle = PrefetchThrottle()
         self._map = lru_cache(maxsize=_OPEN_MAPS)(self._map_shard)
 
     @property
@@ -135,7 +133,7 @@ class FeatureSet:
     @cached_property
     def _index(self) -> Index:
         try:
-            return open_index(self.folder, self.spec)
+            return load_or_build_index(self.folder, self.spec)
         except CacheError as error:
             raise CacheError(
                 f"{error}; 'sercache cache verify {self.folder}' tells what it costs; "
@@ -210,7 +208,7 @@ class FeatureSet:
         row, number = self._row(utterance_id), self._layer(layer)
         start, count = int(self._index.starts[row]), int(self._index.counts[row])
         shard = self._map(self._index.shard_of(row))
-        if self._disk.expects_reads():
+        if self._throttle.count_and_decide():
             shard.prefetch(number, start, count)
         return shard.planes[number][start : start + count]
 
@@ -271,7 +269,7 @@ class FeatureSet:
             CacheError: no such layer, or a shard is not what it was when it was opened.
         """
         number = self._layer(layer)
-        if not self._disk.expects_reads():
+        if not self._throttle.count_and_decide():
             return
         for shard, start, count in locations[rows]:
             if count:
@@ -285,8 +283,8 @@ class FeatureSet:
         """
         starts = range(0, len(locations), _STREAMED_AT_ONCE)
         for rows, coming in look_ahead([slice(start, start + _STREAMED_AT_ONCE) for start in starts]):
-            for announced in coming:
-                self.prefetch(locations, announced, layer)
+            for rows_ahead in coming:
+                self.prefetch(locations, rows_ahead, layer)
             yield from self.views(
                 locations.shards[rows], locations.starts[rows], locations.counts[rows], layer
             )

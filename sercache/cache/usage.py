@@ -10,17 +10,19 @@ from sercache.cache.ledger import Ledger
 from sercache.cache.store import FeatureSet
 from sercache.files import TEMPORARY_SUFFIX, read_json, write_json
 
+SPEED_NAME = "speed.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one feature set takes.
+    """The disk use of a feature set.
 
     Attributes:
-        feature_set: which one.
+        feature_set: the feature set.
         layer_bytes: frames, by layer.
-        overhead_bytes: what its shards hold beside frames: ids, checksums, provenance.
+        overhead_bytes: everything in its shards but frames: ids, checksums, provenance.
         other_bytes: index, ledger and description.
-        temporary_bytes: what writers left behind; the next extraction removes it.
+        temporary_bytes: files that writers left behind; the next extraction removes them.
         failures: utterances without features.
     """
 
@@ -33,13 +35,13 @@ class Usage:
 
     @property
     def total_bytes(self) -> int:
-        """Return all of it."""
+        """Return the whole disk use."""
         held = sum(self.layer_bytes.values()) + self.overhead_bytes
         return held + self.other_bytes + self.temporary_bytes
 
 
 def usage_of(feature_set: FeatureSet) -> Usage:
-    """Return what a feature set takes on disk.
+    """Return the disk use of a feature set.
 
     Raises:
         CacheError: a shard is damaged.
@@ -70,16 +72,13 @@ def _size(path: Path) -> int:
         return 0  # a writer has just finished with it
 
 
-SPEED_NAME = "speed.json"
-
-
 @dataclass(frozen=True, slots=True)
 class EncodingSpeed:
-    """How long an encoder took.
+    """The time that an encoder took.
 
     Attributes:
-        speech_seconds: of what it encoded; of text, as long as it would take to say.
-        encode_seconds: in the encoder: no decoding, no writing.
+        speech_seconds: length of the speech; of text, its estimated length when spoken.
+        encode_seconds: time in the encoder, without decoding and writing.
     """
 
     speech_seconds: float
@@ -87,28 +86,28 @@ class EncodingSpeed:
 
     @property
     def seconds_per_minute(self) -> float:
-        """What a minute of speech costs."""
+        """Seconds of encoding per minute of speech."""
         return 60 * self.encode_seconds / self.speech_seconds if self.speech_seconds else float("nan")
 
 
 def add_speed(folder: Path, device: str, speed: EncodingSpeed) -> None:
-    """Add to what a feature set's folder says of a kind of device, ``cpu`` or ``cuda``.
+    """Add a measurement to a feature set's ``speed.json``, for a kind of device, ``cpu`` or ``cuda``.
 
     Of two processes that add at once one may be lost, its speech with its time: the ratio stays.
 
     Raises:
         OSError: the disk is full or the folder is not writable.
     """
-    known = read_speeds(folder)
-    before = known.get(device, EncodingSpeed(0.0, 0.0))
-    known[device] = EncodingSpeed(
+    totals = read_speeds(folder)
+    before = totals.get(device, EncodingSpeed(0.0, 0.0))
+    totals[device] = EncodingSpeed(
         before.speech_seconds + speed.speech_seconds, before.encode_seconds + speed.encode_seconds
     )
-    write_json(folder / SPEED_NAME, {name: asdict(total) for name, total in known.items()})
+    write_json(folder / SPEED_NAME, {name: asdict(total) for name, total in totals.items()})
 
 
 def read_speeds(folder: Path) -> dict[str, EncodingSpeed]:
-    """Return what is known by kind of device; nothing where it was never measured or cannot be read."""
+    """Return the measured speeds by kind of device; none where there are none, or they cannot be read."""
     try:
         found: Any = read_json(folder / SPEED_NAME)
         return {

@@ -39,7 +39,7 @@ def verify(feature_set: FeatureSet, *, context: Context = QUIET) -> list[Damage]
     context.listener(Event("start", task, total=len(paths)))
     damaged: list[Damage] = []
     for number, path in enumerate(paths, 1):
-        _check(context.should_stop)
+        _raise_if_stopped(context.should_stop)
         damaged += verify_shard(path, feature_set)
         context.listener(Event("advance", task, number, len(paths), values={"damaged": len(damaged)}))
     context.listener(Event("finish", task, len(paths), len(paths)))
@@ -61,7 +61,7 @@ def verify_sources(
     context.listener(Event("start", task, total=len(cached)))
     damaged: list[Damage] = []
     for number, utterance in enumerate(cached, 1):
-        _check(context.should_stop)
+        _raise_if_stopped(context.should_stop)
         stored, path = feature_set.source(utterance.id), corpus.root
         if modality == "audio":
             if utterance.audio is None:
@@ -100,6 +100,6 @@ def verify_shard(path: Path, feature_set: FeatureSet) -> list[Damage]:
     return damaged
 
 
-def _check(should_stop: ShouldStop) -> None:
+def _raise_if_stopped(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Interrupted("stopped before everything was verified")

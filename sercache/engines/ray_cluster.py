@@ -119,7 +119,7 @@ def _refuse_closed_port(address: str | None) -> None:
 
 
 def has_gpus(address: str | None) -> bool:
-    """Return whether any node of a cluster has a GPU."""
+    """Connect to a cluster, and return whether any node of it has a GPU."""
     return bool(connect(address).cluster_resources().get("GPU", 0) > 0)
 
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sercache.cache import mapping as lookahead
-from sercache.cache.mapping import LOOK_AHEAD, DiskWatch, look_ahead
+from sercache.cache.mapping import LOOK_AHEAD, PrefetchThrottle, look_ahead
 
 
 @given(count=st.integers(0, 30))
@@ -19,12 +19,12 @@ def test_announcements_become_rare_while_nothing_comes_from_disk_and_return_when
 ):
     usage = type("Usage", (), {"ru_inblock": 7, "ru_majflt": 1})()
     monkeypatch.setattr(lookahead.resource, "getrusage", lambda who: usage)
-    watch = DiskWatch()
-    first = [watch.expects_reads() for _ in range(8)]
-    later = [watch.expects_reads() for _ in range(640)]
+    watch = PrefetchThrottle()
+    first = [watch.count_and_decide() for _ in range(8)]
+    later = [watch.count_and_decide() for _ in range(640)]
     assert all(first)
     assert sum(later) == 10
     usage.ru_majflt += 1
-    assert all(watch.expects_reads() for _ in range(8))
+    assert all(watch.count_and_decide() for _ in range(8))
     usage.ru_inblock += 8
-    assert watch.expects_reads()
+    assert watch.count_and_decide()

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from sercache.cache.ledger import Ledger
-from sercache.cache.prune import keep_layers, keep_utterances, kept_layers, remove_feature_set, sweep
+from sercache.cache.prune import (
+    keep_layers,
+    keep_utterances,
+    kept_layers,
+    remove_feature_set,
+    remove_leftovers,
+)
 from sercache.cache.store import Cache, FeatureSet
 from sercache.cache.usage import usage_of
 from sercache.cache.verify import verify
@@ -83,7 +89,7 @@ def test_a_removed_feature_set_is_gone_and_leftovers_are_swept(make_feature_set,
     (left / "shard-a.h5").touch()
     remove_feature_set(whole)
     assert Cache(tmp_path / "c").feature_sets() == []
-    sweep(tmp_path / "c")
+    remove_leftovers(tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
 
 

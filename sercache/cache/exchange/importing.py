@@ -26,8 +26,8 @@ INDEX_NAME = "index.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """What is known of frames that sercache did not make.
+class ForeignFrames:
+    """The description of frames that sercache did not make.
 
     Attributes:
         encoder: what to call their encoder.
@@ -46,10 +46,10 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a folder.
+    """The result of an import.
 
     Attributes:
-        feature_set: where the frames are now.
+        feature_set: holds the frames now.
         utterances: how many it holds.
         without_file: utterances of the corpus without a file; they are in ``failures.csv``.
         unused_files: files that belong to no utterance of the corpus.
@@ -65,7 +65,7 @@ def import_npy(
     folder: Path,
     cache_root: Path,
     corpus: Corpus,
-    foreign: Foreign,
+    foreign: ForeignFrames,
     *,
     context: Context = QUIET,
 ) -> Imported:
@@ -95,7 +95,7 @@ def import_npy(
     context.listener(Event("start", task, total=total))
     digest, peak, dim = xxhash.xxh3_128(), 0.0, 0
     for number, (utterance, path) in enumerate(matched, 1):
-        _stop_if(context.should_stop)
+        _raise_if_stopped(context.should_stop)
         frames = _read(path)
         if dim not in (0, frames.shape[1]):
             raise CacheError(f"{path}: is {frames.shape[1]} wide, the files before it are {dim} wide")
@@ -106,7 +106,7 @@ def import_npy(
     feature_set = start_feature_set(cache_root, _spec(foreign, digest.hexdigest(), dim, choose_dtype(peak)))
     done = len(matched)
     for name, part in _parts(matched, dim, feature_set.spec):
-        _stop_if(context.should_stop)
+        _raise_if_stopped(context.should_stop)
         ids = [utterance.id for utterance, _ in part]
         if feature_set.missing(ids):
             publish_shard(feature_set, name, [_stored(feature_set, corpus, *pair) for pair in part])
@@ -188,7 +188,7 @@ def _read(path: Path) -> NDArray[np.float32]:
     return frames
 
 
-def _spec(foreign: Foreign, digest: str, dim: int, dtype: StorageDtype) -> FeatureSpec:
+def _spec(foreign: ForeignFrames, digest: str, dim: int, dtype: StorageDtype) -> FeatureSpec:
     is_audio = foreign.modality == "audio"
     return FeatureSpec(
         encoder=foreign.encoder,
@@ -251,6 +251,6 @@ def _note_missing(feature_set: FeatureSet, ids: Sequence[str]) -> None:
         raise cannot_write(ledger.path, error) from error
 
 
-def _stop_if(should_stop: ShouldStop) -> None:
+def _raise_if_stopped(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Interrupted("import: stopped; the same command goes on from there")

@@ -1,4 +1,4 @@
-"""A cache in an object store, through fsspec: what is visible in it, and how a shard gets there whole.
+"""A cache in an object store, through fsspec: shards become visible only when they are complete.
 
 ::
 
@@ -26,13 +26,13 @@ _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "huggingf
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a commit object says.
+    """The content of a commit object.
 
     Attributes:
         shard: name of the shard's file.
         object_name: of the object that holds it.
-        size_bytes: how long it is.
-        head_bytes: how much of it, from its begin, tells where everything lies.
+        size_bytes: its size.
+        head_bytes: size of its head, the user block and the metadata.
         digest: xxh3-128 of all of it.
     """
 
@@ -44,7 +44,7 @@ class Commit:
 
 
 class Bucket:
-    """A place in an object store that holds a cache.
+    """A folder of an object store that holds a cache.
 
     Args:
         url: ``s3://bucket/prefix``, ``gs://...``, ``hf://...``: whatever fsspec has a driver for.
@@ -69,7 +69,7 @@ class Bucket:
         return sorted(path.split("/")[-2] for path in found)
 
     def commits(self, feature_set: str) -> dict[str, Commit]:
-        """Return what is visible of a feature set, by the shard's name.
+        """Return the commits of a feature set, by the shard's name.
 
         Raises:
             CacheError: a commit object is not one, or the store does not answer.
@@ -131,7 +131,7 @@ class Bucket:
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:
-        """Turn what stores raise into one line."""
+        """Turn the exceptions of stores into a CacheError of one line."""
         try:
             yield
         except CacheError:
@@ -146,4 +146,4 @@ class Bucket:
 
 
 SMALL_FILES = (DESCRIPTION_NAME, LEDGER_NAME)
-"""What a feature set has beside its shards and travels with them."""
+"""The files of a feature set that are transferred with its shards."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sercache.cache.remote.bucket import Bucket, Commit
-from sercache.cache.remote.transfer import checked, copy_small_files, listed
+from sercache.cache.remote.transfer import copy_small_files, feature_set_names, fetch_checked
 from sercache.cache.store import MIRROR_NAME, Cache
 from sercache.errors import CacheError, Interrupted
 from sercache.events import QUIET, Context, Event
@@ -26,7 +26,7 @@ _ORIGIN = "origin.json"
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """What a mirror holds: feature sets, shards of them, and what the whole would take."""
+    """The content of a mirror: feature sets, their shards, and the size of the whole cache."""
 
     feature_sets: int
     shards: int
@@ -40,12 +40,12 @@ def make_mirror(
     *,
     context: Context = QUIET,
 ) -> Mirror:
-    """Lay out a mirror, or bring it up to date: of every shard the head is fetched, some hundred bytes an
+    """Make a mirror, or bring it up to date: of every shard the head is fetched, some hundred bytes an
     utterance.
 
     Args:
         url: where the cache is.
-        root: the mirror's folder, a cache for everybody who reads.
+        root: the mirror's folder, which is read as any cache.
         limit_bytes: most bytes of shards that are kept here.
         context: receives events, and says when to stop.
 
@@ -54,7 +54,7 @@ def make_mirror(
         Interrupted: ``context.should_stop`` returned True.
     """
     bucket, shards, size = Bucket(url), 0, 0
-    names = listed(bucket)
+    names = feature_set_names(bucket)
     root.mkdir(parents=True, exist_ok=True)
     for name in names:
         commits = bucket.commits(name)
@@ -71,7 +71,7 @@ def make_mirror(
                 head = bucket.fetch(name, commit, commit.head_bytes)
                 with locked(root):
                     write_json(commit_path, {key: getattr(commit, key) for key in Commit.__slots__})
-                    _empty(folder, commit, head, keep_time=False)
+                    _drop_frames(folder, commit, head, keep_time=False)
             shards, size = shards + 1, size + commit.size_bytes
             context.listener(Event("advance", name, number, len(commits)))
         copy_small_files(bucket, name, folder)
@@ -93,16 +93,16 @@ def fetched(folder: Path, shard: str) -> Iterator[None]:
         if (state / f"absent-{shard}").exists():
             commit = Commit(**read_json(state / f"{shard}.json"))
             origin = read_json(state / _ORIGIN)
-            content = checked(_bucket(origin["url"]), folder.name, commit)
-            _make_room(folder.parent, int(origin["limit_bytes"]) - commit.size_bytes)
-            _put(folder / shard, content, commit.size_bytes, keep_time=True)
+            content = fetch_checked(_bucket(origin["url"]), folder.name, commit)
+            _free_space(folder.parent, int(origin["limit_bytes"]) - commit.size_bytes)
+            _replace(folder / shard, content, commit.size_bytes, keep_time=True)
             (state / f"absent-{shard}").unlink()
         (state / f"used-{shard}").touch()
         yield
 
 
 def kept_bytes(root: Path) -> int:
-    """Return what the shards that are here take."""
+    """Return the size of the shards that are here."""
     return sum(size for _, size, _ in _kept(root))
 
 
@@ -119,7 +119,7 @@ def _kept(root: Path) -> list[tuple[int, int, Path]]:
     ]
 
 
-def _make_room(root: Path, limit_bytes: int) -> None:
+def _free_space(root: Path, limit_bytes: int) -> None:
     kept = sorted(_kept(root))
     total = sum(size for _, size, _ in kept)
     for _, size, path in kept:
@@ -128,18 +128,18 @@ def _make_room(root: Path, limit_bytes: int) -> None:
         commit = Commit(**read_json(path.parent / _STATE / f"{path.name}.json"))
         with path.open("rb") as stream:
             head = stream.read(commit.head_bytes)
-        _empty(path.parent, commit, head, keep_time=True)
+        _drop_frames(path.parent, commit, head, keep_time=True)
         total -= size
 
 
-def _empty(folder: Path, commit: Commit, head: bytes, *, keep_time: bool) -> None:
-    """Put a file without frames in a shard's place; it is marked before it is there."""
+def _drop_frames(folder: Path, commit: Commit, head: bytes, *, keep_time: bool) -> None:
+    """Replace a shard by a file without frames; the mark that it is absent is written first."""
     (folder / _STATE / f"absent-{commit.shard}").touch()
-    _put(folder / commit.shard, head, commit.size_bytes, keep_time=keep_time)
+    _replace(folder / commit.shard, head, commit.size_bytes, keep_time=keep_time)
     (folder / _STATE / f"used-{commit.shard}").unlink(missing_ok=True)
 
 
-def _put(path: Path, content: bytes, size_bytes: int, *, keep_time: bool) -> None:
+def _replace(path: Path, content: bytes, size_bytes: int, *, keep_time: bool) -> None:
     """Replace a shard by the same one with or without frames; the index knows it by size and time."""
     if len(content) > size_bytes:
         raise CacheError(f"{path}: its commit object says {size_bytes:,} bytes, there are more")

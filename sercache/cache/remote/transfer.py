@@ -1,4 +1,4 @@
-"""A cache into an object store, and back."""
+"""Push a cache to an object store, and pull it back."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What was moved: shards, their bytes, and how many shards were there before."""
+    """The result of a transfer: shards moved, their bytes, and shards that were there before."""
 
     shards: int
     size_bytes: int
@@ -43,7 +43,7 @@ def push(root: Path, url: str, *, context: Context = QUIET) -> Transfer:
     moved, size, there = 0, 0, 0
     for feature_set in feature_sets:
         name = feature_set.folder.name
-        _describe(bucket, feature_set)
+        _write_description(bucket, feature_set)
         known = bucket.commits(name)
         paths = feature_set.shard_paths
         context.listener(Event("start", name, total=len(paths)))
@@ -70,7 +70,7 @@ def pull(url: str, root: Path, *, context: Context = QUIET) -> Transfer:
     """Download what a cache lacks of an object store; arguments and errors are those of :func:`push`."""
     bucket = Bucket(url)
     moved, size, there = 0, 0, 0
-    for name in listed(bucket):
+    for name in feature_set_names(bucket):
         folder = root / name
         commits = bucket.commits(name)
         context.listener(Event("start", name, total=len(commits)))
@@ -83,7 +83,7 @@ def pull(url: str, root: Path, *, context: Context = QUIET) -> Transfer:
             if path.exists() and path.stat().st_size == commit.size_bytes:
                 there += 1
             else:
-                write_atomically(path, checked(bucket, name, commit))
+                write_atomically(path, fetch_checked(bucket, name, commit))
                 moved, size = moved + 1, size + commit.size_bytes
             context.listener(Event("advance", name, number, len(commits)))
         copy_small_files(bucket, name, folder)
@@ -91,7 +91,7 @@ def pull(url: str, root: Path, *, context: Context = QUIET) -> Transfer:
     return Transfer(moved, size, there)
 
 
-def listed(bucket: Bucket) -> list[str]:
+def feature_set_names(bucket: Bucket) -> list[str]:
     """Return the names of a bucket's feature sets.
 
     Raises:
@@ -103,11 +103,11 @@ def listed(bucket: Bucket) -> list[str]:
     return names
 
 
-def checked(bucket: Bucket, feature_set: str, commit: Commit) -> bytes:
-    """Return a shard that is what was pushed.
+def fetch_checked(bucket: Bucket, feature_set: str, commit: Commit) -> bytes:
+    """Fetch a shard, and compare it with its commit.
 
     Raises:
-        CacheError: it is not.
+        CacheError: it is not what was pushed.
     """
     content = bucket.fetch(feature_set, commit)
     if len(content) != commit.size_bytes or xxhash.xxh3_128_hexdigest(content) != commit.digest:
@@ -126,7 +126,7 @@ def copy_small_files(bucket: Bucket, feature_set: str, folder: Path) -> None:
 
 
 def commit_of(path: Path) -> Commit:
-    """Return what a commit object says of a shard."""
+    """Return the commit of a shard."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         head = stream.read(USER_BLOCK_BYTES)
@@ -142,7 +142,7 @@ def commit_of(path: Path) -> Commit:
     return Commit(path.name, name, path.stat().st_size, head_bytes, found)
 
 
-def _describe(bucket: Bucket, feature_set: FeatureSet) -> None:
+def _write_description(bucket: Bucket, feature_set: FeatureSet) -> None:
     """Write a feature set's description, or make sure that it is this one's."""
     name, description = feature_set.folder.name, (feature_set.folder / DESCRIPTION_NAME).read_bytes()
     there = bucket.read(name, DESCRIPTION_NAME)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from sercache.cache.exchange.exporting import export, file_names
-from sercache.cache.exchange.importing import Foreign, import_npy
+from sercache.cache.exchange.importing import ForeignFrames, import_npy
 from sercache.cache.fingerprint import FeatureSpec
 from sercache.cache.frames import from_storage, to_storage
 from sercache.cache.ledger import Ledger
@@ -144,7 +144,7 @@ def test_a_folder_of_another_tool_becomes_a_feature_set_that_recipes_find(tmp_pa
     write(folder, "deep/Ses01_1.npy", frames(7)[None])
     write(folder, "u2.npy", frames(1)[0])
     write(folder, "stranger.npy", frames(2))
-    foreign = Foreign("microsoft/wavlm-large", layers=("sum-21-24",), num_layers=24)
+    foreign = ForeignFrames("microsoft/wavlm-large", layers=("sum-21-24",), num_layers=24)
     done = import_npy(folder, tmp_path / "c", corpus, foreign)
     assert (done.utterances, done.without_file, done.unused_files) == (3, ("u3",), 1)
     found = Cache(tmp_path / "c").find(FeatureRecipe(encoder="microsoft/wavlm-large", layers="last4"))
@@ -162,8 +162,8 @@ def test_a_folder_of_another_tool_becomes_a_feature_set_that_recipes_find(tmp_pa
 def test_other_content_is_another_feature_set_and_loud_features_are_not_cut(tmp_path, corpus):
     write(tmp_path / "one", "u0.npy", frames(5))
     write(tmp_path / "two", "u0.npy", frames(5, scale=1e6))
-    first = import_npy(tmp_path / "one", tmp_path / "c", corpus, Foreign("x")).feature_set
-    second = import_npy(tmp_path / "two", tmp_path / "c", corpus, Foreign("x")).feature_set
+    first = import_npy(tmp_path / "one", tmp_path / "c", corpus, ForeignFrames("x")).feature_set
+    second = import_npy(tmp_path / "two", tmp_path / "c", corpus, ForeignFrames("x")).feature_set
     assert first.folder != second.folder
     assert second.is_bfloat16
 
@@ -172,7 +172,7 @@ def test_what_was_exported_comes_back_the_same(tmp_path):
     feature_set = make(tmp_path / "c")
     export(feature_set, tmp_path / "out", "npy")
     corpus = Corpus((), (), tuple(Utterance(id=name, text="yes") for name in feature_set.ids), tmp_path)
-    back = import_npy(tmp_path / "out", tmp_path / "d", corpus, Foreign("wavlm", "text")).feature_set
+    back = import_npy(tmp_path / "out", tmp_path / "d", corpus, ForeignFrames("wavlm", "text")).feature_set
     for name in feature_set.ids:
         np.testing.assert_array_equal(back.frames(name), feature_set.frames(name))
 
@@ -199,7 +199,7 @@ def test_files_that_are_no_frames_are_one_line(tmp_path, corpus, capsys, array, 
     write(folder, "u0.npy", frames(5))
     np.save(folder / "u1.npy", array, allow_pickle=True)
     with pytest.raises(CacheError, match=message) as caught:
-        import_npy(folder, tmp_path / "c", corpus, Foreign("x"))
+        import_npy(folder, tmp_path / "c", corpus, ForeignFrames("x"))
     assert "u1.npy" in str(caught.value)
     assert "a pickle was loaded" not in capsys.readouterr().out
     assert not (tmp_path / "c").exists()
@@ -209,19 +209,19 @@ def test_an_index_that_names_what_is_not_there_is_one_line(tmp_path, corpus):
     write(tmp_path / "npy", "u0.npy", frames(2))
     (tmp_path / "npy" / "index.csv").write_text("id,file\nu1,../../u9.npy\n")
     with pytest.raises(CacheError, match=r"the file of 'u1', ../../u9.npy, is not there"):
-        import_npy(tmp_path / "npy", tmp_path / "c", corpus, Foreign("x"))
+        import_npy(tmp_path / "npy", tmp_path / "c", corpus, ForeignFrames("x"))
     (tmp_path / "npy" / "index.csv").write_text("name,file\nu1,u0.npy\n")
     with pytest.raises(CacheError, match="not an index of files"):
-        import_npy(tmp_path / "npy", tmp_path / "c", corpus, Foreign("x"))
+        import_npy(tmp_path / "npy", tmp_path / "c", corpus, ForeignFrames("x"))
 
 
 def test_folders_that_fit_nothing_are_one_line(tmp_path, corpus):
     with pytest.raises(CacheError, match="no such folder"):
-        import_npy(tmp_path / "nowhere", tmp_path / "c", corpus, Foreign("x"))
+        import_npy(tmp_path / "nowhere", tmp_path / "c", corpus, ForeignFrames("x"))
     write(tmp_path / "npy", "stranger.npy", frames(2))
     with pytest.raises(CacheError, match=r"no .npy file is named after .*stranger.npy; ids such as 'u0'"):
-        import_npy(tmp_path / "npy", tmp_path / "c", corpus, Foreign("x"))
+        import_npy(tmp_path / "npy", tmp_path / "c", corpus, ForeignFrames("x"))
     write(tmp_path / "npy", "a/u0.npy", frames(2))
     write(tmp_path / "npy", "b/u0.npy", frames(2))
     with pytest.raises(CacheError, match="two files of one name"):
-        import_npy(tmp_path / "npy", tmp_path / "c", corpus, Foreign("x"))
+        import_npy(tmp_path / "npy", tmp_path / "c", corpus, ForeignFrames("x"))
