@@ -23,14 +23,14 @@ def demo(
     import time
 
     from sercache.corpus.manifest import read_corpus
+    from sercache.files import copy_sample
     from sercache.recipe import load_recipe
-    from sercache.sample import lay_out_sample
 
     from . import bundle, corpus, extract, predict, stack, train_ensemble
     from .console import console
 
     started = time.monotonic()
-    recipe_path = lay_out_sample(folder)
+    recipe_path = copy_sample(folder)
     recipe = load_recipe(recipe_path)
 
     def announce(command: str) -> None:

@@ -99,7 +99,7 @@ def extract(
     from sercache.errors import RecipeError
     from sercache.extract.extraction import extract as extract_features
     from sercache.recipe import load_recipe
-    from sercache.recipe_names import check_names
+    from sercache.stacking.registry import check_recipe_names
 
     from . import cache_remote, extract_preview
     from .console import command_context, console, print_json, say_next
@@ -116,7 +116,7 @@ def extract(
         if encoder or list(options.values()) != [1, "auto", "auto", None, False]:
             raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
         recipe = load_recipe(source)
-        check_names(recipe)
+        check_recipe_names(recipe)
         corpus_path, cache_root, features = recipe.corpus, cache or recipe.cache, recipe.features
     else:
         if cache is None or not encoder:

@@ -54,7 +54,7 @@ def train_ensemble(
     from sercache.engines.task_range import parse_task_range
     from sercache.events import stop_flag
     from sercache.recipe import load_recipe
-    from sercache.recipe_names import check_names
+    from sercache.stacking.registry import check_recipe_names
     from sercache.training.ensemble import train_ensemble as train
     from sercache.training.ensemble import train_ensemble_part
 
@@ -62,7 +62,7 @@ def train_ensemble(
     from .live_training import live_training
 
     recipe = load_recipe(recipe_path)
-    check_names(recipe)
+    check_recipe_names(recipe)
     names = [f"{member.name}/fold-{fold}" for fold in range(recipe.folds.count) for member in recipe.members]
     choice = engine_choice(engine, address)
     part = None if task_range is None else parse_task_range(task_range, os.environ)

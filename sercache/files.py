@@ -1,4 +1,4 @@
-"""The one way in which files reach the disk: whole, or not at all."""
+"""Read and write files: a file is written whole or not at all."""
 
 import json
 import math
@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -175,3 +176,24 @@ def free_bytes(folder: Path) -> int:
     """Return what is free where a folder is, or will be."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
+
+
+_SAMPLE_FILES = ("corpus.csv", "recipe.yaml", "README.md")
+
+
+def copy_sample(folder: Path) -> Path:
+    """Copy the bundled sample corpus (``data/README.md``) into ``folder``; return the path of its recipe.
+
+    Files with the same content are left alone; a recipe that was changed is kept.
+    """
+    recipe_path = folder / "recipe.yaml"
+    with as_file(files("sercache.data")) as sample:
+        sources = [sample / name for name in _SAMPLE_FILES] + sorted((sample / "audio").glob("*.ogg"))
+        for source in sources:
+            target = folder / source.relative_to(sample)
+            if target == recipe_path and target.exists():
+                continue
+            content = source.read_bytes()
+            if not target.exists() or target.read_bytes() != content:
+                write_atomically(target, content)
+    return recipe_path

@@ -17,7 +17,7 @@ from sercache.recipe import MemberRecipe, Recipe, dump_recipe, load_recipe
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Paths of a run folder (DESIGN section 4)."""
+    """The paths of a run folder."""
 
     root: Path
 

@@ -3,8 +3,8 @@ import yaml
 
 from sercache.errors import RecipeError
 from sercache.recipe import Recipe, TrainingRecipe, dump_recipe, load_recipe
-from sercache.recipe_names import check_names
 from sercache.run import Run
+from sercache.stacking.registry import check_recipe_names
 
 SMALLEST = """
 corpus: corpus.csv
@@ -148,15 +148,15 @@ def test_a_recipe_that_is_not_there_names_the_nearest(tmp_path):
 def test_names_of_heads_losses_and_weightings_are_looked_up_before_anything_is_extracted(
     tmp_path, change, message
 ):
-    check_names(load_recipe(write(tmp_path, SMALLEST)))
+    check_recipe_names(load_recipe(write(tmp_path, SMALLEST)))
     with pytest.raises(RecipeError, match=message):
-        check_names(load_recipe(write(tmp_path, SMALLEST.replace("features: [speech]", change))))
+        check_recipe_names(load_recipe(write(tmp_path, SMALLEST.replace("features: [speech]", change))))
 
 
 @pytest.mark.parametrize("section", ["stackers: [soft-voet]", "calibration: temperture"])
 def test_names_of_the_meta_level_are_looked_up_too(tmp_path, section):
     with pytest.raises(RecipeError, match=r"stacking: unknown .*Did you mean"):
-        check_names(load_recipe(write(tmp_path, f"{SMALLEST}stacking: {{{section}}}\n")))
+        check_recipe_names(load_recipe(write(tmp_path, f"{SMALLEST}stacking: {{{section}}}\n")))
 
 
 def test_a_run_that_is_a_file_or_misspelt_is_named(tmp_path):

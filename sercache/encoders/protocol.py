@@ -27,9 +27,9 @@ Pending = Callable[[], list[Frames]]
 class Encoder(Protocol):
     """A frozen network that turns one kind of input into frames.
 
-    ``encode`` must not depend on batch mates: the frames of a clip are the same alone and in any batch
-    (DESIGN section 7, promise 4). It does not cut long audio into windows, pool over time or change the
-    precision; the extraction does that around it.
+    ``encode`` must not depend on batch mates: the frames of a clip are the same alone and in any batch. It
+    does not cut long audio into windows, pool over time or change the precision; the extraction does that
+    around it.
     """
 
     @property

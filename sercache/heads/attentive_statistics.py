@@ -18,11 +18,11 @@ class AttentivePool(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return ``(B, 2 D)`` from ``frames`` ``(B, T, D)``; zero for a clip without a valid frame."""
-        scores = self.score(frames).squeeze(-1).masked_fill(~attendable(mask), float("-inf"))
-        weights = torch.softmax(scores, dim=1).unsqueeze(-1)
-        mean = (weights * frames).sum(dim=1)
-        variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(dim=1)
-        pooled = torch.cat([mean, variance.clamp_min(1e-8).sqrt()], dim=1)
+        scores = self.score(frames).squeeze(-1).masked_fill(~attendable(mask), float("-inf"))  # (B, T)
+        weights = torch.softmax(scores, dim=1).unsqueeze(-1)  # (B, T, 1)
+        mean = (weights * frames).sum(dim=1)  # (B, D)
+        variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(dim=1)  # (B, D)
+        pooled = torch.cat([mean, variance.clamp_min(1e-8).sqrt()], dim=1)  # (B, 2 D)
         return pooled * mask.any(dim=1, keepdim=True).to(pooled.dtype)
 
 
@@ -66,8 +66,8 @@ class AttentiveStatistics(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the hidden layer before its activation, ``(B, width)``."""
         pooled = [
-            pool(self.read(index, features), features.mask)
+            pool(self.read(index, features), features.mask)  # (B, 2 D)
             for index, (pool, features) in enumerate(zip(self.pools, inputs, strict=True))
         ]
-        merged: Tensor = self.merge(self.drop(torch.cat(pooled, dim=1)))
+        merged: Tensor = self.merge(self.drop(torch.cat(pooled, dim=1)))  # (B, width)
         return merged

@@ -1,4 +1,4 @@
-"""Cross-attention: each feature set is read in the light of every other one."""
+"""Cross-attention: each feature set attends to every other one."""
 
 from collections.abc import Sequence
 
@@ -40,25 +40,27 @@ class CrossAttentionLayer(nn.Module):
 
         Args:
             target: frames ``(B, T, d)``.
-            source: frames ``(B, S, d)``; a clip without any gives its target nothing.
+            source: frames ``(B, S, d)``; where a clip has none, its target is unchanged.
 
         Returns:
             ``(B, T, d)``, arbitrary but finite where the target is not valid.
         """
-        query = self._divide(self.project_query(target.frames))
-        key, value = (self._divide(half) for half in self.project_source(source.frames).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(
+        query = self._divide(self.project_query(target.frames))  # (B, heads, T, d / heads)
+        key, value = (  # (B, heads, S, d / heads)
+            self._divide(half) for half in self.project_source(source.frames).chunk(2, dim=-1)
+        )
+        attended = F.scaled_dot_product_attention(  # (B, heads, T, d / heads)
             query,
             key,
             value,
-            attn_mask=attendable(source.mask)[:, None, None, :],
+            attn_mask=attendable(source.mask)[:, None, None, :],  # (B, 1, 1, S)
             dropout_p=self.drop.p if self.training else 0.0,
         )
-        joined = self.project_out(attended.transpose(1, 2).flatten(2))
-        is_absent = ~source.mask.any(dim=1)[:, None, None]
+        joined = self.project_out(attended.transpose(1, 2).flatten(2))  # (B, T, d)
+        is_absent = ~source.mask.any(dim=1)[:, None, None]  # (B, 1, 1)
         frames = self.attention_norm(target.frames + self.drop(joined.masked_fill(is_absent, 0.0)))
-        widened = self.drop(F.relu(self.widen(frames)))
-        normed: Tensor = self.feedforward_norm(frames + self.drop(self.narrow(widened)))
+        widened = self.drop(F.relu(self.widen(frames)))  # (B, T, feedforward)
+        normed: Tensor = self.feedforward_norm(frames + self.drop(self.narrow(widened)))  # (B, T, d)
         return normed
 
     def _divide(self, frames: Tensor) -> Tensor:
@@ -119,12 +121,12 @@ class CrossAttention(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
         projected = [
-            HeadInput(project(self.read(index, features)), features.mask)
+            HeadInput(project(self.read(index, features)), features.mask)  # (B, T, d)
             for index, (project, features) in enumerate(zip(self.projections, inputs, strict=True))
         ]
         pooled = [
-            masked_mean(layer(projected[first], projected[second]), projected[first].mask)
+            masked_mean(layer(projected[first], projected[second]), projected[first].mask)  # (B, d)
             for layer, (first, second) in zip(self.layers, self.pairs, strict=True)
         ]
-        merged: Tensor = self.merge(torch.cat(pooled, dim=1))
+        merged: Tensor = self.merge(torch.cat(pooled, dim=1))  # (B, pairs d) -> (B, d)
         return merged

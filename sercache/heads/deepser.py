@@ -14,9 +14,9 @@ class DeepSER(Head):
     """Deep fusion of N feature sets through their hidden layers (MEDUSA, Algorithm 2).
 
     Each feature set has a leg. A first fusion leg reads all legs' first layers, concatenated over time; a
-    second one reads all second layers and the first fusion leg's. The pooled outputs of the feature sets'
-    legs and of the second fusion leg meet in one linear layer. There is no positional encoding, as in the
-    paper: the encoders' frames carry their positions. A clip without frames of a feature set is masked there.
+    second one reads all second layers and the first fusion leg's. One linear layer merges the pooled outputs
+    of the feature sets' legs and of the second fusion leg. There is no positional encoding, as in the paper:
+    the encoders' frames carry their positions. A clip without frames of a feature set is masked there.
 
     >>> head = DeepSER([768, 1024], num_classes=8, attribute_ranges=[(1, 7)] * 3, width=64, feedforward=128)
     >>> speech = HeadInput(torch.randn(2, 50, 768), torch.ones(2, 50, dtype=torch.bool))
@@ -56,13 +56,19 @@ class DeepSER(Head):
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
+        # A leg per feature set: (B, T_i, D_i) -> h1, h2 of (B, T_i, d) and h3 of (B, d).
         sequences = [
             arrange(self.read(index, features), features.mask) for index, features in enumerate(inputs)
         ]
         legs: list[LegOutput] = [leg(sequence) for leg, sequence in zip(self.legs, sequences, strict=True)]
+        # Two fusion legs over all frames of a clip.
         first, *others = legs
-        fused: LegOutput = self.first_fusion(first.h1.followed_by([leg.h1 for leg in others]))
-        second_layers = first.h2.followed_by([*(leg.h2 for leg in others), fused.h2])
-        pooled: Tensor = self.second_fusion(second_layers).h3
-        merged: Tensor = self.merge(torch.cat([*(leg.h3 for leg in legs), pooled], dim=1))
+        fused: LegOutput = self.first_fusion(
+            first.h1.followed_by([leg.h1 for leg in others])
+        )  # (B, sum T_i, d)
+        second_layers = first.h2.followed_by([*(leg.h2 for leg in others), fused.h2])  # (B, 2 sum T_i, d)
+        pooled: Tensor = self.second_fusion(second_layers).h3  # (B, d)
+        merged: Tensor = self.merge(
+            torch.cat([*(leg.h3 for leg in legs), pooled], dim=1)
+        )  # (B, (N + 1) d) -> (B, d)
         return merged

@@ -1,4 +1,4 @@
-"""Late fusion: feature sets that meet only after each has been pooled."""
+"""Late fusion: each feature set is pooled before they are merged."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from sercache.heads.sequences import arrange
 
 
 class LateFusion(Head):
-    """DeepSER without its fusion legs: the legs' pooled outputs meet in one linear layer.
+    """DeepSER without its fusion legs: one linear layer merges the legs' pooled outputs.
 
-    The late fusion of MEDUSA's ablation (arXiv 2506.09556): what DeepSER gains over it is what reading the
-    feature sets' hidden layers together is worth. A clip without frames of a feature set enters there as
+    The late fusion of MEDUSA's ablation (arXiv 2506.09556): the difference to DeepSER is the effect
+    of fusing the feature sets' hidden layers. A clip without frames of a feature set enters there as
     zero.
 
     >>> head = LateFusion([768, 1024], num_classes=8, attribute_ranges=[(1, 7)] * 3, width=64)
@@ -55,8 +55,8 @@ class LateFusion(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the merged representation ``(B, d)``."""
         pooled = [
-            leg(arrange(self.read(index, features), features.mask)).h3
+            leg(arrange(self.read(index, features), features.mask)).h3  # (B, d)
             for index, (leg, features) in enumerate(zip(self.legs, inputs, strict=True))
         ]
-        merged: Tensor = self.merge(torch.cat(pooled, dim=1))
+        merged: Tensor = self.merge(torch.cat(pooled, dim=1))  # (B, N d) -> (B, d)
         return merged

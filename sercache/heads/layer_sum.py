@@ -27,14 +27,14 @@ class LayerSum(nn.Module):
         raise NotImplementedError
 
     def shared_weights(self) -> Tensor | None:
-        """Return the weights ``(L,)`` that hold for every clip; None where each clip has its own."""
+        """Return the weights ``(L,)`` that hold for every clip; None where they differ between clips."""
         return None
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return the sum ``(B, T, D)`` of the layers of ``frames`` ``(B, T, L, D)``; arguments as above."""
         with torch.autocast(frames.device.type, enabled=False):  # sums stay in the precision of the frames
-            weights = torch.softmax(self.scores(frames, mask), dim=1)
-            return (weights[:, None, None, :] @ frames).squeeze(2)
+            weights = torch.softmax(self.scores(frames, mask), dim=1)  # (B, L)
+            return (weights[:, None, None, :] @ frames).squeeze(2)  # (B, T, 1, D) -> (B, T, D)
 
 
 class WeightedSum(LayerSum):
@@ -58,7 +58,7 @@ class WeightedSum(LayerSum):
 
     def scores(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return the learned scores, ``(1, L)``."""
-        return self.score.unsqueeze(0)
+        return self.score.unsqueeze(0)  # (1, L)
 
     def shared_weights(self) -> Tensor:
         """Return the weights, ``(L,)``."""
@@ -66,9 +66,9 @@ class WeightedSum(LayerSum):
 
 
 class GatedSum(LayerSum):
-    """Weights of each clip's own: each layer's mean frame says how much that layer counts.
+    """Weights per clip: a linear function of each layer's mean frame gives the layer's score.
 
-    This is squeeze-and-excitation (Hu et al. 2018, section 3) with layers in the place of channels. Where the
+    This is squeeze-and-excitation (Hu et al. 2018, section 3) with layers instead of channels. Where the
     paper squeezes a channel to one number and excites with two layers and a sigmoid, here a layer is squeezed
     to its mean frame, and one linear function per layer and a softmax over layers follow: the weights add up
     to 1, as those of :class:`WeightedSum` do.
@@ -90,7 +90,7 @@ class GatedSum(LayerSum):
     def scores(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return a linear function of each layer's mean valid frame, ``(B, L)``; the bias without frames."""
         mean = frames.sum(dim=1) / mask.sum(dim=1).clamp_min(1)[:, None, None]  # (B, L, D)
-        return (mean * self.weight).sum(dim=2) + self.bias
+        return (mean * self.weight).sum(dim=2) + self.bias  # (B, L)
 
 
 LAYER_SUMS: Registry[type[LayerSum]] = Registry(

@@ -34,18 +34,19 @@ class EncoderLayer(nn.Module):
 
     def forward(self, sequences: Sequences) -> Sequences:
         """Return sequences of the same lengths and width d."""
-        frames, training = sequences.frames, self.training
-        attended = sequences.attend(
+        # Shapes of padded sequences; packed ones have N rows instead of (B, T).
+        frames, training = sequences.frames, self.training  # (B, T, d)
+        attended = sequences.attend(  # (B, T, 3 d) -> (B, T, d)
             self.project_in(frames), self.attention_heads, self.dropout if training else 0.0
         )
         frames = self.attention_norm(frames + dropout(self.project_out(attended), self.dropout, training))
-        widened = dropout(F.relu(self.widen(frames)), self.dropout, training)
-        narrowed = dropout(self.narrow(widened), self.dropout, training)
+        widened = dropout(F.relu(self.widen(frames)), self.dropout, training)  # (B, T, feedforward)
+        narrowed = dropout(self.narrow(widened), self.dropout, training)  # (B, T, d)
         return sequences.with_frames(self.feedforward_norm(frames + narrowed))
 
 
 class LegOutput(NamedTuple):
-    """What a leg hands on: ``h1`` and ``h2`` after its two layers, ``h3`` ``(B, d)`` pooled over time."""
+    """The outputs of a leg: ``h1`` and ``h2`` after its two layers, ``h3`` ``(B, d)`` pooled over time."""
 
     h1: Sequences
     h2: Sequences
@@ -64,7 +65,7 @@ class Leg(nn.Module):
         self.second = EncoderLayer(width, attention_heads, feedforward, dropout)
 
     def forward(self, sequences: Sequences) -> LegOutput:
-        """Run sequences of ``input_dim`` features."""
-        h1: Sequences = self.first(sequences.with_frames(self.project(sequences.frames)))
+        """Return the hidden layers of sequences with ``input_dim`` features, and their mean over time."""
+        h1: Sequences = self.first(sequences.with_frames(self.project(sequences.frames)))  # (B, T, d)
         h2: Sequences = self.second(h1)
-        return LegOutput(h1, h2, h2.mean())
+        return LegOutput(h1, h2, h2.mean())  # h3: (B, d)

@@ -12,6 +12,12 @@ from torch.nn import functional as F
 _STEPS = 1 << 16
 """Shares are multiples of 1/65536: two random bytes decide about each value."""
 
+_WORTH_A_CALL = 40_000
+"""As many wasted attention weights take as long as one more call."""
+
+_MOST_WEIGHTS = 1 << 21
+"""Weights of a group that is larger than one clip: as many as fit into the CPU's caches."""
+
 
 def dropout(values: Tensor, share: float, training: bool) -> Tensor:
     """Return ``values`` with a ``share`` of them zeroed and the others scaled up, in training only."""
@@ -23,10 +29,10 @@ def dropout(values: Tensor, share: float, training: bool) -> Tensor:
 
 
 def kept_on_cpu(shape: tuple[int, ...] | torch.Size, share: float, dtype: torch.dtype) -> Tensor:
-    """Return what to multiply with: 0 for a ``share`` of the values, ``1 / (1 - share)`` for the others.
+    """Return factors: 0 for a ``share`` of the values, ``1 / (1 - share)`` for the others.
 
-    Torch draws a number for every value from one sequential generator: a quarter to 40 % of a training step
-    of DeepSER on a CPU. SFC64 gives four decisions at a time; it is seeded by torch's generator.
+    Torch draws a number for every value from one sequential generator, which takes a large part of a
+    training step on a CPU. SFC64 gives four decisions at a time; torch's generator seeds it.
     """
     size = int(np.prod(shape))
     seed = int(torch.randint(1 << 62, ()))
@@ -43,38 +49,31 @@ def masked_mean(frames: Tensor, mask: Tensor) -> Tensor:
         frames: ``(B, T, D)``.
         mask: ``(B, T)`` bool, True where valid.
     """
-    weights = mask.unsqueeze(-1).to(frames.dtype)
-    return (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+    weights = mask.unsqueeze(-1).to(frames.dtype)  # (B, T, 1)
+    return (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)  # (B, D)
 
 
 def masked_deviation(frames: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
     """Return the standard deviation over valid frames around ``mean`` ``(B, D)``; ``(B, D)``."""
-    squares = (frames - mean.unsqueeze(1)).square()
+    squares = (frames - mean.unsqueeze(1)).square()  # (B, T, D)
     return masked_mean(squares, mask).clamp_min(1e-8).sqrt()
 
 
 def attendable(mask: Tensor) -> Tensor:
-    """Return which frames attention may look at, ``(B, T)`` bool: the valid ones.
+    """Return the frames that attention may read, ``(B, T)`` bool: the valid ones.
 
-    Where a clip has none at all, every frame is allowed: a softmax over nothing is NaN. What comes of it is
+    Where a clip has none, every frame is allowed, because a softmax over nothing is NaN. The result is
     finite and is masked out later.
     """
-    return mask | ~mask.any(dim=1, keepdim=True)
-
-
-_WORTH_A_CALL = 40_000
-"""Attention weights that take as long as one more call: so many are computed for nothing rather than that."""
-
-_MOST_WEIGHTS = 1 << 21
-"""Weights of a group that is larger than one clip: what the nearer caches hold."""
+    return mask | ~mask.any(dim=1, keepdim=True)  # (B, T)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Clips that attention takes together, padded to the longest of them.
+    """Clips that attention computes together, padded to the longest of them.
 
     Attributes:
-        rows: ``(n, T)`` int64, where each frame lies among all rows; a clip's first row where it has no more.
+        rows: ``(n, T)`` int64, the row of each frame; a clip's first row where it has no more frames.
         valid: ``(n, T)`` bool.
     """
 
@@ -89,13 +88,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Lengths:
-    """``counts``: frames of each of B clips, whose rows lie one clip after the other."""
+    """``counts``: frames of each of B clips, whose rows follow one another."""
 
     counts: tuple[int, ...]
 
     @cached_property
     def clip_of_row(self) -> Tensor:
-        """Which clip each row belongs to, ``(N,)`` int64."""
+        """The clip of each row, ``(N,)`` int64."""
         return torch.from_numpy(np.repeat(np.arange(len(self.counts)), self.counts))
 
     @cached_property
@@ -113,7 +112,7 @@ class Lengths:
 
     @cached_property
     def order_of_groups(self) -> Tensor:
-        """Where each row lies when the valid rows of all groups follow one another, ``(N,)`` int64."""
+        """The index of each row among the valid rows of all groups, ``(N,)`` int64."""
         rows = torch.cat([group.rows[group.valid] for group in self.groups])
         return torch.argsort(rows)
 

@@ -48,10 +48,10 @@ class MeanLinear(Head):
         """Return the pooled statistics, ``(B, sum D)`` or ``(B, 2 sum D)``."""
         pooled: list[Tensor] = []
         for index, features in enumerate(inputs):
-            frames = self.read(index, features)
-            mean = masked_mean(frames, features.mask)
+            frames = self.read(index, features)  # (B, T, D)
+            mean = masked_mean(frames, features.mask)  # (B, D)
             pooled.append(mean)
             if self.deviation:
-                present = features.mask.any(dim=1, keepdim=True).to(mean.dtype)
-                pooled.append(masked_deviation(frames, features.mask, mean) * present)
+                present = features.mask.any(dim=1, keepdim=True).to(mean.dtype)  # (B, 1)
+                pooled.append(masked_deviation(frames, features.mask, mean) * present)  # (B, D)
         return torch.cat(pooled, dim=1)

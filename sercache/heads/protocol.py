@@ -26,7 +26,7 @@ class HeadInput(NamedTuple):
     """A feature set's part of a batch.
 
     ``frames`` is ``(B, T, D)``, or ``(B, T, L, D)`` of a feature set with L > 1 layers; ``mask`` is
-    ``(B, T)`` bool, True where valid. What stands in the other frames never matters.
+    ``(B, T)`` bool, True where valid. The values of the other frames never matter.
     """
 
     frames: Tensor
@@ -108,7 +108,7 @@ class Head(nn.Module):
         self.register_buffer(f"input_scale_{index}", mean.new_ones(num_layers, dim))
 
     def attach_base(self, base: "Head") -> None:
-        """Make the outputs those of a fitted head plus what this one learns to add: nothing at first.
+        """Add a fitted head's outputs to this head's, which start at zero.
 
         The base is never trained with this head. Its attributes are added on the sigmoid's scale.
 
@@ -123,7 +123,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def take_layer_weights(self, fitted: "Head") -> None:
-        """Begin with sums of layers that weigh them as a fitted head does; gated sums begin as they were."""
+        """Start the weighted sums of layers from a fitted head's weights; gated sums are left as they are."""
         for index, layer_sum in self.layer_sums.items():
             shares = fitted.layer_weights().get(int(index))
             if shares is not None and isinstance(layer_sum, WeightedSum):
@@ -162,8 +162,8 @@ class Head(nn.Module):
         The identity on valid frames until statistics are set or layers summed.
 
         Returns:
-            ``(B, T, D)``, or ``(B, T, L, D)`` if the head keeps layers; zero where not valid: nothing that
-            stands in the padding reaches the head.
+            ``(B, T, D)``, or ``(B, T, L, D)`` if the head keeps layers; zero where not valid, so that
+            padding never reaches the head.
 
         Raises:
             ValueError: the frames have other layers or features than this head was built for.
@@ -174,16 +174,16 @@ class Head(nn.Module):
                 f"feature set {index}: frames of shape {tuple(features.frames.shape)} where "
                 f"(B, T, {', '.join(map(str, mean.shape))}) is wanted"
             )
-        is_padding = ~features.mask.view(*features.mask.shape, *(1 for _ in mean.shape))
+        is_padding = ~features.mask.view(*features.mask.shape, *(1 for _ in mean.shape))  # (B, T, 1, ...)
         # In place, as several layers of a batch may be gigabytes.
         frames = (features.frames.to(mean.dtype) - mean).mul_(scale).masked_fill_(is_padding, 0.0)
         if mean.ndim == 1 or self.keeps_layers:
             return frames
-        summed: Tensor = self.layer_sums[str(index)](frames, features.mask)
+        summed: Tensor = self.layer_sums[str(index)](frames, features.mask)  # (B, T, L, D) -> (B, T, D)
         return summed
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
-        """Return ``(B, E)``: what MixUp mixes, before the activation. Never depends on padding."""
+        """Return the embedding that MixUp mixes, before the activation, ``(B, E)``; padding has no effect."""
         raise NotImplementedError
 
     def classify(self, embedding: Tensor, start: Tensor | None = None) -> HeadOutput:
@@ -195,7 +195,7 @@ class Head(nn.Module):
             embedding: of :meth:`embed`.
             start: of :meth:`start`, mixed as the embedding is; None to add to nothing.
         """
-        hidden = self.activation(embedding)
+        hidden = self.activation(embedding)  # (B, E)
         logits = hidden.new_zeros(len(hidden), 0) if self.class_output is None else self.class_output(hidden)
         if start is not None:
             logits = logits + start[:, : logits.shape[1]]

@@ -1,8 +1,8 @@
-"""Sequences of different lengths in one batch, laid out as the device computes them best.
+"""Sequences of different lengths in one batch, in the layout that suits the device.
 
-On a CPU they are packed: one clip's frames after the other's, so nothing is computed on padding but a little
-attention, which takes clips of about one length together, in memory that caches hold. On a GPU they are
-padded to one length and masked: a kernel for all clips costs less than many small ones.
+On a CPU they are packed: one clip's frames after the other's, so nothing is computed on padding except some
+attention, which computes clips of similar length together. On a GPU they are
+padded to one length and masked: one kernel for all clips takes less time than many small ones.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sercache.heads.masking import Group, Lengths, attendable, kept_on_cpu, mask
 class Sequences(Protocol):
     """The frames of B clips.
 
-    ``frames`` has the features last; all that comes before them is the layout's own business.
+    ``frames`` has the features last; the dimensions before depend on the layout.
     """
 
     @property
@@ -51,7 +51,7 @@ class Sequences(Protocol):
 
 
 def arrange(frames: Tensor, mask: Tensor) -> Sequences:
-    """Lay a padded batch out for its device.
+    """Return a padded batch in the layout that suits its device.
 
     Args:
         frames: ``(B, T, d)``.
@@ -81,12 +81,12 @@ class Packed:
         ]
         if not attended:
             return projected[:, :width]
-        return torch.cat(attended).index_select(0, self.lengths.order_of_groups)
+        return torch.cat(attended).index_select(0, self.lengths.order_of_groups)  # (N, d)
 
     def mean(self) -> Tensor:
         """Return each clip's mean frame, ``(B, d)``."""
         lengths = self.lengths
-        sums = self.frames.new_zeros(len(lengths.counts), self.frames.shape[1])
+        sums = self.frames.new_zeros(len(lengths.counts), self.frames.shape[1])  # (B, d)
         counts = torch.tensor(lengths.counts, dtype=self.frames.dtype).clamp_min(1)
         return sums.index_add(0, lengths.clip_of_row, self.frames) / counts.unsqueeze(1)
 
@@ -103,18 +103,20 @@ class Packed:
 def _attend_group(projected: Tensor, group: Group, heads: int, dropout: float) -> Tensor:
     """Return ``(n, T, d)`` of the n clips of a group; arbitrary where there is no frame."""
     count, time = group.rows.shape
-    gathered = projected.index_select(0, group.rows.flatten()).view(count, time, 3, heads, -1)
+    gathered = projected.index_select(0, group.rows.flatten()).view(
+        count, time, 3, heads, -1
+    )  # (n, T, 3, heads, d / heads)
     query, key, value = gathered.permute(2, 0, 3, 1, 4)  # each (n, heads, T, d / heads)
     mask = None if group.is_full else group.valid[:, None, None, :]
     if not dropout:
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     else:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)  # (n, heads, T, T)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=-1)
         attended = (weights * kept_on_cpu(weights.shape, dropout, weights.dtype)) @ value
-    return attended.transpose(1, 2).flatten(2)
+    return attended.transpose(1, 2).flatten(2)  # (n, T, d)
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,15 @@ class Padded:
         return Padded(frames, self.mask)
 
     def attend(self, projected: Tensor, heads: int, dropout: float) -> Tensor:
-        """Return attention within each clip, ``(B, T, d)``; what padding gets is arbitrary, but finite."""
+        """Return attention within each clip, ``(B, T, d)``; arbitrary but finite at padding."""
         batch, time, threefold = projected.shape
         width = threefold // 3
-        query, key, value = projected.view(batch, time, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        split = projected.view(batch, time, 3, heads, width // heads)  # (B, T, 3, heads, d / heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, heads, T, d / heads)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=attendable(self.mask)[:, None, None, :], dropout_p=dropout
         )
-        return attended.transpose(1, 2).reshape(batch, time, width)
+        return attended.transpose(1, 2).reshape(batch, time, width)  # (B, T, d)
 
     def mean(self) -> Tensor:
         """Return each clip's mean valid frame, ``(B, d)``."""

@@ -1,1 +1,1 @@
-"""Prediction over HTTP: a page, a JSON interface, and the bounds that keep both answering."""
+"""Prediction over HTTP: a page, a JSON interface, and the limits of both."""

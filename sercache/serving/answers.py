@@ -1,4 +1,4 @@
-"""The JSON values that the server answers with, as its documentation states them."""
+"""The JSON answers of the server, as its API documentation describes them."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from sercache.serving.worker import Predictor
 
 
 class Health(BaseModel):
-    """The server predicts."""
+    """The state of the server."""
 
     status: str
-    requests: int = Field(description="How many are in the house.")
+    requests: int = Field(description="How many requests are being handled.")
     version: str
 
 
@@ -27,42 +27,44 @@ class AttributeScale(BaseModel):
 
 
 class ServerLimits(BaseModel):
-    """What the server takes on."""
+    """The limits of the server."""
 
-    max_bytes: int = Field(description="Of one recording.")
-    max_seconds: float = Field(description="Of audio in it.")
-    max_text: int = Field(description="Characters of a transcript.")
+    max_bytes: int = Field(description="Largest size of a recording, in bytes.")
+    max_seconds: float = Field(description="Longest duration of a recording, in seconds.")
+    max_text: int = Field(description="Longest transcript, in characters.")
     timeout_seconds: float
-    queue: int = Field(description="Requests at once.")
+    queue: int = Field(description="How many requests are handled at once.")
 
 
 class BundleCard(BaseModel):
-    """What a bundle is made of, what it learnt from, and how it did."""
+    """The parts of a bundle, its training data and its evaluation."""
 
     members: list[str]
     stacker: str
     coverage: float | None
-    encoders: dict[str, str] = Field(description="By feature set.")
+    encoders: dict[str, str] = Field(description="Encoder of each feature set.")
     licenses: dict[str, str | None] = Field(description="Of the encoders, as their repositories state them.")
     training_data: TrainingData
-    evaluation: Evaluation | None = Field(description="On speakers that nothing in the bundle has heard.")
+    evaluation: Evaluation | None = Field(
+        description="On speakers that no model of the bundle was trained on."
+    )
 
 
 class BundleFacts(BaseModel):
-    """What a bundle predicts, and what the server takes on."""
+    """The outputs of a bundle, and the limits of the server."""
 
     name: str
     classes: list[str]
     attributes: list[AttributeScale]
     needs_text: bool
-    can_transcribe: bool = Field(description="Whether a transcript that is not sent is made.")
+    can_transcribe: bool = Field(description="Whether recordings without a transcript are transcribed.")
     card: BundleCard
     limits: ServerLimits
     version: str
 
 
 class WindowAnswer(BaseModel):
-    """What is heard in one window of the recording."""
+    """The prediction for one window of the recording."""
 
     start_seconds: float
     end_seconds: float
@@ -72,50 +74,50 @@ class WindowAnswer(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What is heard in a recording."""
+    """The prediction for a recording."""
 
-    id: str = Field(description="The recording's name, as it was sent.")
+    id: str = Field(description="The file name that was sent.")
     seconds: float
     label: str | None = Field(None, description="Null of a bundle with attributes alone.")
     probabilities: dict[str, float] = {}
-    posteriors: dict[str, float] = Field({}, description="As the stacker says them, before calibration.")
+    posteriors: dict[str, float] = Field({}, description="Of the stacker, before calibration.")
     attributes: dict[str, float]
     conformal_set: list[str] = Field(
         [],
-        description="What the truth is among, as often as the bundle's coverage says; empty without one.",
+        description="Classes that contain the true class with the bundle's coverage; empty if it has none.",
     )
     members: dict[str, dict[str, float]] = Field(
-        description="Each member's own probabilities; attribute values of a bundle with attributes alone."
+        description="Probabilities of each member; attribute values of a bundle with attributes alone."
     )
-    disagreement: float = Field(description="Of the members: 0, all say the same, to 1.")
-    text: str | None = Field(description="What is said, as far as it is known.")
-    notes: list[str] = Field(description="What the answer stands on less firmly than it should.")
+    disagreement: float = Field(description="Between the members, from 0 (all agree) to 1.")
+    text: str | None = Field(description="The transcript, as far as it is known.")
+    notes: list[str] = Field(description="What makes the prediction less reliable.")
     windows: list[WindowAnswer]
 
 
 class Refusal(BaseModel):
-    """Why there is no prediction."""
+    """The reason why there is no prediction."""
 
-    detail: str = Field(description="One line for people.")
+    detail: str = Field(description="One readable line.")
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": description}
     for status, description in {
-        400: "The recording cannot be decoded or holds nothing to hear, or the form is damaged",
-        403: "Asked by a web page of another origin, or under a name that is not the server's",
+        400: "The recording cannot be decoded or is empty, or the form is damaged",
+        403: "The request comes from a page of another origin, or names another host",
         408: "The upload took too long",
         413: "The recording is too large or too long",
         415: "Neither a form nor a recording",
-        422: "A field is missing, unknown or not as it should be",
-        503: "Too many requests at once, or the server is being stopped; Retry-After says when to come again",
+        422: "A field is missing, unknown or invalid",
+        503: "Too many requests at once, or the server is being stopped; see Retry-After",
         504: "No answer within the time limit",
     }.items()
 }
 
 
 def bundle_facts(predictor: Predictor, limits: Limits) -> BundleFacts:
-    """Return what a bundle predicts, and what the server takes on."""
+    """Return the outputs of a bundle, and the limits of the server."""
     described = predictor.description
     return BundleFacts(
         name=predictor.name,

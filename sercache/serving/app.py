@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 import sercache
 from sercache.serving import answers
-from sercache.serving.limits import Guard, Limits
-from sercache.serving.requests import Reception, drain
+from sercache.serving.limits import HostAndOriginCheck, Limits
+from sercache.serving.requests import RequestHandler, drain
 from sercache.serving.uploads import Refused
 from sercache.serving.worker import Predictor, Worker
 
@@ -32,7 +32,7 @@ _UPLOAD = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "The recording."},
-                        "text": {"type": "string", "description": "What is said, where it is known."},
+                        "text": {"type": "string", "description": "The transcript, where it is known."},
                         "windows": {"type": "boolean", "description": "Also predict over windows."},
                     },
                 }
@@ -46,12 +46,12 @@ _UPLOAD = {
 def create_app(predictor: Predictor, limits: Limits | None = None, hosts: Collection[str] = ()) -> FastAPI:
     """Return the application that serves a bundle.
 
-    Its ``state.worker`` may be told to stop; its life is that of the ASGI lifespan, and so is the life of the
-    private temporary folder that holds uploads.
+    The worker (``state.worker``) and the private temporary folder of uploads live as long as the ASGI
+    lifespan.
 
     Args:
         predictor: the bundle.
-        limits: what is taken on.
+        limits: of the server.
         hosts: names under which the server may be asked for, beside localhost and IP addresses.
     """
     limits = limits or Limits()
@@ -60,7 +60,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, hosts: Collec
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="sercache-serve-") as folder:
-            app.state.reception = Reception(predictor, worker, limits, Path(folder))
+            app.state.handler = RequestHandler(predictor, worker, limits, Path(folder))
             worker.start()
             try:
                 yield
@@ -77,7 +77,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, hosts: Collec
         lifespan=lifespan,
     )
     app.state.worker = worker
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(HostAndOriginCheck, hosts=hosts)
     app.mount("/static", _Static(directory=_STATIC), name="static")
     _add_errors(app)
     _add_pages(app)
@@ -86,7 +86,7 @@ def create_app(predictor: Predictor, limits: Limits | None = None, hosts: Collec
 
 
 class _Static(StaticFiles):
-    """Files that a browser asks for again each time, so that a new version never meets old scripts."""
+    """Files that a browser asks for again each time, so that a new version never runs with old scripts."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
@@ -117,10 +117,10 @@ def _add_interface(app: FastAPI, predictor: Predictor, limits: Limits) -> None:
     async def health(request: Request) -> answers.Health:
         if not app.state.worker.is_alive:
             raise Refused(503, "the server is being stopped")
-        reception: Reception = request.app.state.reception
-        return answers.Health(status="ok", requests=reception.requests, version=sercache.__version__)
+        handler: RequestHandler = request.app.state.handler
+        return answers.Health(status="ok", requests=handler.requests, version=sercache.__version__)
 
-    @app.get("/api/bundle", summary="What the bundle predicts, and what the server takes on")
+    @app.get("/api/bundle", summary="The outputs of the bundle, and the limits of the server")
     async def bundle() -> answers.BundleFacts:
         return answers.bundle_facts(predictor, limits)
 
@@ -133,24 +133,26 @@ def _add_interface(app: FastAPI, predictor: Predictor, limits: Limits) -> None:
     )
     async def predict(
         request: Request,
-        text: Annotated[str | None, Query(description="What is said; the form's field goes first.")] = None,
+        text: Annotated[
+            str | None, Query(description="The transcript; the form's field has precedence.")
+        ] = None,
         windows: Annotated[
-            bool, Query(description="Also predict over windows; the form's field goes first.")
+            bool, Query(description="Also predict over windows; the form's field has precedence.")
         ] = False,
     ) -> JSONResponse:
         """Send the recording as the form field `file`, or as the body (`audio/wav`, ...).
 
         It is wav, flac, ogg, opus, mp3 or aiff.
 
-        Whatever is not answered with 200 carries one line for people in `detail`.
+        Every answer with another status than 200 has one readable line in `detail`.
         """
-        reception: Reception = request.app.state.reception
-        answer = await reception.predict(request, secrets.token_hex(8), text, windows)
+        handler: RequestHandler = request.app.state.handler
+        answer = await handler.predict(request, secrets.token_hex(8), text, windows)
         return JSONResponse(answer, headers={"cache-control": "no-store"})
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Answer whatever goes wrong with one line in ``detail``."""
+    """Answer every error with one line in ``detail``."""
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Limits of the server, and the checks and headers that every request passes."""
+"""The limits of the server, and the checks and headers of every request."""
 
 import ipaddress
 import json
@@ -7,19 +7,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 _SAMPLES_A_SECOND = 96_000
-"""48 kHz stereo. A small flac file can hold hours at 655 kHz in eight channels."""
+"""Those of 48 kHz stereo; a small flac file can hold hours at 655 kHz in eight channels."""
+
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "microphone=(self), camera=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one server.
+    """The limits of a server.
 
     Attributes:
-        max_bytes: of one upload.
-        max_seconds: of audio in one upload, and of what is predicted together.
+        max_bytes: size of an upload.
+        max_seconds: duration of an upload, and of a batch together.
         timeout_seconds: from the end of an upload to its answer; uploading may take as long again.
-        queue: requests that are in the house at once, those being predicted counted.
+        queue: requests that are handled at once, waiting and running ones together.
         batch: requests that are predicted together at most.
         max_text: characters of a transcript.
     """
@@ -37,28 +54,11 @@ class Limits:
         return self.max_seconds * _SAMPLES_A_SECOND
 
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "microphone=(self), camera=(), geolocation=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-}
-
-
-class Guard:
+class HostAndOriginCheck:
     """Refuses requests of other origins and for other hosts with 403; sets security headers on every answer.
 
     Args:
-        app: what it guards.
+        app: the application behind it.
         hosts: names under which the server may be asked for, beside ``localhost`` and any IP address: a
             rebound DNS name is a name.
     """
@@ -68,12 +68,12 @@ class Guard:
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answer one request, or hand it on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def send_guarded(message: "Message") -> None:
+        async def send_with_headers(message: "Message") -> None:
             if message["type"] == "http.response.start":
                 there = {name.lower() for name, _ in message["headers"]}
                 added = [
@@ -87,7 +87,7 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], headers)
         if refusal is None:
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, receive, send_with_headers)
             return
         body = json.dumps({"detail": refusal}).encode()
         start = {
@@ -95,8 +95,8 @@ class Guard:
             "status": 403,
             "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
         }
-        await send_guarded(start)
-        await send_guarded({"type": "http.response.body", "body": body})
+        await send_with_headers(start)
+        await send_with_headers({"type": "http.response.body", "body": body})
 
     def _refusal(self, method: str, headers: dict[str, str]) -> str | None:
         """Return why a request is refused, or None."""

@@ -21,20 +21,20 @@ _TRUE = ("1", "true", "on", "yes")
 _FALSE = ("0", "false", "off", "no", "")
 _DRAIN_SECONDS = 2.0
 _LOOK_SECONDS = 0.25
-"""How often those who wait look whether the server is being stopped: what runs may go on for long."""
+"""How often a waiting request checks whether the server is being stopped."""
 
 _SHORTER = "try again, or a shorter clip"
 _RESTART_SECONDS = "10"
 
 
-class Reception:
-    """Takes requests in, so many at once and no more.
+class RequestHandler:
+    """Handles prediction requests, a limited number at once.
 
     Args:
-        predictor: the bundle; here only asked what it needs.
-        worker: predicts.
-        limits: what is taken on.
-        folder: private; holds uploads while they are needed.
+        predictor: the bundle; only its properties are read here.
+        worker: runs the predictions.
+        limits: of the server.
+        folder: private; holds uploads while they are predicted.
     """
 
     def __init__(self, predictor: Predictor, worker: Worker, limits: Limits, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Reception:
         self._limits = limits
         self._folder = folder
         self.requests = 0
-        """How many are in the house."""
+        """How many requests are being handled."""
 
     async def predict(self, request: Request, token: str, text: str | None, windows: bool) -> dict[str, Any]:
         """Answer one request with the JSON value of its prediction.
@@ -51,14 +51,14 @@ class Reception:
         Args:
             request: its body is the recording, or a form that holds it.
             token: names the upload among those of other requests.
-            text: what is said, unless the form says it.
-            windows: also over windows, unless the form says it.
+            text: the transcript, unless the form has it.
+            windows: whether to predict over windows too, unless the form states it.
 
         Raises:
-            Refused: with the status of HTTP and one line for people.
+            Refused: with the HTTP status and one readable line.
         """
         path = self._folder / token
-        with self._place():
+        with self._admit():
             try:
                 upload = await self._receive(request, path)
                 job = await self._job(path, token, upload, text, windows)
@@ -68,14 +68,14 @@ class Reception:
         if isinstance(prediction, FailedClip):
             error = _without_path(prediction.error, path, upload.name)
             if job.recording.text is None and self._predictor.needs_text:
-                raise Refused(422, f"{upload.name}: send what is said as 'text' ({error})")
+                raise Refused(422, f"{upload.name}: send the transcript as 'text' ({error})")
             raise Refused(400, error)
         answer: dict[str, Any] = without_nan(prediction.as_dict())
         return answer | {"id": upload.name}
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Hold one of the places, which are few: what waits takes disk, what is decoded takes memory."""
+    def _admit(self) -> Iterator[None]:
+        """Count a request in, or refuse it: waiting requests take disk, decoded ones memory."""
         if not self._worker.is_alive:
             raise _stopping()
         if self.requests >= self._limits.queue:
@@ -100,10 +100,10 @@ class Reception:
             raise Refused(400, "the upload was broken off") from None
 
     async def _job(self, path: Path, token: str, upload: Upload, text: str | None, windows: bool) -> Job:
-        """Look at the recording and at what was asked, before anybody waits for them."""
+        """Check the recording and the fields, and return the job; invalid ones never reach the queue."""
         text = upload.fields.get("text", text or "").strip() or None
-        wish = upload.fields.get("windows", "true" if windows else "").strip().lower()
-        if wish not in (*_TRUE, *_FALSE):
+        requested = upload.fields.get("windows", "true" if windows else "").strip().lower()
+        if requested not in (*_TRUE, *_FALSE):
             raise Refused(422, "windows: true or false")
         if text is not None and len(text) > self._limits.max_text:
             raise Refused(422, f"the text is longer than {self._limits.max_text:,} characters")
@@ -124,10 +124,10 @@ class Reception:
                 f"the server takes {self._limits.max_samples:,.0f}",
             )
         recording = Recording(id=token, path=path, text=text)
-        return Job(recording, Windows() if wish in _TRUE else None, header.seconds)
+        return Job(recording, Windows() if requested in _TRUE else None, header.seconds)
 
     async def _wait(self, request: Request, job: Job, path: Path, name: str) -> ClipPrediction | FailedClip:
-        """Wait for the answer, as long as the client does and no longer than allowed."""
+        """Wait for the answer until the client disconnects or the time limit is reached."""
         self._worker.submit(job)
         answer = asyncio.wrap_future(job.answer)
         gone = asyncio.ensure_future(_disconnected(request))
@@ -150,18 +150,18 @@ class Reception:
         finally:
             gone.cancel()
             answer.cancel()
-            job.abandon()
+            job.cancel()
         if isinstance(error, ServingError):
             raise Refused(503, str(error), {"retry-after": _RESTART_SECONDS}) from error
         if isinstance(error, SercacheError):
             raise Refused(422, _without_path(str(error), path, name)) from error
-        raise Refused(500, "something went wrong in the server; its log says what") from error
+        raise Refused(500, "an error occurred in the server; see its log") from error
 
 
 async def drain(request: Request) -> None:
-    """Read what a client still sends, and drop it: one that is busy sending does not see its answer.
+    """Read and drop the rest of an upload: a client reads its answer only after it has sent all.
 
-    Only for a moment. A client that asks first (``Expect: 100-continue``) may not have begun to send.
+    For two seconds at most. A client that asks first (``Expect: 100-continue``) may not have begun to send.
     """
     asks_first = request.headers.get("expect", "").lower() == "100-continue"
     progress = getattr(request.state, "upload", None)
@@ -174,7 +174,7 @@ async def drain(request: Request) -> None:
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body; ``request.state.upload`` says whether it has begun or ended."""
+    """Yield the body; ``request.state.upload`` records whether it has begun or ended."""
     is_last = False
     while not is_last:
         request.state.upload = "begun"
@@ -198,5 +198,5 @@ def _stopping() -> Refused:
 
 
 def _without_path(line: str, path: Path, name: str) -> str:
-    """Return an error's line with the sender's own name for the recording, not with the server's."""
+    """Return an error's line with the sender's file name instead of the server's path."""
     return line.replace(str(path), name).replace(path.name, name)

@@ -1,4 +1,4 @@
-"""The process that serves: a socket, the HTTP server on it, and a clean end."""
+"""Open a socket, run the HTTP server on it, and shut it down cleanly."""
 
 import errno
 import ipaddress
@@ -21,7 +21,7 @@ def require_server() -> None:
     """Fail early where the packages that serve are not installed.
 
     Raises:
-        ServingError: they are not.
+        ServingError: one is missing.
     """
     try:
         import fastapi  # noqa: F401
@@ -52,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes any that is free.
 
     Raises:
-        ServingError: the port is taken, or may not be used, or the host is none of this machine.
+        ServingError: the port is taken, or may not be used, or the host is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -88,12 +88,12 @@ def address_of(listening: socket.socket, host: str) -> str:
 def serve(
     predictor: "Predictor", listening: socket.socket, limits: Limits, hosts: Collection[str] = ()
 ) -> None:
-    """Answer requests until SIGINT or SIGTERM comes; then what waits is refused and what runs is interrupted.
+    """Answer requests until SIGINT or SIGTERM comes; then refuse waiting requests and interrupt running ones.
 
     Args:
         predictor: the bundle.
         listening: from :func:`listen`; closed in the end.
-        limits: what is taken on.
+        limits: of the server.
         hosts: names under which the server may be asked for, beside localhost and IP addresses.
     """
     import uvicorn

@@ -1,4 +1,4 @@
-"""An upload on its way to the disk: one chunk of it in memory, no more of it on disk than allowed."""
+"""Write an upload to disk in chunks, within the limits of the server."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,11 +20,11 @@ _RAW_TYPES = re.compile(r"(audio/[\w.+-]+|video/(ogg|webm|mp4)|application/(ogg|
 
 
 class Refused(Exception):
-    """A request that cannot be taken on.
+    """A request that the server refuses.
 
     Attributes:
-        status: of HTTP.
-        detail: one line for people.
+        status: the HTTP status.
+        detail: one readable line.
         headers: of the answer.
     """
 
@@ -37,10 +37,10 @@ class Refused(Exception):
 
 @dataclass
 class Upload:
-    """What came in one request.
+    """The content of one request.
 
     Attributes:
-        name: of the recording, for people only; never a path.
+        name: of the recording, for display only; never a path.
         fields: the form's other fields.
         size_bytes: how much of the recording was written.
     """

@@ -1,4 +1,4 @@
-"""One thread that predicts, and the line of those who wait for it."""
+"""A thread that predicts, with a queue of jobs."""
 
 import logging
 import math
@@ -26,15 +26,15 @@ _SMOOTHING = 0.3
 
 
 class Predictor(Protocol):
-    """What is served: a :class:`sercache.bundle.predictor.Bundle`."""
+    """The interface of what is served: a :class:`sercache.bundle.predictor.Bundle`."""
 
     @property
     def description(self) -> BundleDescription:
-        """All that the bundle says of itself."""
+        """The content of ``bundle.json``."""
 
     @property
     def name(self) -> str:
-        """What the bundle is called."""
+        """The bundle's name."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -46,11 +46,11 @@ class Predictor(Protocol):
 
     @property
     def needs_text(self) -> bool:
-        """Whether any member reads what is said."""
+        """Whether any member reads text."""
 
     @property
     def can_transcribe(self) -> bool:
-        """Whether it can find out by itself what is said."""
+        """Whether recordings without a text are transcribed."""
 
     def predict(
         self,
@@ -64,36 +64,36 @@ class Predictor(Protocol):
 
 @dataclass(eq=False)
 class Job:
-    """One recording that somebody waits for.
+    """One recording to predict for a request.
 
     Attributes:
         recording: what to predict.
         windows: also over windows; None for the whole clip only.
         seconds: how long the recording is.
-        answer: what comes of it; an error is a :class:`SercacheError` whose line may be shown.
+        answer: the prediction; an error is a :class:`SercacheError` whose line may be shown.
     """
 
     recording: Recording
     windows: Windows | None
     seconds: float
     answer: "Future[ClipPrediction | FailedClip]" = field(default_factory=Future)
-    _is_abandoned: threading.Event = field(default_factory=threading.Event)
+    _is_cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def abandon(self) -> None:
-        """Nobody waits any more: if it has not begun it never will, and its answer goes nowhere."""
-        self._is_abandoned.set()
+    def cancel(self) -> None:
+        """Cancel the job: it is not begun any more, and its answer is dropped."""
+        self._is_cancelled.set()
         self.answer.cancel()
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody waits for it."""
-        return self._is_abandoned.is_set()
+    def is_cancelled(self) -> bool:
+        """Whether the job was cancelled."""
+        return self._is_cancelled.is_set()
 
 
 class Worker:
-    """Predicts what is submitted, several recordings together where several wait.
+    """Predicts submitted jobs, several together where several wait.
 
-    One thread, as one forward pass uses all cores already. How many may wait is bounded by who submits.
+    One thread, as one forward pass uses all cores already. The caller limits how many jobs wait.
 
     Args:
         predictor: predicts; only the worker's thread calls it.
@@ -111,33 +111,33 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="sercache-predict", daemon=True)
 
     def start(self) -> None:
-        """Begin to predict."""
+        """Start the thread."""
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Put a job at the end of the line; one that comes too late is refused."""
+        """Append a job to the queue; refuse it once the worker is stopping."""
         if self._stopping:
             job.answer.set_exception(ServingError(_STOPPING))
         else:
             self._submitted.put(job)
 
     def stop(self) -> None:
-        """End soon: what runs is interrupted, what waits is refused. May be called from a signal handler."""
+        """Interrupt the running jobs and refuse the waiting ones. May be called from a signal handler."""
         self._stopping = True
         self._submitted.put(None)
 
     def join(self) -> None:
-        """Wait for the end, once stopped; not for ever."""
+        """Wait for the thread to end, with a time limit."""
         self._thread.join(_JOIN_SECONDS)
 
     @property
     def is_alive(self) -> bool:
-        """Whether it predicts."""
+        """Whether the thread runs and is not stopping."""
         return self._thread.is_alive() and not self._stopping
 
     @property
     def waiting(self) -> int:
-        """How many jobs stand in the line."""
+        """How many jobs wait."""
         return self._submitted.qsize() + len(self._waiting)
 
     def seconds_until_free(self, waiting: int) -> int:
@@ -162,14 +162,14 @@ class Worker:
                     job.answer.set_exception(ServingError(_STOPPING))
 
     def _gather(self) -> None:
-        """Take in what was submitted; wait for it where nothing is there to do."""
+        """Move submitted jobs to the queue; wait for one where the queue is empty."""
         while not self._submitted.empty() or not (self._waiting or self._stopping):
             job = self._submitted.get()
             if job is not None:
                 self._waiting.append(job)
 
     def _next_batch(self) -> list[Job]:
-        """Take the first in the line and those behind it that can be predicted with it."""
+        """Return the first waiting job and later ones that can be predicted in the same batch."""
         batch: list[Job] = []
         passed: deque[Job] = deque()
         seconds = 0.0
@@ -196,10 +196,10 @@ class Worker:
         self._seconds_per_job += _SMOOTHING * (taken - self._seconds_per_job)
 
     def _answer(self, jobs: Sequence[Job]) -> None:
-        """Answer every job; what went wrong with several of them is tried again one by one."""
+        """Answer every job; where several fail together, each is tried again alone."""
 
         def should_stop() -> bool:
-            return self._stopping or all(job.is_abandoned for job in jobs)
+            return self._stopping or all(job.is_cancelled for job in jobs)
 
         answered = 0
         error: Exception
@@ -217,7 +217,7 @@ class Worker:
             error = ServingError(_STOPPING)
         except SercacheError as raised:
             error = raised
-        except Exception as raised:  # whatever it is, the next request must find a thread that works
+        except Exception as raised:  # any error: the thread must survive for the next request
             _LOG.exception("prediction failed")
             error = raised
         left = jobs[answered:]

@@ -1,5 +1,6 @@
 """Baselines of the comparison: chance, the linear baseline, and the members that fine-tuning started from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,15 +9,15 @@ import numpy as np
 import xxhash
 
 from sercache.errors import StackingError
-from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm_corrected
+from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import Posteriors
 from sercache.run import DerivedMember, Run
 from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
-from sercache.stacking.splits import Splits
+from sercache.stacking.splits import Plan
 from sercache.stacking.task import StackerResult, posteriors_path
-from sercache.stacking.verdict import compare_pair
+from sercache.stacking.verdict import oppose
 
 _JITTER = 1e-6
 
@@ -98,32 +99,32 @@ BASELINE = "baseline"
 
 
 def baseline_result(
-    baseline: Posteriors, splits: Splits, run: Run, listener: Listener = ignore
+    baseline: Posteriors, plan: Plan, run: Run, listener: Listener = ignore
 ) -> StackerResult | None:
-    """Write the baseline's predictions of the scored rows as a stacker's result, and return it.
+    """Return what the baseline predicts of the judged rows, written as a stacker's result.
 
     Nothing is fitted: out-of-fold rows were predicted by the fold model that did not see the speaker, rows of
     the test split by the mean of the fold models.
 
     Args:
         baseline: over the rows of the run.
-        splits: which rows are scored.
+        plan: which rows are judged.
         run: the folder that the result goes to.
-        listener: receives a warning where there is no result.
+        listener: told why there is no result.
 
     Returns:
-        None where the baseline does not fit the scored rows.
+        None where the baseline does not fit the judged rows.
     """
-    scored, folder = splits.scored, run.stacker_folder(BASELINE)
-    inputs = scored.inputs
+    judged, folder = plan.judged, run.stacker_folder(BASELINE)
+    inputs = judged.inputs
     try:
-        if baseline.fold_map_digest != scored.fold_map_digest:
+        if baseline.fold_map_digest != judged.fold_map_digest:
             raise StackingError("it was fitted on other folds than the members")
         if missing := set(inputs.ids) - set(baseline.ids):
             raise StackingError(f"it does not predict {len(missing)} rows, first '{min(missing)}'")
         taken = baseline.take(inputs.ids)
         if (taken.origins == "in-sample").any():
-            raise StackingError("it was fitted on rows that it would be scored on")
+            raise StackingError("it was fitted on rows that it would be judged on")
         attributes = tuple(attribute.name for attribute in inputs.attributes)
         class_order = columns_in_order("classes", taken.classes, inputs.classes)
         attribute_order = columns_in_order("attributes", taken.attributes, attributes)
@@ -139,35 +140,38 @@ def baseline_result(
         class_probabilities=taken.class_probabilities[:, class_order],
         attribute_values=taken.attribute_values[:, attribute_order],
     )
-    for repeat in range(splits.repeats):
+    for repeat in range(plan.repeats):
         arranged.save(posteriors_path(folder, repeat))
     unknown = float("nan")
-    return StackerResult(BASELINE, (arranged,) * splits.repeats, unknown, unknown, unknown, {})
+    return StackerResult(BASELINE, (arranged,) * plan.repeats, unknown, unknown, unknown, {})
 
 
 def worth_of_finetuning(
-    rows: StackingRows, finetuned: Sequence[DerivedMember], bootstrap: SpeakerBootstrap
+    judged: StackingRows, finetuned: Sequence[DerivedMember], bootstrap: SpeakerBootstrap
 ) -> list[str]:
-    """Return a sentence for each fine-tuned member: whether it is better than the member it started from.
+    """Return a sentence for each fine-tuned member among those judged: is it better than where it started?
 
     Args:
-        rows: the scored ones; the model that predicted a row did not learn from it.
+        judged: the rows; none was learned from by the model that predicted it.
         finetuned: the run's fine-tuned members.
-        bootstrap: over the speakers of ``rows``.
+        bootstrap: over the speakers of ``judged``.
     """
-    members = rows.inputs.members
-    pairs = [(member.name, member.of) for member in finetuned if {member.name, member.of} <= set(members)]
-    differences = {
-        (name, start): bootstrap.difference(_metric(rows, name), _metric(rows, start))
-        for name, start in pairs
-    }
+    members = judged.inputs.members
+    pairs = [(one.name, one.of) for one in finetuned if {one.name, one.of} <= set(members)]
+    differences = [
+        bootstrap.difference(_metric(judged, name), _metric(judged, start)) for name, start in pairs
+    ]
+    p_values = [one.p_value for one in differences]
+    if pairs and not any(map(math.isnan, p_values)):  # unknown from one speaker
+        p_values = holm(p_values).tolist()
     return [
-        "What fine-tuning was worth: " + compare_pair(*pair, difference, len(differences), rows.truth.primary)
-        for pair, difference in holm_corrected(differences).items()
+        "What fine-tuning was worth: "
+        + oppose(*pair, replace(difference, p_value=p_value), len(pairs), judged.truth.primary)
+        for pair, difference, p_value in zip(pairs, differences, p_values, strict=True)
     ]
 
 
-def _metric(rows: StackingRows, member: str) -> SumMetric:
-    inputs = rows.inputs
+def _metric(judged: StackingRows, member: str) -> SumMetric:
+    inputs = judged.inputs
     index = inputs.members.index(member)
-    return rows.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
+    return judged.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])

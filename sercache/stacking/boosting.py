@@ -33,7 +33,7 @@ class LightGBM(Stacker):
     LightGBM has no soft labels for several classes (LightGBM#6013). Either the gradient of the weighted
     cross-entropy against the votes is given to it (``soft_targets="objective"``), or a row comes once for
     each class it has votes for, weighted by its share and the class's weight (``"duplicate"``). Both score
-    alike (``docs/measured.md``); the first has fewer rows to bin.
+    alike (``docs/explanation/measured.md``); the first has fewer rows to bin.
 
     Like the neural meta-classifier it starts as the soft vote: the trees learn what to add to the logarithm
     of the members' mean, and to their mean attributes. Early stopping looks at the stopping slice only;

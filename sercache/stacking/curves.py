@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm_corrected
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.files import without_nan
 from sercache.stacking.costs import Cost, MemberCosts
@@ -254,7 +254,7 @@ def ensemble_curves(
         points=tuple(
             replace(point, kept_gain=float(share)) for point, share in zip(points, shares, strict=True)
         ),
-        without=holm_corrected(without),
+        without=_corrected(without),
         rows=int(truth.is_scored.sum()),
         primary=truth.primary,
     )
@@ -306,6 +306,16 @@ def _random_points(values: Floats, truth: Truth, count: int, seed: int) -> list[
     return [
         CurvePoint(RANDOM, size, (), one, None, np.nan, None) for size, one in enumerate(estimates, start=1)
     ]
+
+
+def _corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
+    p_values = np.asarray([one.p_value for one in differences.values()])
+    if not len(p_values) or np.isnan(p_values).any():
+        return dict(differences)
+    return {
+        name: replace(one, p_value=float(p_value))
+        for (name, one), p_value in zip(differences.items(), holm(p_values), strict=True)
+    }
 
 
 def _seconds(point: CurvePoint) -> float:

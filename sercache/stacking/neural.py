@@ -29,7 +29,7 @@ class Neural(Stacker):
     """A linear network over the members' posteriors (MEDUSA, section 3.4); ``hidden`` makes it an MLP.
 
     Soft targets, attributes beside classes, class weights, AdamW; it starts as the soft vote and stops early
-    on an inner slice of other speakers. ``docs/measured.md`` has its inputs and rates compared.
+    on an inner slice of other speakers. ``docs/explanation/measured.md`` has its inputs and rates compared.
 
     Args:
         hidden: width of a hidden layer; 0 is the paper's linear meta-classifier.

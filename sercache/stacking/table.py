@@ -110,10 +110,7 @@ def _f1_of_class(index: int, confusions: Floats) -> Floats:
 
 
 REFERENCE = "soft-vote"
-"""The stacker that every other is compared with."""
-
-_JSON_NAMES = {"pairs": "opposed", "scored_on": "judged_on", "scored_rows": "judged_rows"}
-"""Attributes of a comparison whose key in ``metrics.json`` is another."""
+"""What every stacker is held against."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +122,18 @@ class ComparisonRow:
         is_baseline: whether it is no meta-level: it ignores the members, or is the linear baseline.
         scores: by name (:func:`sercache.stacking.table.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
-        p_to_soft_vote: p-value of the difference in the primary score, Holm-corrected over the stackers; NaN
-            for baselines.
+        p_to_soft_vote: of the difference in the primary score, Holm-corrected over the stackers; NaN for
+            baselines.
         fit_seconds: on all fitting rows.
-        predict_seconds: of all scored rows.
+        predict_seconds: of all judged rows.
         fitting_score: the primary score on the rows it was fitted on.
-        leak_gap: ``fitting_score`` minus the primary score on the scored rows.
+        leak_gap: ``fitting_score`` minus the primary score on the judged rows.
         score_by_repeat: the primary score for each assignment of speakers to folds; ``scores`` has their
             mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
         to_baseline: difference to the linear baseline by score name; empty for baselines, and without one.
-        p_to_baseline: p-value of the difference in the primary score, Holm-corrected over the stackers.
+        p_to_baseline: of the difference in the primary score, Holm-corrected over the stackers.
     """
 
     stacker: str
@@ -157,17 +154,17 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table and its verdict.
+    """The table and what it says.
 
     Attributes:
         rows: best primary score first.
-        pairs: ``(first, second)`` to their difference in each score.
+        opposed: ``(first, second)`` to their difference in each score.
         choice: the stacker to use, by the verdict's first sentence.
-        verdict: sentences: which meta-level to use and how sure that is, then the pairs.
-        is_leaky: whether members trained on scored rows: then nothing here holds for new speakers.
-        scored_on: ``held-out`` rows, or the ``folds`` in turn.
+        verdict: sentences: which meta-level to use and how sure that is, then the opposed pairs.
+        is_leaky: whether members trained on judged rows: then nothing here holds for new speakers.
+        judged_on: ``held-out`` rows, or the ``folds`` in turn.
         fitting_rows: how many rows the stackers learn from.
-        scored_rows: how many rows they are scored on.
+        judged_rows: how many rows they are judged on.
         repeats: over how many assignments of speakers to folds; 1 with held-out rows.
         speakers: how many speakers those have; a row without speaker counts as one.
         classes: their names.
@@ -181,13 +178,13 @@ class Comparison:
     """
 
     rows: tuple[ComparisonRow, ...]
-    pairs: Mapping[tuple[str, str], Mapping[str, Difference]]
+    opposed: Mapping[tuple[str, str], Mapping[str, Difference]]
     choice: str
     verdict: tuple[str, ...]
     is_leaky: bool
-    scored_on: str
+    judged_on: str
     fitting_rows: int
-    scored_rows: int
+    judged_rows: int
     repeats: int
     speakers: int
     classes: tuple[str, ...]
@@ -213,7 +210,7 @@ class Comparison:
 def as_csv(comparison: Comparison) -> str:
     """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
     key = comparison.primary.key
-    rivals = sorted({second for _, second in comparison.pairs})
+    rivals = sorted({second for _, second in comparison.opposed})
     has_baseline = any(row.to_baseline for row in comparison.rows)
 
     def line(row: ComparisonRow) -> dict[str, Any]:
@@ -227,7 +224,7 @@ def as_csv(comparison: Comparison) -> str:
             compared["baseline"] = row.to_baseline.get(key)
             p_values["p_to_baseline_holm"] = row.p_to_baseline
         for rival in rivals:
-            compared[rival] = comparison.pairs.get((row.stacker, rival), {}).get(key)
+            compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get(key)
         for rival, difference in compared.items():
             cells |= _difference_cells(f"{key}_minus_{rival}", difference)
         return cells | {
@@ -236,7 +233,7 @@ def as_csv(comparison: Comparison) -> str:
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,
             "predict_seconds": row.predict_seconds,
-            "judged_rows": comparison.scored_rows,
+            "judged_rows": comparison.judged_rows,
             "repeats": comparison.repeats,
             "speakers": comparison.speakers,
         }
@@ -250,7 +247,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return everything that was measured, as the content of ``metrics.json``."""
+    """Return everything that was measured, as JSON knows it."""
     content = asdict(comparison)
     score = comparison.primary.key
     named = {"fitting_score": f"fitting_{score}", "score_by_repeat": f"{score}_by_repeat"}
@@ -262,11 +259,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         }
         for row in comparison.rows
     }
-    for attribute, key in _JSON_NAMES.items():
-        content[key] = content.pop(attribute)
     content["opposed"] = {
-        f"{first} minus {second}": {name: asdict(difference) for name, difference in differences.items()}
-        for (first, second), differences in comparison.pairs.items()
+        f"{first} minus {second}": {name: asdict(one) for name, one in own.items()}
+        for (first, second), own in comparison.opposed.items()
     }
     if comparison.calibration is not None:
         content["calibration"] = calibration_as_json(comparison.calibration)

@@ -1,6 +1,6 @@
 """From cached frames to padded batches on the device, in the training process.
 
-Worker processes would make every cache layout slower: pickling costs more than the copy (DESIGN section 4).
+Worker processes would make every cache layout slower: pickling costs more than the copy.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
 """Write the 44 real models' predictions of CREMA-D as another system would have: a CSV each, and a manifest.
 
-    python tests/benchmarks/stacker44_csv.py ../shared/data/stacker44/predictions.npz OUT
+    python tests/benchmarks/stacker44_csv.py predictions.npz OUT
     sercache stack --predictions OUT/*-*.csv --labels OUT/corpus.csv --out-of-fold -o OUT/stacked
 
-The models were trained on another corpus, so that none has heard a speaker that it predicts here.
+The models were trained on another corpus, so that none has learned from a speaker that it predicts here.
 """
 
 import argparse

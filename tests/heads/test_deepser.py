@@ -15,7 +15,7 @@ OPTIONS = {"width": 16, "feedforward": 24, "dropout": 0.3}
 
 
 def plain_deepser(weights, clips):
-    """DESIGN section 5, one clip: ``clips`` holds one ``(T, D)`` tensor per feature set."""
+    """The equations for one clip: ``clips`` holds one ``(T, D)`` tensor per feature set."""
     legs = [plain_leg(weights, f"legs.{index}", clip) for index, clip in enumerate(clips)]
     _, g2, _ = plain_leg(weights, "first_fusion", torch.cat([h1 for h1, _, _ in legs]))
     _, _, pooled = plain_leg(weights, "second_fusion", torch.cat([*(h2 for _, h2, _ in legs), g2]))

@@ -12,8 +12,8 @@ from sercache.data import make_sample as script
 from sercache.data.lexicon import CARRIERS, COLOURED, PHONEMES, WORDS
 from sercache.data.raters import CLASSES, RaterPool
 from sercache.data.synthesizer import SAMPLE_RATE_HZ, Voice, synthesize
+from sercache.files import copy_sample
 from sercache.recipe import load_recipe
-from sercache.sample import lay_out_sample
 
 SAMPLE = files("sercache.data")
 
@@ -98,11 +98,11 @@ def test_the_voice_has_the_pitch_and_the_formants_it_was_asked_for():
 
 
 def test_the_demo_keeps_a_recipe_that_its_user_changed(tmp_path):
-    path = lay_out_sample(tmp_path)
+    path = copy_sample(tmp_path)
     assert load_recipe(path).corpus == tmp_path / "corpus.csv"
     path.write_text(path.read_text().replace("count: 4", "count: 3"))
     (tmp_path / "corpus.csv").write_text("damaged")
-    lay_out_sample(tmp_path)
+    copy_sample(tmp_path)
     assert load_recipe(path).folds.count == 3
     assert len(read_corpus(tmp_path / "corpus.csv")) == 336
 

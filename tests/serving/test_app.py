@@ -425,7 +425,7 @@ def test_a_client_that_goes_away_leaves_nothing(temporary):
         }
         async with app.router.lifespan_context(app):
             await app({**scope, "http_version": "1.1", "scheme": "http", "root_path": ""}, receive, send)
-            assert app.state.reception.requests == 0
+            assert app.state.handler.requests == 0
             assert uploads(temporary) == []
 
     with ThreadPoolExecutor(1) as pool:  # a browser that is open in this thread has a loop of its own

@@ -15,7 +15,7 @@ from sercache.run import DerivedMember, save_derived
 from sercache.stacking.comparison import compare
 from sercache.stacking.curves import by_own_score, ensemble_curves, greedy
 from sercache.stacking.registry import STACKERS, load_stacker, needs_classes
-from sercache.stacking.splits import make_splits
+from sercache.stacking.splits import make_plan
 from support.simulated_attributes import lins_mean, simulate_attributes
 
 QUICK = {
@@ -169,16 +169,16 @@ def test_guessers_are_not_recommended(tmp_path):
 
 def test_a_rated_test_split_is_judged_and_an_unrated_one_is_not(tmp_path):
     simulation = simulate_attributes(test_speakers=3)
-    splits = make_splits(simulation.rows())
-    assert splits.held_out is not None
-    assert len(splits.held_out) == 48
+    plan = make_plan(simulation.rows())
+    assert plan.held_out is not None
+    assert len(plan.held_out) == 48
     rows = tuple(
         replace(row, attributes=(np.nan, np.nan)) if row.split == "test" else row
         for row in simulation.corpus.utterances
     )
     notes = []
     unrated = replace(simulation, corpus=replace(simulation.corpus, utterances=rows)).rows()
-    assert make_splits(unrated, listener=notes.append).held_out is None
+    assert make_plan(unrated, listener=notes.append).held_out is None
     assert "none of the 48 held-out rows has a rated attribute: folds take turns" in notes[0].message
 
 

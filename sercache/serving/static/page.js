@@ -26,7 +26,7 @@ async function begin() {
   byId("text").maxLength = characters;
   byId("text-box").hidden = !bundle.needs_text;
   byId("text-box").open = bundle.needs_text && !bundle.can_transcribe;
-  byId("text-state").textContent = bundle.can_transcribe ? "(found out if you leave it empty)" : "(this bundle reads words)";
+  byId("text-state").textContent = bundle.can_transcribe ? "(transcribed if you leave it empty)" : "(this bundle reads text)";
   showCard(bundle.card);
   if (!canRecord) {
     byId("record").disabled = true;
@@ -60,7 +60,7 @@ async function predict(blob, name) {
     if (sendable.size > bundle.limits.max_bytes) {
       throw new Error(`${name} is larger than ${bundle.limits.max_bytes / 1e6} MB.`);
     }
-    showStatus(`Listening to ${name}`);
+    showStatus(`Predicting ${name}`);
     const form = new FormData();
     form.append("text", byId("text").value.trim());
     form.append("windows", byId("windows").checked ? "true" : "false");
