@@ -1,4 +1,4 @@
-"""What docs/cache-format.md states of the files, held against files that sercache writes.
+"""What docs/reference/cache-format.md states of the files, held against files that sercache writes.
 
 ``read_shard`` is docs/examples/read_shard.py: numpy, struct, h5py and xxhash, nothing of sercache.
 """

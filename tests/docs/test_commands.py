@@ -10,7 +10,7 @@ import typer
 from sercache.cli.main import app
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 RECIPES = sorted((REPOSITORY / "data" / "recipes").glob("*.yaml"))
 ROOT = typer.main.get_command(app)
 
@@ -82,7 +82,7 @@ def test_a_wrong_option_would_be_found():
 
 
 def test_every_command_is_on_its_page_with_an_example():
-    page = REPOSITORY / "docs" / "command-line.md"
+    page = REPOSITORY / "docs" / "reference" / "command-line.md"
     inline, lines = inline_commands(page), shown_lines(page)
     for name in all_commands():
         assert name in inline, f"{name} is in no table of {page.name}"

@@ -18,7 +18,7 @@ def test_a_recipe_loads_and_is_on_the_page(path):
     recipe = load_recipe(path)
     assert all(member.head in HEADS for member in recipe.members)
     assert all(name in STACKERS for name in recipe.stacking.stackers)
-    assert f"`{path.name}`" in (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert f"`{path.name}`" in (REPOSITORY / "docs" / "how-to" / "recipes.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

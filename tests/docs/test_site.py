@@ -37,7 +37,7 @@ def site(tmp_path_factory):
 
 
 def test_no_page_names_a_resource_of_another_server(site):
-    pages = sorted(site.glob("*.html"))
+    pages = sorted(site.rglob("*.html"))
     assert len(pages) >= 10
     for path in [*pages, *site.rglob("*.css")]:
         found = LOADED.search(path.read_text(encoding="utf-8"))
@@ -49,11 +49,11 @@ def test_no_page_names_a_resource_of_another_server(site):
 )
 def test_every_example_is_on_a_page(site, example):
     docstring = example.read_text(encoding="utf-8").splitlines()[0].strip('"')
-    assert any(docstring in path.read_text(encoding="utf-8") for path in site.glob("*.html"))
+    assert any(docstring in path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
 
 
 def test_the_reference_shows_docstrings_as_markdown(site):
-    reference = (site / "reference.html").read_text(encoding="utf-8")
+    reference = (site / "reference" / "api.html").read_text(encoding="utf-8")
     assert 'id="sercache.cache.store.FeatureSet.frames"' in reference
     assert 'id="sercache.recipe.TrainingRecipe"' in reference
     assert not re.search(r":(?:class|func|meth|mod|data):", reference)
@@ -78,8 +78,8 @@ def test_a_browser_asks_no_other_server_and_finds_no_error(site):
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        for path in sorted(site.glob("*.html")):
-            page.goto(address + path.name)
+        for path in sorted(site.rglob("*.html")):
+            page.goto(address + path.relative_to(site).as_posix())
             for width in (390, 1280):
                 page.set_viewport_size({"width": width, "height": 900})
                 if page.evaluate("document.documentElement.scrollWidth > innerWidth"):

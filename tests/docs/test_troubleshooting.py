@@ -24,7 +24,7 @@ def templates():
 
 
 def messages():
-    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "how-to" / "troubleshooting.md").read_text(encoding="utf-8")
     blocks = re.findall(r"(?ms)^```text\n(.*?)^```", page)
     return [line for block in blocks for line in block.splitlines()]
 
