@@ -30,7 +30,7 @@ from sercache.reporting.facts import read_facts
 from sercache.run import Run, derived_members
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import STACKERS, load_stacker
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 from sercache.training.checkpoint import load_head
 from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
@@ -125,11 +125,11 @@ def fitted_stackers(run):
 def test_every_kind_of_stacker_gives_its_posteriors(unpacked):
     run = Run(unpacked / "run")
     assert set(fitted_stackers(run)) == set(STACKERS) - {"mean-rating"}
-    judged = make_plan(load_rows(run)).judged
+    scored = make_splits(load_rows(run)).scored
     for name in fitted_stackers(run):
         table = Posteriors.load(run.stacker_folder(name) / "posteriors.parquet")
-        assert table.ids == judged.inputs.ids
-        said = load_stacker(run.stacker_folder(name)).predict(judged.inputs)
+        assert table.ids == scored.inputs.ids
+        said = load_stacker(run.stacker_folder(name)).predict(scored.inputs)
         np.testing.assert_allclose(said.class_probabilities, table.class_probabilities, atol=1e-6)
         np.testing.assert_allclose(said.attribute_values, table.attribute_values, atol=1e-5)
 
