@@ -187,10 +187,10 @@ def test_something_else_under_its_name_does_no_harm(tmp_path):
 
 
 def test_the_index_of_another_feature_set_is_not_trusted(make_feature_set, parsed):
-    one, other = (make_feature_set({"t": {"a": 3}}, revision=revision) for revision in ("1", "2"))
-    assert len(one) == len(other) == 1
-    shutil.copy(one.folder / INDEX_NAME, other.folder / INDEX_NAME)
-    stamp = one.shard_paths[0].stat()
+    first_set, other = (make_feature_set({"t": {"a": 3}}, revision=revision) for revision in ("1", "2"))
+    assert len(first_set) == len(other) == 1
+    shutil.copy(first_set.folder / INDEX_NAME, other.folder / INDEX_NAME)
+    stamp = first_set.shard_paths[0].stat()
     os.utime(other.shard_paths[0], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     parsed.clear()
     assert FeatureSet(other.folder).ids == ("a",)

@@ -41,9 +41,9 @@ def test_nothing_is_written_where_nothing_failed(tmp_path):
 
 
 def test_two_extractions_do_not_overwrite_each_others_failures(tmp_path):
-    one, other = Ledger(tmp_path), Ledger(tmp_path)
-    one.record("a", "decode", AudioError("x"), "t1")
-    one.save()
+    first_ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    first_ledger.record("a", "decode", AudioError("x"), "t1")
+    first_ledger.save()
     other.record("b", "decode", AudioError("y"), "t2")
     other.save()
     assert list(Ledger(tmp_path).failures) == ["a", "b"]

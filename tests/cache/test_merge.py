@@ -26,15 +26,15 @@ def contents(root):
 
 
 def test_parts_of_two_machines_become_one_cache(make_feature_set, tmp_path):
-    one = make_feature_set({"a": {"u": 3, "v": 2}, "b": {"w": 4}}, root=tmp_path / "one")
+    first_part = make_feature_set({"a": {"u": 3, "v": 2}, "b": {"w": 4}}, root=tmp_path / "one")
     two = make_feature_set({"c": {"x": 5}, "d": {"u": 3, "y": 1}}, root=tmp_path / "two")
     other = make_feature_set({"a": {"u": 2}}, root=tmp_path / "two", encoder="other")
     before = contents(tmp_path / "one"), contents(tmp_path / "two")
     merged = merge(tmp_path / "all", [tmp_path / "one", tmp_path / "two"])
     assert [(found.added, found.known) for found in merged] == [(3, 0), (2, 1), (1, 0)]
-    whole = FeatureSet(tmp_path / "all" / one.folder.name)
+    whole = FeatureSet(tmp_path / "all" / first_part.folder.name)
     assert sorted(whole.ids) == ["u", "v", "w", "x", "y"]
-    for part in (one, two):
+    for part in (first_part, two):
         for name, frames in frames_of(part).items():
             np.testing.assert_array_equal(whole.frames(name), frames)
             assert whole.source(name) == part.source(name)

@@ -33,7 +33,11 @@ def test_kept_layers_are_what_their_extraction_would_have_made(make_feature_set,
     direct = start_feature_set(tmp_path / "direct", replace(whole.spec, layers=("layer-1", "last")))
     for task, rows in (("a", {"u": 3, "v": 2}), ("b", {"w": 4})):
         stored = [make_utterance(name, count, whole.spec) for name, count in rows.items()]
-        publish_shard(direct, task, [replace(one, frames=(one.frames[0], one.frames[2])) for one in stored])
+        publish_shard(
+            direct,
+            task,
+            [replace(utterance, frames=(utterance.frames[0], utterance.frames[2])) for utterance in stored],
+        )
     smaller = keep_layers(whole, kept_layers(whole, "1,3"))
     assert smaller.layers == ("layer-1", "last")
     assert smaller.folder.name == direct.folder.name

@@ -79,7 +79,7 @@ def test_the_set_that_a_recipe_asks_for_is_found(make_feature_set, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"layers": "12"}, "with layers sum-21-24, not layer-12"),
         ({"layers": "99"}, "with layers sum-21-24, not 99"),
@@ -90,9 +90,9 @@ def test_the_set_that_a_recipe_asks_for_is_found(make_feature_set, tmp_path):
         ({"encoder": "facebook/hubert-base"}, r"holds no features of facebook/hubert-base \(it holds: micro"),
     ],
 )
-def test_a_near_miss_names_the_field_that_differs(make_feature_set, tmp_path, asked, said):
+def test_a_near_miss_names_the_field_that_differs(make_feature_set, tmp_path, asked, message):
     make_feature_set({"t": {"a": 3}})
-    with pytest.raises(CacheError, match=said) as caught:
+    with pytest.raises(CacheError, match=message) as caught:
         Cache(tmp_path / "cache").find(FeatureRecipe(**({"encoder": WAVLM} | asked)))
     assert "run sercache extract" in str(caught.value)
 
@@ -103,13 +103,13 @@ def test_an_absent_cache_is_one_clear_line(tmp_path):
 
 
 def test_two_revisions_are_told_apart_by_the_fingerprint(make_feature_set, tmp_path):
-    one = make_feature_set({"t": {"a": 3}})
+    first_set = make_feature_set({"t": {"a": 3}})
     make_feature_set({"t": {"a": 3}}, library="transformers 5.16.0")
     cache = Cache(tmp_path / "cache")
     with pytest.raises(CacheError, match=r"2 feature sets .*library transformers 5\.16\.0.*'fingerprint'"):
         cache.find(FeatureRecipe(encoder=WAVLM, layers="last4"))
-    chosen = FeatureRecipe(encoder=WAVLM, layers="last4", fingerprint=one.spec.fingerprint[:8])
-    assert cache.find(chosen).folder == one.folder
+    chosen = FeatureRecipe(encoder=WAVLM, layers="last4", fingerprint=first_set.spec.fingerprint[:8])
+    assert cache.find(chosen).folder == first_set.folder
 
 
 def test_a_local_checkpoint_is_found_by_its_folders_name(make_feature_set, tmp_path):
@@ -119,17 +119,17 @@ def test_a_local_checkpoint_is_found_by_its_folders_name(make_feature_set, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"dim": 6}, "was changed"),
         ({"format_version": 2}, "has format 2"),
         ({"surprise": 1}, "does not describe"),
     ],
 )
-def test_an_edited_description_is_refused(make_feature_set, change, said):
+def test_an_edited_description_is_refused(make_feature_set, change, message):
     path = make_feature_set({}).folder / "feature_set.json"
     write_json(path, read_json(path) | change)
-    with pytest.raises(CacheError, match=said):
+    with pytest.raises(CacheError, match=message):
         FeatureSet(path.parent)
 
 

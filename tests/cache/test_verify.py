@@ -49,7 +49,7 @@ def test_a_truncated_shard_names_what_it_cost(make_feature_set):
     path = feature_set.shard_paths[0]
     path.write_bytes(path.read_bytes()[: frames_begin(path) + 20 * 5 * 2 + 10])
     found = verify(feature_set)
-    assert [one.utterance_id for one in found] == ["b", "c"]
+    assert [damage.utterance_id for damage in found] == ["b", "c"]
     assert "cut off" in found[0].what
 
 
@@ -62,7 +62,9 @@ def test_a_torn_page_names_its_utterances(make_feature_set):
     begin = frames_begin(path)
     path.write_bytes(content)
     first, last = (page - begin) // 3000, (page + 4095 - begin) // 3000
-    assert [one.utterance_id for one in verify(feature_set)] == [f"u{k}" for k in range(first, last + 1)]
+    assert [damage.utterance_id for damage in verify(feature_set)] == [
+        f"u{k}" for k in range(first, last + 1)
+    ]
 
 
 def test_bytes_behind_the_end_are_told(make_feature_set):
@@ -100,7 +102,7 @@ def test_sources_that_changed_or_went_are_named(recorded, tmp_path):
     (tmp_path / "a.wav").write_bytes(b"b" * 100)
     (tmp_path / "c.wav").unlink()
     found = verify_sources(feature_set, corpus)
-    assert [(one.utterance_id, one.path.name) for one in found] == [("a", "a.wav"), ("c", "c.wav")]
+    assert [(damage.utterance_id, damage.path.name) for damage in found] == [("a", "a.wav"), ("c", "c.wav")]
     assert "has changed" in found[0].what
     assert "No such file" in found[1].what
 

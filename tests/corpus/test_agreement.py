@@ -37,12 +37,12 @@ def alpha_pair_by_pair(votes):
     values = [unit for unit in values if len(unit) >= 2]
     everything = [value for unit in values for value in unit]
     observed = sum(
-        sum(one != other for i, one in enumerate(unit) for j, other in enumerate(unit) if i != j)
+        sum(item != other for i, item in enumerate(unit) for j, other in enumerate(unit) if i != j)
         / (len(unit) - 1)
         for unit in values
     )
     expected = sum(
-        one != other for i, one in enumerate(everything) for j, other in enumerate(everything) if i != j
+        item != other for i, item in enumerate(everything) for j, other in enumerate(everything) if i != j
     )
     if not expected:
         return float("nan")
@@ -83,10 +83,10 @@ def test_a_class_has_the_alpha_of_its_votes_against_all_others():
     votes = np.random.default_rng(1).integers(0, 4, size=(50, 4)).astype(float)
     rows = tuple(Utterance(str(place), votes=tuple(row)) for place, row in enumerate(votes.tolist()))
     agreement = agreement_of(Corpus(tuple("ABCD"), (), rows, None))
-    for place, one in enumerate(agreement.classes):
+    for place, item in enumerate(agreement.classes):
         both = np.column_stack([votes[:, place], votes.sum(axis=1) - votes[:, place]])
-        assert one.alpha == pytest.approx(krippendorff_alpha(both))
-        assert one.again + sum(share for _, share in one.taken_for) == pytest.approx(1)
+        assert item.alpha == pytest.approx(krippendorff_alpha(both))
+        assert item.again + sum(share for _, share in item.taken_for) == pytest.approx(1)
 
 
 def test_other_votes_count_and_parts_of_votes_do_not():
@@ -99,7 +99,7 @@ def test_other_votes_count_and_parts_of_votes_do_not():
     agreement = agreement_of(Corpus(("A", "B"), (), rows, None))
     assert (agreement.rows, agreement.pairable, agreement.fractional) == (3, 2, 1)
     assert agreement.alpha == pytest.approx(krippendorff_alpha(np.array([[2.0, 0, 2], [0, 3, 0]])))
-    assert [one.name for one in agreement.classes] == ["A", "B", "O"]
+    assert [item.name for item in agreement.classes] == ["A", "B", "O"]
     assert agreement.unanimous == 0.5
 
 

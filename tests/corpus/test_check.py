@@ -33,7 +33,7 @@ def problems_of(folder: Path, *lines: str, header: str = HEADER, decode: bool = 
     return check_corpus(path, decode=decode)
 
 
-def told(problems: list[Problem], severity: str | None = None) -> list[str]:
+def lines_of(problems: list[Problem], severity: str | None = None) -> list[str]:
     return [
         f"{problem.line} {problem.id}: {problem.what}"
         for problem in problems
@@ -82,7 +82,7 @@ def test_all_defects_are_told_at_once_each_with_its_line(folder: Path) -> None:
         ",,text,s1,train,,,1,0,,",
         "u21,,text,s1,train,,,1,0,",
     )
-    errors = told(problems, "error")
+    errors = lines_of(problems, "error")
     expected = [
         ("4 u3", "not audio"),
         ("5 u4", "empty"),
@@ -124,8 +124,8 @@ def test_doubtful_rows_are_warnings(folder: Path) -> None:
         "u7,,text,s3,dev,,,0,1,,",
         "u8,,text,s3,validation,,,0,1,,",
     )
-    assert told(problems, "error") == []
-    assert told(problems) == [
+    assert lines_of(problems, "error") == []
+    assert lines_of(problems) == [
         "1 : splits 'dev' and 'validation' are all read as 'development'",
         "4 u3: the same recording as line 2: ./a.wav",
         "5 u4: no speaker: such rows count as one speaker",
@@ -143,7 +143,7 @@ def test_header_problems_come_with_those_of_the_rows(folder: Path) -> None:
 def test_unknown_class_in_a_label_column(folder: Path) -> None:
     header = "id,text,speaker,votes:Angry,votes:Happy,label"
     problems = problems_of(folder, "u1,t,s,1,0,Angry", "u2,t,s,0,1,Hapy", "u3,t,s,1,1,X", header=header)
-    assert told(problems) == [
+    assert lines_of(problems) == [
         "3 u2: unknown class 'Hapy' in column 'label' (classes: Angry, Happy). Did you mean 'Happy'?"
     ]
 
@@ -151,7 +151,7 @@ def test_unknown_class_in_a_label_column(folder: Path) -> None:
 def test_duration_that_the_file_does_not_have(folder: Path) -> None:
     header = "id,audio,speaker,votes:A,votes:B,seconds"
     problems = problems_of(folder, "u1,a.wav,s,1,0,0.5", "u2,b.wav,s,0,1,1.0", header=header)
-    assert told(problems) == ["3 u2: b.wav: 0.50 s, where column 'seconds' says 1.00 s: cut off?"]
+    assert lines_of(problems) == ["3 u2: b.wav: 0.50 s, where column 'seconds' says 1.00 s: cut off?"]
 
 
 def test_headers_alone_miss_what_only_decoding_finds(folder: Path) -> None:
@@ -201,7 +201,7 @@ def test_attributes_alone_are_a_sound_corpus(folder: Path) -> None:
 
 def test_of_attributes_alone_unrated_rows_and_columns_are_told(folder: Path) -> None:
     lines = ("u1,a.wav,s1,,,", "u2,b.wav,s2,,8,", "u3,b.wav,s3,test,,")
-    assert told(problems_of(folder, *lines, header=ATTRIBUTES_ALONE)) == [
+    assert lines_of(problems_of(folder, *lines, header=ATTRIBUTES_ALONE)) == [
         "1 : attribute 'valence' has no value anywhere",
         "2 u1: no attribute is rated: the row is left out of training",
         "3 u2: arousal 8 is out of range [1..7]",
@@ -211,11 +211,11 @@ def test_of_attributes_alone_unrated_rows_and_columns_are_told(folder: Path) -> 
 
 def test_a_row_with_attributes_and_no_votes_is_not_left_out(folder: Path) -> None:
     lines = ("u1,a.wav,hello,s1,train,,,,,,4", "u2,b.wav,,s2,test,,,0,2,1,")
-    said = told(problems_of(folder, *lines))
-    assert "2 u1: no votes: the row is learned from for its attributes only" in said
-    assert not [line for line in said if "left out" in line]
+    lines = lines_of(problems_of(folder, *lines))
+    assert "2 u1: no votes: the row is learned from for its attributes only" in lines
+    assert not [line for line in lines if "left out" in line]
 
 
 def test_nothing_to_learn_is_told(folder: Path) -> None:
-    said = told(problems_of(folder, "u1,a.wav,s1", header="id,audio,speaker"))
-    assert [line for line in said if "features can be extracted, but nothing can be trained" in line]
+    lines = lines_of(problems_of(folder, "u1,a.wav,s1", header="id,audio,speaker"))
+    assert [line for line in lines if "features can be extracted, but nothing can be trained" in line]

@@ -25,7 +25,9 @@ def corpus_of(count: int, **changes: object) -> Corpus:
 
 
 def findings(corpus: Corpus) -> list[str]:
-    return [f"{one.gravity}: {one.message}" for one in report_corpus(Path("c.csv"), corpus).findings]
+    return [
+        f"{finding.gravity}: {finding.message}" for finding in report_corpus(Path("c.csv"), corpus).findings
+    ]
 
 
 def test_a_healthy_corpus_says_only_how_far_raters_agree() -> None:
@@ -39,8 +41,8 @@ def test_the_gravest_comes_first() -> None:
         Utterance(row.id, speaker=row.speaker, votes=row.votes, split="test" if place < 5 else "train")
         for place, row in enumerate(rows)
     ]
-    said = findings(Corpus(("A", "B"), (), tuple(split), Path()))
-    assert said[0].startswith("leak: train and test share 5 speakers, such as 's0' (45 and 5 utterances)")
+    found = findings(Corpus(("A", "B"), (), tuple(split), Path()))
+    assert found[0].startswith("leak: train and test share 5 speakers, such as 's0' (45 and 5 utterances)")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_the_gravest_comes_first() -> None:
     ],
 )
 def test_it_says_what_one_should_know(changes: dict[str, object], message: str) -> None:
-    assert any(one.startswith(message) for one in findings(corpus_of(100, **changes)))
+    assert any(finding.startswith(message) for finding in findings(corpus_of(100, **changes)))
 
 
 def test_rare_classes_and_classes_of_few_speakers_are_named() -> None:
@@ -64,10 +66,12 @@ def test_rare_classes_and_classes_of_few_speakers_are_named() -> None:
     rows += [Utterance(f"c{place}", speaker="s0", votes=(0, 0, 2)) for place in range(25)]
     rows += [Utterance("d", speaker="s1", votes=(0, 0, 0, 1))]
     votes = [(*row.votes, 0.0, 0.0, 0.0)[:4] for row in rows]
-    full = [Utterance(row.id, speaker=row.speaker, votes=one) for row, one in zip(rows, votes, strict=True)]
-    said = findings(Corpus(tuple("ABCD"), (), tuple(full), Path()))
-    assert any("fewer than 20 utterances of 'D'" in one for one in said)
-    assert any("fewer than 5 speakers of 'C'" in one for one in said)
+    full = [
+        Utterance(row.id, speaker=row.speaker, votes=counts) for row, counts in zip(rows, votes, strict=True)
+    ]
+    found = findings(Corpus(tuple("ABCD"), (), tuple(full), Path()))
+    assert any("fewer than 20 utterances of 'D'" in finding for finding in found)
+    assert any("fewer than 5 speakers of 'C'" in finding for finding in found)
 
 
 def test_the_json_is_whole_and_plain() -> None:
@@ -87,8 +91,8 @@ def test_it_can_be_stopped() -> None:
 def rated_corpus(values: list[tuple[float, float]]) -> Corpus:
     attributes = (Attribute("arousal", 1, 7), Attribute("valence", -1, 1))
     rows = tuple(
-        Utterance(f"u{place}", speaker=f"s{place % 10}", attributes=own, extras={"seconds": "2.5"})
-        for place, own in enumerate(values)
+        Utterance(f"u{place}", speaker=f"s{place % 10}", attributes=ratings, extras={"seconds": "2.5"})
+        for place, ratings in enumerate(values)
     )
     return Corpus((), attributes, rows, Path())
 
@@ -99,17 +103,17 @@ def test_attributes_alone_are_described_by_their_ratings() -> None:
     arousal, valence = report.attributes
     assert arousal.values is not None
     assert arousal.values.count == 100
-    assert arousal.values.mean == pytest.approx(np.mean([own[0] for own in values]))
-    assert arousal.deviation == pytest.approx(np.std([own[0] for own in values]))
+    assert arousal.values.mean == pytest.approx(np.mean([ratings[0] for ratings in values]))
+    assert arousal.deviation == pytest.approx(np.std([ratings[0] for ratings in values]))
     assert valence.values is not None
     assert valence.values.quantiles["least"] == -0.5
-    assert [one.message for one in report.findings] == ["75 utterances without a rating of 'valence'"]
+    assert [finding.message for finding in report.findings] == ["75 utterances without a rating of 'valence'"]
     assert as_json(report)["attributes"][1]["name"] == "valence"
 
 
 def test_what_cannot_be_learned_of_attributes_alone_is_said() -> None:
-    said = findings(rated_corpus([(3.0, np.nan)] * 40))
-    assert "warning: all ratings of 'arousal' are equal: there is nothing to learn" in said
-    assert "warning: nobody rated 'valence': it cannot be learned" in said
+    found = findings(rated_corpus([(3.0, np.nan)] * 40))
+    assert "warning: all ratings of 'arousal' are equal: there is nothing to learn" in found
+    assert "warning: nobody rated 'valence': it cannot be learned" in found
     few = findings(rated_corpus([(1.0 + place, 0.1) if place < 5 else (np.nan, -0.2) for place in range(40)]))
     assert "warning: fewer than 20 utterances rate 'arousal': its CCC will be unreliable" in few

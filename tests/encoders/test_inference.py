@@ -97,6 +97,6 @@ def test_bfloat16_is_near_float32_alone_and_in_batches(checkpoint: Maker, kind: 
 def test_prepared_inputs_give_what_encode_does(checkpoint: Maker, kind: str) -> None:
     encoder = load_encoder(str(checkpoint(kind)))
     inputs = ["yes", "the cat sat"] if encoder.spec.modality == "text" else [noise(0.5), noise(0.8)]
-    pending = encoder.begin([encoder.prepare(one) for one in inputs])
+    pending = encoder.begin([encoder.prepare(item) for item in inputs])
     for frames, expected in zip(pending(), encoder.encode(inputs), strict=True):
         np.testing.assert_array_equal(frames, expected)

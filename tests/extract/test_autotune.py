@@ -33,8 +33,8 @@ class Slow(TinyEncoder):
     def batch_cost(self, inputs):
         return float(len(inputs) * max(map(len, inputs)))
 
-    def prepare(self, one):
-        return one
+    def prepare(self, item):
+        return item
 
     def begin(self, prepared):
         frames = self.encode(prepared)

@@ -87,10 +87,10 @@ def test_a_feature_set_that_is_ahead_is_not_computed_again(make_corpus, tmp_path
 def test_two_devices_make_the_bytes_of_one(make_corpus, tmp_path, short_tasks, monkeypatch):
     corpus = make_corpus(14)
     (corpus.root / "clip-003.wav").write_text("these are notes")
-    (one,) = extract(corpus, {"a": LOGMEL}, tmp_path / "one").features
-    (two,) = extract(corpus, {"a": LOGMEL}, tmp_path / "two", devices=["cpu", "cpu"]).features
-    assert (two.extracted, two.failed) == (one.extracted, one.failed) == (13, 1)
-    assert contents(two.folder) == contents(one.folder)
+    (on_one,) = extract(corpus, {"a": LOGMEL}, tmp_path / "one").features
+    (on_two,) = extract(corpus, {"a": LOGMEL}, tmp_path / "two", devices=["cpu", "cpu"]).features
+    assert (on_two.extracted, on_two.failed) == (on_one.extracted, on_one.failed) == (13, 1)
+    assert contents(on_two.folder) == contents(on_one.folder)
 
 
 def test_failures_on_several_devices_stop_the_run(make_corpus, tmp_path, short_tasks):

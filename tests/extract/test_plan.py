@@ -18,11 +18,11 @@ WAVLM = "microsoft/wavlm-large"
 @given(st.floats(1, 1e6), st.integers(1, 64), st.sampled_from(sorted(TFLOPS)))
 def test_more_gpus_take_fewer_hours_and_the_slowest_resource_decides(hours, count, kind):
     speech, costs = assumed_speech(hours), [encoder_cost(WAVLM)]
-    one = plan_scale(speech, costs, Facility(Gpus(1, kind), 8))
+    single = plan_scale(speech, costs, Facility(Gpus(1, kind), 8))
     more = plan_scale(speech, costs, Facility(Gpus(count, kind), 8))
-    assert more.hours["GPU"] == pytest.approx(one.hours["GPU"] / count)
+    assert more.hours["GPU"] == pytest.approx(single.hours["GPU"] / count)
     assert more.wall_hours == max(more.hours.values()) == more.hours[more.bottleneck]
-    assert more.stored_bytes == one.stored_bytes
+    assert more.stored_bytes == single.stored_bytes
 
 
 def test_the_sum_for_one_encoder_is_what_one_would_write_on_paper():
@@ -44,7 +44,7 @@ def test_whisper_pays_for_the_silence_that_it_pads_with():
     whisper = encoder_cost("openai/whisper-large-v3")
     short, long = assumed_speech(10, clip_seconds=5), assumed_speech(10, clip_seconds=30)
     facility = Facility(Gpus(1, "A100"), 8)
-    hours = [plan_scale(one, [whisper], facility).gpu_hours[whisper.name] for one in (short, long)]
+    hours = [plan_scale(single, [whisper], facility).gpu_hours[whisper.name] for single in (short, long)]
     assert hours[0] == pytest.approx(6 * hours[1])
 
 

@@ -27,7 +27,7 @@ def test_a_sound_encoder_passes_its_check_and_the_cache_too(make_corpus, tmp_pat
 def test_an_encoder_whose_clips_see_each_other_is_found(make_corpus, tmp_path, use_encoder, tiny):
     class Leaking(tiny):
         def encode(self, inputs):
-            loudest = max(float(np.abs(one).max()) for one in inputs)
+            loudest = max(float(np.abs(clip).max()) for clip in inputs)
             return [frames * (1 + loudest * len(inputs)) for frames in super().encode(inputs)]
 
     use_encoder(Leaking())

@@ -13,15 +13,15 @@ def server():
     started = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     started.start()
     host, port = started.get_host_and_port()
-    own = {
+    settings = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     before = dict(os.environ)
-    os.environ.update(own)
-    yield own["AWS_ENDPOINT_URL"]
+    os.environ.update(settings)
+    yield settings["AWS_ENDPOINT_URL"]
     os.environ.clear()
     os.environ.update(before)
     started.stop()

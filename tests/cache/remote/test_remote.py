@@ -115,21 +115,21 @@ def test_a_mirror_is_only_read(cache, url, tmp_path):
 def test_the_commands_say_what_they_did(cache, url, tmp_path):
     sercache = str(Path(sys.executable).with_name("sercache"))
 
-    def say(*arguments):
+    def run_command(*arguments):
         done = subprocess.run(
             [sercache, "cache", *map(str, arguments)], capture_output=True, text=True, check=False
         )
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
-    assert say("pull", url, tmp_path / "none") == (
+    assert run_command("pull", url, tmp_path / "none") == (
         2,
         f"sercache: {url}: holds no cache; sercache cache push CACHE {url} makes one",
     )
-    assert say("push", cache, url) == (0, "pushed 6 shards, 0.000 GB; 0 were there")
-    assert say("pull", url, tmp_path / "back") == (0, "pulled 6 shards, 0.000 GB; 0 were there")
-    code, said = say("mirror", url, tmp_path / "mirror", "--limit-gb", 1)
-    assert (code, "1 feature sets, 6 shards" in said) == (0, True)
-    assert "120" in say("ls", tmp_path / "mirror")[1]
+    assert run_command("push", cache, url) == (0, "pushed 6 shards, 0.000 GB; 0 were there")
+    assert run_command("pull", url, tmp_path / "back") == (0, "pulled 6 shards, 0.000 GB; 0 were there")
+    code, output = run_command("mirror", url, tmp_path / "mirror", "--limit-gb", 1)
+    assert (code, "1 feature sets, 6 shards" in output) == (0, True)
+    assert "120" in run_command("ls", tmp_path / "mirror")[1]
 
 
 def test_a_mirror_sees_later_pushes_when_it_is_laid_out_again(cache, url, tmp_path):

@@ -47,9 +47,11 @@ def test_a_part_of_the_dialogues_is_enough_for_a_quick_look(tmp_path: Path) -> N
 
 def test_the_table_is_read_alike(tmp_path: Path) -> None:
     lines = ["split,dia,utt,speaker,utterance,emotion,annotation"]
-    for dialogue, its in enumerate(DIALOGUES):
-        for line, one in enumerate(its):
-            lines.append(f"train,{dialogue},{line},{one['speaker']},{one['utterance']},,{one['annotation']}")
+    for dialogue, dialogue_lines in enumerate(DIALOGUES):
+        for line, cells in enumerate(dialogue_lines):
+            lines.append(
+                f"train,{dialogue},{line},{cells['speaker']},{cells['utterance']},,{cells['annotation']}"
+            )
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     corpus = READERS["emotionlines"](tmp_path, {})
     (tmp_path / "votes.csv").unlink()

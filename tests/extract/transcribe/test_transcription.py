@@ -180,7 +180,10 @@ def test_a_span_is_what_is_heard(transcriber, make_spoken, tmp_path):
         tmp_path / "cut.wav", soundfile.read(tmp_path / "0.wav")[0][RATE_HZ : 2 * RATE_HZ], RATE_HZ
     )
     alone = replace(corpus, utterances=(replace(row, audio="cut.wav"),))
-    reports = [transcribe_corpus(one, transcriber, tmp_path / f"{k}") for k, one in enumerate((cut, alone))]
+    reports = [
+        transcribe_corpus(recordings, transcriber, tmp_path / f"{k}")
+        for k, recordings in enumerate((cut, alone))
+    ]
     assert texts(reports[0]) == texts(reports[1])
 
 
