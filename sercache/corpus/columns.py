@@ -130,9 +130,15 @@ def parse_attribute(column: str) -> Attribute:
 
 
 def format_number(value: float) -> str:
-    """Return the shortest text that reads back to exactly ``value``: ``3`` rather than ``3.0``."""
+    """Return the shortest text that reads back to exactly ``value``: ``3`` rather than ``3.0``.
+
+    >>> format_number(3.0), format_number(0.1), format_number(-0.0)
+    ('3', '0.1', '-0')
+    """
     value = float(value)
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if value.is_integer() and abs(value) < 1e15:
+        return "-0" if value == 0 and math.copysign(1, value) < 0 else str(int(value))
+    return repr(value)
 
 
 def _require(fields: dict[str, int], report_problem: ReportProblem) -> None:

@@ -23,15 +23,27 @@ def write_lines(folder: Path, *lines: str, name: str = "corpus.csv") -> Path:
     return path
 
 
-def assert_same_rows(one: Corpus, other: Corpus) -> None:
-    assert (one.classes, one.attributes, one.ids) == (other.classes, other.attributes, other.ids)
-    for mine, theirs in zip(one.utterances, other.utterances, strict=True):
+def assert_same_rows(first_corpus: Corpus, other: Corpus) -> None:
+    assert (first_corpus.classes, first_corpus.attributes, first_corpus.ids) == (
+        other.classes,
+        other.attributes,
+        other.ids,
+    )
+    for mine, theirs in zip(first_corpus.utterances, other.utterances, strict=True):
         np.testing.assert_array_equal(mine.attributes, theirs.attributes)
         assert replace(mine, attributes=(), audio=None) == replace(theirs, attributes=(), audio=None)
         if mine.audio is None:
             assert theirs.audio is None
         else:
-            assert one.audio_path(mine).resolve() == other.audio_path(theirs).resolve()
+            assert first_corpus.audio_path(mine).resolve() == other.audio_path(theirs).resolve()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_negative_zero_is_read_back_with_its_sign(suffix: str, tmp_path: Path) -> None:
+    row = Utterance(id="u1", text="yes", attributes=(-0.0,))
+    corpus = Corpus((), (Attribute("valence", -1.0, 1.0),), (row,), tmp_path)
+    write_corpus(corpus, tmp_path / f"corpus{suffix}")
+    assert corpus_digest(read_corpus(tmp_path / f"corpus{suffix}")) == corpus_digest(corpus)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
