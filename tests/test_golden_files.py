@@ -31,11 +31,11 @@ from sercache.run import Run, derived_members
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import STACKERS, load_stacker
 from sercache.stacking.splits import make_splits
+from sercache.training.cached_frames import predict
 from sercache.training.checkpoint import load_head
 from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.finetuning.overlay import EncoderOverlay
-from sercache.training.prediction import predict
 
 ARCHIVE = Path(__file__).parent / "golden" / "files.zip"
 MADE_IN = "/golden"

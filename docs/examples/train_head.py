@@ -16,8 +16,8 @@ from sercache.evaluation.metrics import macro_f1
 from sercache.heads.registry import build_head
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
+from sercache.training.cached_frames import predict
 from sercache.training.objective import Objective, Targets
-from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
 from sercache.training.standardize import input_statistics
 

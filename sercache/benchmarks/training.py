@@ -21,11 +21,12 @@ from sercache.heads.registry import parameter_count
 from sercache.heads.sequences import Padded, arrange
 from sercache.recipe import TrainingRecipe
 from sercache.training.batches import FrameSource
+from sercache.training.cached_frames import CachedFrames
 from sercache.training.data import TrainingData, split_ids
 from sercache.training.ensemble import lay_out
-from sercache.training.loop import HeadTraining
+from sercache.training.epoch import precision_of
+from sercache.training.loop import Training
 from sercache.training.objective import Targets, objective_of
-from sercache.training.precision import precision_of
 from sercache.training.rows import epoch_batches
 
 _STOP_ROWS = 8
@@ -280,10 +281,11 @@ class _Bench:
         """An epoch of the real loop: gathering, MixUp, clipping, judging a few rows, and saving."""
         stop = self.ids[:_STOP_ROWS]
         self.trained += 1
-        training = HeadTraining(
-            self.data.build_head(self.member, 0),
-            (self.source.select(self.ids), self.data.rows.select(self.ids)),
-            (self.source.select(stop), self.data.rows.select(stop)),
+        head = self.data.build_head(self.member, 0)
+        training = Training(
+            CachedFrames(head, self.source.select(self.ids), self.source.select(stop), self.settings),
+            self.data.rows.select(self.ids),
+            self.data.rows.select(stop),
             self.settings,
             seed=0,
             stream_seed=0,

@@ -1,10 +1,19 @@
-"""The training loop: one head, one fold, both of MEDUSA's stages, from top to bottom in this file."""
+"""The training loop: a head, and the encoders that are trained with it, on one fold and through both stages.
+
+From top to bottom: :meth:`Training.steps` goes through the stages and their epochs, ``train_epoch`` through
+the steps of an epoch, ``train_step`` takes one step of the optimiser, ``forward`` computes a micro-batch.
+Where inputs come from and what is trained is up to the source: cached frames
+(:mod:`sercache.training.cached_frames`), or audio (:mod:`sercache.training.finetuning.source`).
+"""
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -12,18 +21,16 @@ from torch import Tensor
 
 from sercache.errors import Interrupted, TrainingError
 from sercache.events import QUIET, Context, Event
-from sercache.heads.protocol import Head
-from sercache.recipe import Stage1Recipe, Stage2Recipe, TrainingRecipe
+from sercache.recipe import FinetuningStageRecipe, Stage1Recipe, Stage2Recipe, TrainingRecipe
 from sercache.seeds import derive_seed
-from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import (
+    History,
     load_optimizer_tensors,
     load_tensors,
     optimizer_tensors,
     save_tensors,
     with_prefix,
 )
-from sercache.training.diagnosis import why_not_finite
 from sercache.training.epoch import (
     forward_pass,
     objective_of_stage,
@@ -32,18 +39,15 @@ from sercache.training.epoch import (
     scores_of_epoch,
     targets_of_epoch,
 )
-from sercache.training.history import History
 from sercache.training.mixing import draw_mix, draw_modalities, mask_modalities, mix_targets
-from sercache.training.objective import Targets
-from sercache.training.precision import precision_of
-from sercache.training.prediction import predict
+from sercache.training.objective import Objective, Targets
 from sercache.training.rows import LabelledRows, epoch_batches
-from sercache.training.schedule import rate_factor
+from sercache.training.source import MicroBatch, Step, StepReport, TrainingSource
 
 
 @dataclass
 class Progress:
-    """Where training is, after an epoch.
+    """Where training is.
 
     Attributes:
         stage: 1 or 2.
@@ -51,6 +55,10 @@ class Progress:
         stale_epochs: epochs since the best one of this stage, or since the stage began.
         best: scores of the best epoch so far, empty before the first.
         history: one row per finished epoch.
+        steps: steps of the optimiser finished in the epoch under way.
+        loss: sum over their rows of the losses.
+        rows: how many rows those are.
+        seconds: that the epoch under way has taken.
     """
 
     stage: int = 1
@@ -58,238 +66,378 @@ class Progress:
     stale_epochs: int = 0
     best: dict[str, float] = field(default_factory=dict)
     history: History = field(default_factory=list)
+    steps: int = 0
+    loss: float = 0.0
+    rows: int = 0
+    seconds: float = 0.0
 
 
-class HeadTraining:
-    """Trains one head on the rows of one fold and keeps its best epoch.
+_WITHIN_EPOCH = ("steps", "loss", "rows", "seconds")
+"""Values of a progress that only a state saved within an epoch needs."""
+
+
+class Training:
+    """Trains what its source holds on the rows of one fold, and keeps the best epoch.
 
     Stage 1 takes all rows, with class weights; stage 2 starts from stage 1's best epoch and takes a fresh
     class-balanced draw every epoch, without class weights, at a lower learning rate (MEDUSA, section 3). Each
     stage has one optimiser and one learning-rate schedule, and ends after its epochs or when the primary
     score on the stop rows (macro-F1, or the mean CCC of attributes alone) has not risen for ``patience`` of
-    them. Everything random follows from the seeds and the epoch's number, so a training that is resumed after
-    a finished epoch ends where an uninterrupted one ends, bit for bit; and so does one that takes turns with
-    others.
+    them. Weights that can predict from the start, fine-tuned ones or a head on a fitted base, are scored
+    first: what is kept is never worse on the stop rows.
+
+    Everything random follows from the seeds, the epoch's number and the step's, so a training that is resumed
+    ends where an uninterrupted one ends, bit for bit; and so does one that takes turns with others. What a
+    step learns from follows from the recipe alone: its micro-batches count by their rows, so the sum of their
+    gradients is the same on one process and on several, up to rounding.
 
     Args:
-        head: freshly initialised; holds the best epoch's weights afterwards.
-        fit: frames and targets to learn from.
-        stop: frames and targets that say when to stop; of other speakers than ``fit``.
-        settings: the recipe's.
+        source: inputs, weights and gradients.
+        fit_rows: targets to learn from.
+        stop_rows: targets that say when to stop; of other speakers than ``fit_rows``.
+        settings: of the member: objective, class balance, MixUp, weight decay, clipping.
         seed: of this member and fold: dropout, MixUp and what else a head draws for itself.
         stream_seed: of the rows' order and of stage 2's draws; heads that share it and their rows share their
             batches.
         state_path: where resume state is kept; removed by whoever publishes the result.
-        start: ``(N, C + A)`` what a head with a base adds to on the rows to learn from: outputs of models
-            that did not learn from the row's speaker. The base itself knows these rows too well.
         task: the name that events carry.
         log: given the history after every epoch.
         context: receives events, and says when to stop.
 
     Raises:
-        TrainingError: there is nothing to learn from or to stop on, or the loss is no longer finite.
+        TrainingError: there is nothing to learn from or to stop on.
     """
 
     def __init__(
         self,
-        head: Head,
-        fit: tuple[FrameSource, LabelledRows],
-        stop: tuple[FrameSource, LabelledRows],
+        source: TrainingSource,
+        fit_rows: LabelledRows,
+        stop_rows: LabelledRows,
         settings: TrainingRecipe,
         *,
         seed: int,
         stream_seed: int,
         state_path: Path,
-        start: Tensor | None = None,
         task: str = "training",
         log: Callable[[History], None] = lambda history: None,
         context: Context = QUIET,
     ) -> None:
-        self.head = head
-        self.fit_source, self.fit_rows = fit
-        self.stop_source, self.stop_rows = stop
+        self.source = source
+        self.head, self.device, self.gradients = source.head, source.device, source.gradients
+        self.fit_rows, self.stop_rows = fit_rows, stop_rows
         self.settings = settings
-        self.seed = seed
-        self.stream_seed = stream_seed
+        self.seed, self.stream_seed = seed, stream_seed
         self.state_path = state_path
-        self.start_outputs = start
         self.task = task
         self.log = log
         self.context = context
-        self.device = self.fit_source.device
-        if not self.fit_rows.has_target.any():
-            raise TrainingError(f"{task}: none of its {len(self.fit_rows)} training rows has a target")
-        self.primary = self.stop_rows.truth.primary
-        if not self.stop_rows.truth.is_scored.any():
-            raise TrainingError(
-                f"{task}: none of its {len(self.stop_rows)} stop rows has {self.primary.needs}"
-            )
-        self.precision = precision_of(settings, self.device)
+        if not fit_rows.has_target.any():
+            raise TrainingError(f"{task}: none of its {len(fit_rows)} training rows has a target")
+        self.primary = stop_rows.truth.primary
+        if not stop_rows.truth.is_scored.any():
+            raise TrainingError(f"{task}: none of its {len(stop_rows)} stop rows has {self.primary.needs}")
         self.progress = Progress()
         self.best_weights: dict[str, Tensor] = {}
+        self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Train to the end, from wherever the resume state left off; the head then has the best weights."""
+        """Train to the end, from wherever the resume state left off; the best weights are then in place.
+
+        Raises:
+            TrainingError: the loss is no longer finite, or inputs cannot be read.
+            Interrupted: it was asked to stop; the next call goes on from the last saved state.
+        """
         for _ in self.steps():
             pass
         return self.progress
 
     def steps(self) -> Iterator[None]:
-        """Do what :meth:`run` does, and pause after every batch: several heads can take turns."""
-        self.head.to(self.device)
-        if self.start_outputs is not None:
-            self.start_outputs = self.start_outputs.to(self.device)
-        optimizer = self._resume() if self.state_path.exists() else self._begin_stage()
-        if self.head.base is not None and not self.progress.best:
-            self._keep_if_best({"epoch": 0.0, "stage": 1.0, **self._scores()})
-        while not (self.progress.stage == 2 and self._stage_is_over()):
-            if self._stage_is_over():
-                self.progress.stage, self.progress.stage_epochs, self.progress.stale_epochs = 2, 0, 0
-                optimizer = self._begin_stage()
+        """Do what :meth:`run` does, and pause after every micro-batch: several heads can take turns."""
+        optimizer = self.resume() if self.state_path.exists() else self.begin_stage()
+        self.gradients.wait()  # all processes have read the state before the first one writes it anew
+        progress = self.progress
+        if not progress.best:
+            self.evaluate_start()
+        while not (progress.stage == 2 and self.stage_is_over()):
+            if self.stage_is_over():
+                progress.stage, progress.stage_epochs, progress.stale_epochs = 2, 0, 0
+                optimizer = self.begin_stage()
                 continue
-            started = time.monotonic()
-            train_loss = yield from self._train_epoch(optimizer)
-            self._judge_epoch(optimizer.param_groups[0]["lr"], train_loss, time.monotonic() - started)
-            self._save(optimizer)
-            self.log(self.progress.history)
+            train_loss = yield from self.train_epoch(optimizer)
+            self.finish_epoch(optimizer, train_loss)
+            self.save(optimizer)
+            self.log(progress.history)
         if self.best_weights:
-            self.head.load_state_dict(self.best_weights)
+            self.source.load(self.best_weights)
 
     @property
-    def _stage(self) -> Stage1Recipe | Stage2Recipe:
-        return self.settings.stage1 if self.progress.stage == 1 else self.settings.stage2
+    def stage(self) -> Stage1Recipe | Stage2Recipe | FinetuningStageRecipe:
+        """The settings of the stage under way."""
+        schedule = self.source.schedule
+        return schedule.stage1 if self.progress.stage == 1 else schedule.stage2
 
-    def _stage_is_over(self) -> bool:
-        is_out_of_patience = self.progress.stale_epochs >= self.settings.patience
-        return self.progress.stage_epochs >= self._stage.epochs or is_out_of_patience
+    def stage_is_over(self) -> bool:
+        """Return whether the stage has had all its epochs, or has lost its patience."""
+        is_out_of_patience = self.progress.stale_epochs >= self.source.schedule.patience
+        return self.progress.stage_epochs >= self.stage.epochs or is_out_of_patience
 
-    def _begin_stage(self) -> torch.optim.AdamW:
+    def begin_stage(self) -> torch.optim.AdamW:
+        """Return a new optimiser; the best weights so far are put in place."""
         if self.best_weights:
-            self.head.load_state_dict(self.best_weights)
-        return torch.optim.AdamW(
-            self.head.parameters(),
-            lr=self._stage.learning_rate,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+            self.source.load(self.best_weights)
+        groups = self.source.parameter_groups(self.progress.stage)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay, fused=True)
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+        return optimizer
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> Generator[None, None, float]:
-        """Take one pass over this epoch's rows; return the mean loss of a row."""
-        settings, device = self.settings, self.device
-        epoch = len(self.progress.history)
-        epoch_seed = derive_seed(self.seed, "epoch", epoch)
+    def train_epoch(self, optimizer: torch.optim.Optimizer) -> Generator[None, None, float]:
+        """Take the steps of this epoch that are left; return the mean loss of a row over all of them."""
+        progress, source, settings = self.progress, self.source, self.settings
+        epoch = len(progress.history)
+        seed = derive_seed(self.seed, "epoch", epoch)
         stream_seed = derive_seed(self.stream_seed, "epoch", epoch)
-        generator = np.random.default_rng(epoch_seed)
-        ranks = self.fit_source.ranks(stream_seed)
-        drawn = rows_of_epoch(self.fit_rows, ranks, self.progress.stage, settings)
+        generator = np.random.default_rng(seed)
+
+        # Which rows the epoch has, and in which batches.
+        ranks = source.ranks(stream_seed)  # (N,)
+        drawn = rows_of_epoch(self.fit_rows, ranks, progress.stage, settings)
         order = np.random.default_rng(stream_seed)
-        lengths = self.fit_source.lengths[drawn]
-        batches = [drawn[rows] for rows in epoch_batches(lengths, ranks[drawn], settings.batch_size, order)]
-        inputs_of = self.fit_source.batches(batches, settings.max_frames, stream_seed)
-        epoch_targets = targets_of_epoch(self.fit_rows, settings, generator, device)
-        objective = objective_of_stage(self.fit_rows, self.progress.stage, settings, device)
-        parameters = list(self.head.parameters())
-        steps = math.ceil(len(batches) / settings.accumulate)
-        total_loss = torch.zeros((), device=device)
-        for first in range(0, len(batches), settings.accumulate):
-            group = batches[first : first + settings.accumulate]
-            group_size = sum(map(len, group))
-            optimizer.zero_grad(set_to_none=True)
-            for number, rows in enumerate(group, first):
-                if self.context.should_stop():
-                    raise Interrupted(f"{self.task}: stopped in epoch {epoch + 1}")
-                self.head.train()
-                inputs = next(inputs_of)
-                if settings.modality_dropout and len(inputs) > 1:
-                    present = self.fit_source.frame_counts[rows] > 0
-                    kept = draw_modalities(present, settings.modality_dropout, generator)
-                    inputs = mask_modalities(inputs, kept)
-                places = torch.from_numpy(rows).to(device, non_blocking=device.type == "cuda")
-                targets = Targets(epoch_targets.soft[places], epoch_targets.attributes[places])
-                mix = draw_mix(len(rows), settings.mixup.probability, settings.mixup.alpha, generator)
-                with forward_pass(derive_seed(epoch_seed, "batch", number), device, self.precision):
-                    embedding = self.head.embed(inputs)
-                    start = None if self.start_outputs is None else self.start_outputs[places]
-                    if mix is not None:
-                        mix, targets = mix_targets(mix.to(device), targets)
-                        embedding = mix.apply(embedding)
-                        start = None if start is None else mix.apply(start)
-                    output = self.head.classify(embedding, start)
-                loss = objective(output, targets)
-                (loss * (len(rows) / group_size)).backward()  # type: ignore[no-untyped-call]
-                total_loss += loss.detach() * len(rows)
-                yield
-            if settings.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-            factor = rate_factor(
-                self.progress.stage_epochs * steps + first // settings.accumulate,
-                settings.warmup_epochs * steps,
-                self._stage.epochs * steps,
-                settings.schedule,
-            )
-            optimizer.param_groups[0]["lr"] = self._stage.learning_rate * factor
-            optimizer.step()
-        return self._finite(total_loss.item() / len(drawn), "loss")
+        batches = epoch_batches(source.lengths[drawn], ranks[drawn], source.schedule.batch_size, order)
 
-    def _finite(self, loss: float, name: str) -> float:
+        # What it minimises.
+        targets = targets_of_epoch(self.fit_rows, settings, generator, self.device)
+        objective = objective_of_stage(self.fit_rows, progress.stage, settings, self.device)
+
+        # Its steps.
+        steps = source.steps([drawn[rows] for rows in batches], seed, generator)
+        left = steps[progress.steps :]
+        source.set_training()
+        began = time.monotonic() - progress.seconds
+        with closing(source.read(left, seed, stream_seed)) as inputs:
+            for step in left:
+                reports = yield from self.train_step(optimizer, step, inputs, targets, objective, len(steps))
+                progress.steps += 1
+                progress.seconds = time.monotonic() - began
+                self.take_in(reports, optimizer, len(steps))
+        self.add_losses(self.gradients.pending())
+        return progress.loss / progress.rows
+
+    def train_step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        step: Step,
+        inputs: Iterator[Any],
+        targets: Targets,
+        objective: Objective,
+        epoch_steps: int,
+    ) -> Generator[None, None, list[StepReport]]:
+        """Take one step of the optimiser; return what has become known of finished steps."""
+        progress, gradients = self.progress, self.gradients
+        gradients.clear()
+        for micro_batch in step.micro_batches:
+            if gradients.is_alone and self.context.should_stop():
+                self.stop(optimizer)
+            loss = self.forward(micro_batch, next(inputs), targets, objective)
+            gradients.add(loss, len(micro_batch.rows), step.num_rows)
+            yield
+
+        # All processes learn of both wishes in the same step, and act on them in the same step.
+        wants_stop = not gradients.is_alone and self.context.should_stop()
+        reports = gradients.finish_step(
+            self.settings.gradient_clip,
+            step.num_rows,
+            wants_stop=wants_stop,
+            wants_save=self.is_save_due(),
+        )
+        stage_step = progress.stage_epochs * epoch_steps + progress.steps
+        factor = self.source.rate_factor(progress.stage, stage_step, epoch_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        optimizer.step()
+        return reports
+
+    def forward(self, micro_batch: MicroBatch, read: Any, targets: Targets, objective: Objective) -> Tensor:
+        """Return the mean loss of a micro-batch, with gradients.
+
+        Args:
+            micro_batch: B rows.
+            read: what the source has read of them.
+            targets: of all rows.
+            objective: of the stage.
+        """
+        rows, generator = micro_batch.rows, micro_batch.generator
+        dropped, mixup = self.settings.modality_dropout, self.settings.mixup
+        indices = torch.from_numpy(rows).to(self.device, non_blocking=self.device.type == "cuda")  # (B,)
+        batch_targets = Targets(targets.soft[indices], targets.attributes[indices])  # (B, C) and (B, A)
+        with forward_pass(micro_batch.seed, self.device, self.source.precision):
+            inputs = self.source.inputs(micro_batch, read)  # M feature sets, (B, T, D) or (B, T, L, D)
+            if dropped and len(inputs) > 1:
+                present = self.source.frame_counts[rows] > 0  # (B, M)
+                inputs = mask_modalities(inputs, draw_modalities(present, dropped, generator))
+            embedding = self.head.embed(inputs)  # (B, E)
+            start = self.source.start_outputs(indices)  # (B, C + A)
+            mix = draw_mix(len(rows), mixup.probability, mixup.alpha, generator)
+            if mix is not None:
+                mix, batch_targets = mix_targets(mix.to(self.device), batch_targets)
+                embedding = mix.apply(embedding)
+                start = None if start is None else mix.apply(start)
+            output = self.head.classify(embedding, start)  # (B, C) and (B, A)
+        return objective(output, batch_targets)  # ()
+
+    def take_in(self, reports: list[StepReport], optimizer: torch.optim.Optimizer, epoch_steps: int) -> None:
+        """Add up what finished steps report, and save or stop where a process wants it."""
+        if any(report.stops or report.saves for report in reports):
+            reports = reports + self.gradients.pending()
+        self.add_losses(reports)
+        if self.source.has_long_epochs:
+            self.report_step(epoch_steps)
+        must_stop = any(report.stops for report in reports)
+        if must_stop or any(report.saves for report in reports):
+            self.save(optimizer)
+        if must_stop:
+            raise self.interruption()
+
+    def add_losses(self, reports: Sequence[StepReport]) -> None:
+        """Add the losses of finished steps to the epoch's."""
+        for report in reports:
+            self.refuse_not_finite(report.loss, "loss")
+            self.progress.loss += report.loss
+            self.progress.rows += report.rows
+
+    def stop(self, optimizer: torch.optim.Optimizer) -> NoReturn:
+        """Raise Interrupted; a long epoch's finished steps are saved first."""
+        if self.source.has_long_epochs:
+            self.add_losses(self.gradients.pending())
+            self.save(optimizer)
+        raise self.interruption()
+
+    def interruption(self) -> Interrupted:
+        """Return the error of a training that was asked to stop."""
+        return Interrupted(f"{self.task}: stopped in epoch {self.epoch_number}")
+
+    @property
+    def epoch_number(self) -> int:
+        """Number of the epoch under way, as the history counts: from 1, and 0 for a trained start."""
+        return len(self.progress.history) + (0 if self.source.starts_trained else 1)
+
+    def refuse_not_finite(self, loss: float, name: str) -> None:
+        """Raise a TrainingError that says why, unless a loss is finite."""
         if not math.isfinite(loss):
-            reason = why_not_finite(self.fit_source, self.fit_rows) or why_not_finite(
-                self.stop_source, self.stop_rows
-            )
+            reason = self.source.why_not_finite(self.fit_rows, self.stop_rows)
             raise TrainingError(
-                f"{self.task}: the {name} became {loss} in epoch {len(self.progress.history) + 1}; "
-                f"{reason or 'a lower learning_rate or another seed may help'}"
+                f"{self.task}: the {name} became {loss} in epoch {self.epoch_number}; {reason}"
             )
-        return loss
 
-    def _judge_epoch(self, learning_rate: float, train_loss: float, seconds: float) -> None:
-        """Score the stop rows all at once, note the epoch, and keep its weights if it is the best so far."""
+    def evaluate(self) -> dict[str, float]:
+        """Score the stop rows, all at once."""
+        output = self.source.predict_stop_rows(self.context.should_stop)
+        scores = scores_of_epoch(output, self.stop_rows, self.settings)
+        self.refuse_not_finite(scores["stop_loss"], "loss on the stop rows")
+        return scores
+
+    def evaluate_start(self) -> None:
+        """Score what training starts from, where it can predict, and keep it as the best so far."""
+        if self.source.starts_trained:
+            self.add_to_history(0.0, math.nan)
+        elif self.head.base is not None:
+            self.keep_if_best({"epoch": 0.0, "stage": 1.0, **self.evaluate()})
+
+    def finish_epoch(self, optimizer: torch.optim.Optimizer, train_loss: float) -> None:
+        """Score an epoch after its last step, and keep its weights if it is the best so far."""
         progress = self.progress
-        scores = self._scores()
+        try:
+            self.add_to_history(self.source.reported_rate(optimizer), train_loss)
+        except Interrupted:
+            self.save(optimizer)
+            raise
+        progress.steps, progress.loss, progress.rows, progress.seconds = 0, 0.0, 0, 0.0
+
+    def add_to_history(self, learning_rate: float, train_loss: float) -> None:
+        """Evaluate the epoch under way, enter it into the history, and keep it if it is the best so far."""
+        progress, began, number = self.progress, time.monotonic(), self.epoch_number
         row = {
-            "epoch": len(progress.history) + 1,
+            "epoch": number,
             "stage": progress.stage,
             "learning_rate": learning_rate,
             "train_loss": train_loss,
-            **scores,
+            **self.evaluate(),
         }
+        seconds = progress.seconds + time.monotonic() - began
         progress.history.append({**row, "seconds": seconds})
-        progress.stage_epochs += 1
-        self._keep_if_best(row)
-        total = self.settings.stage1.epochs + self.settings.stage2.epochs
-        values = {name: row[name] for name in ("epoch", "stage", "train_loss", self.primary.key)}
-        values["best"] = progress.best[self.primary.key]
-        self.context.listener(Event("advance", self.task, done=row["epoch"], total=total, values=values))
+        progress.stage_epochs += number > 0
+        self.keep_if_best(row)
+        self.report_epoch(row)
 
-    def _scores(self) -> dict[str, float]:
-        """Score the head on the stop rows, all at once."""
-        output = predict(self.head, self.stop_source, self.settings.batch_size)
-        scores = scores_of_epoch(output, self.stop_rows, self.settings)
-        self._finite(scores["stop_loss"], "loss on the stop rows")
-        return scores
-
-    def _keep_if_best(self, row: dict[str, float]) -> None:
-        """Keep the head's weights if it scores best so far."""
+    def keep_if_best(self, row: dict[str, float]) -> None:
+        """Keep the weights if they score best so far."""
         progress = self.progress
         if progress.best and rank_of_epoch(row) <= rank_of_epoch(progress.best):
             progress.stale_epochs += 1
             return
         progress.best, progress.stale_epochs = dict(row), 0
-        self.best_weights = {name: value.detach().clone() for name, value in self.head.state_dict().items()}
+        self.best_weights = {name: value.detach().clone() for name, value in self.source.tensors().items()}
 
-    def _save(self, optimizer: torch.optim.Optimizer) -> None:
-        tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+    def report_epoch(self, row: dict[str, float]) -> None:
+        """Tell the listener of a scored epoch."""
+        best = {"best": self.progress.best[self.primary.key]}
+        if self.source.has_long_epochs:
+            values = {name: row[name] for name in ("epoch", "stage", self.primary.key)}
+            trained = f"epoch {row['epoch']} (stage {row['stage']}), loss {row['train_loss']:.4g}"
+            what = trained if row["epoch"] else "as it starts"
+            score = f"{self.primary.name} {row[self.primary.key]:.3f}"
+            message = f"{self.task}: {what}: {score} on its stop rows"
+            event = Event("note", self.task, message=message, values=values | best)
+        else:
+            values = {name: row[name] for name in ("epoch", "stage", "train_loss", self.primary.key)}
+            total = self.source.schedule.stage1.epochs + self.source.schedule.stage2.epochs
+            event = Event("advance", self.task, done=row["epoch"], total=total, values=values | best)
+        self.context.listener(event)
+
+    def report_step(self, epoch_steps: int) -> None:
+        """Tell the listener of a step; a stage that ends early makes the training shorter."""
+        progress, schedule = self.progress, self.source.schedule
+        done = progress.stage_epochs * epoch_steps + progress.steps
+        if progress.stage == 1:
+            total = schedule.stage1.epochs * epoch_steps + schedule.stage2.epochs * self._stage2_steps
+        else:
+            total = schedule.stage2.epochs * epoch_steps
+        values: dict[str, float] = {"epoch": len(progress.history), "stage": progress.stage}
+        if progress.rows:
+            values["loss"] = progress.loss / progress.rows
+        self.context.listener(Event("advance", self.task, done=done, total=total, values=values))
+
+    @cached_property
+    def _stage2_steps(self) -> int:
+        drawn = rows_of_epoch(self.fit_rows, self.source.ranks(0), 2, self.settings)
+        return math.ceil(len(drawn) / self.source.schedule.batch_size)
+
+    def is_save_due(self) -> bool:
+        """Return whether this process is to save the state within the epoch."""
+        is_late = time.monotonic() - self._saved > 60 * self.source.checkpoint_minutes
+        return self.source.has_long_epochs and self.gradients.is_first and is_late
+
+    def save(self, optimizer: torch.optim.Optimizer) -> None:
+        """Write the state to resume from: weights now and at their best, optimiser, progress."""
+        self._saved = time.monotonic()
+        if not self.gradients.is_first:
+            return
+        prefix = self.source.state_prefix
+        tensors = {f"{prefix}{name}": value for name, value in self.source.tensors().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         tensors |= optimizer_tensors(optimizer, "optimizer.")
-        save_tensors(self.state_path, tensors, {"progress": asdict(self.progress)})
+        progress = asdict(self.progress)
+        if not self.source.has_long_epochs:
+            progress = {name: value for name, value in progress.items() if name not in _WITHIN_EPOCH}
+        save_tensors(self.state_path, tensors, {"progress": progress})
 
-    def _resume(self) -> torch.optim.AdamW:
+    def resume(self) -> torch.optim.AdamW:
+        """Read what :meth:`save` wrote; return the optimiser."""
         tensors, description = load_tensors(self.state_path)
         self.progress = Progress(**description["progress"])
-        optimizer = self._begin_stage()
+        optimizer = self.begin_stage()
         load_optimizer_tensors(optimizer, tensors, "optimizer.")
-        self.head.load_state_dict(with_prefix(tensors, "head."))
-        self.best_weights = {
-            name: value.to(self.device) for name, value in with_prefix(tensors, "best.").items()
-        }
+        self.source.load(with_prefix(tensors, self.source.state_prefix))
+        best = with_prefix(tensors, "best.")
+        self.best_weights = {name: value.to(self.device) for name, value in best.items()}
         return optimizer

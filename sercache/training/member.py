@@ -21,13 +21,11 @@ from sercache.posteriors import ALL_FOLDS, Origin, Posteriors
 from sercache.recipe import MemberRecipe
 from sercache.run import Run, fold_name, library_versions
 from sercache.seeds import derive_seed
-from sercache.training.checkpoint import HeadDescription, save_head
+from sercache.training.cached_frames import CachedFrames, frames_not_finite, predict
+from sercache.training.checkpoint import EpochLog, HeadDescription, save_head
 from sercache.training.closed_form import Solution, fit_head
 from sercache.training.data import TrainingData, open_run, split_ids
-from sercache.training.diagnosis import frames_not_finite
-from sercache.training.history import EpochLog
-from sercache.training.loop import HeadTraining
-from sercache.training.prediction import predict
+from sercache.training.loop import Training
 
 WEIGHTS_NAME = "weights.safetensors"
 PREDICTIONS_NAME = "predictions.parquet"
@@ -106,15 +104,20 @@ def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
         head, start = _fresh_head(data, job, member, rows.fit, seed, context)
         learned, judged = data.rows_of(member), data.judged_rows_of(member)
         log = EpochLog(folder / HISTORY_NAME, data.run.tensorboard_folder(job.member, job.fold))
-        training = HeadTraining(
-            head,
-            (data.frames_of(member, rows.fit, job.device), learned.select(rows.fit)),
-            (data.frames_of(member, rows.stop, job.device), judged.select(rows.stop)),
+        training = Training(
+            CachedFrames(
+                head,
+                data.frames_of(member, rows.fit, job.device),
+                data.frames_of(member, rows.stop, job.device),
+                settings,
+                start=start,
+            ),
+            learned.select(rows.fit),
+            judged.select(rows.stop),
             settings,
             seed=seed,
             stream_seed=derive_seed(data.recipe.seed, "stream"),
             state_path=folder / STATE_NAME,
-            start=start,
             task=job.name,
             log=log,
             context=context,

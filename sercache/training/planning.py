@@ -19,9 +19,9 @@ from sercache.devices import usable_cores
 from sercache.recipe import MemberRecipe
 from sercache.training.batches import FrameSource
 from sercache.training.data import TrainingData, split_ids
+from sercache.training.epoch import precision_of
 from sercache.training.member import FoldJob
 from sercache.training.objective import Targets, objective_of
-from sercache.training.precision import precision_of
 
 _MEASURED_ROWS = 4
 _QUICK_SECONDS = 0.5

@@ -20,10 +20,10 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, dump_recipe
 from sercache.run import Run
 from sercache.stacking.comparison import compare
+from sercache.training.cached_frames import predict
 from sercache.training.checkpoint import load_head
 from sercache.training.data import TrainingData, open_run
 from sercache.training.member import WEIGHTS_NAME
-from sercache.training.prediction import predict
 
 
 def of_one_model(data: TrainingData, member: MemberRecipe, fold: int) -> Posteriors:

@@ -8,16 +8,17 @@ from sercache.recipe import FinetuningRecipe
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import load_head, save_tensors
 from sercache.training.data import open_run
-from sercache.training.finetuning import loop
 from sercache.training.finetuning.clips import Clips
 from sercache.training.finetuning.live import open_live_feature
 from sercache.training.finetuning.processes import Processes
+from sercache.training.finetuning.source import EncodedClips
+from sercache.training.loop import Training
 from sercache.training.member import WEIGHTS_NAME, fold_rows
 
 
 def make_training(root, processes, member="fusion", features=("wavlm",), changes=None, member_changes=None,
                   state_path=None, fold=0, **options):  # fmt: skip
-    """Return a :class:`Finetuning` of a run's member on one fold."""
+    """Return a :class:`Training` of a run's member on one fold."""
     context = open_run(root)
     recipe = next(one for one in context.recipe.members if one.name == member)
     settings: FinetuningRecipe = context.recipe.finetuning_with(changes or {})
@@ -34,13 +35,15 @@ def make_training(root, processes, member="fusion", features=("wavlm",), changes
     clips = Clips(source, live, settings.max_seconds, settings.micro_batch_seconds)
     targets = context.rows_of(recipe)
     head, _ = load_head(context.run.fold_folder(member, fold) / WEIGHTS_NAME)
-    return loop.Finetuning(
-        head,
-        (clips.select(rows.fit), targets.select(rows.fit)),
-        (clips.select(rows.stop), targets.select(rows.stop)),
-        settings,
-        context.recipe.training_of(recipe).model_copy(update=member_changes or {}),
-        processes,
+    member_settings = context.recipe.training_of(recipe).model_copy(update=member_changes or {})
+    source = EncodedClips(
+        head, clips.select(rows.fit), clips.select(rows.stop), settings, member_settings, processes
+    )
+    return Training(
+        source,
+        targets.select(rows.fit),
+        targets.select(rows.stop),
+        member_settings,
         seed=3,
         stream_seed=4,
         state_path=state_path or root / "state.safetensors",
@@ -56,15 +59,15 @@ def train_and_keep(root, processes, output):
     """
     rates = {"epochs": 1, "encoder_learning_rate": 1e-4, "head_learning_rate": 1e-4}
     training = make_training(root, processes, changes={"stage1": rates, "stage2": rates})
-    judge = training._judge_epoch
+    add_to_history = training.add_to_history
 
-    def keep(train_loss):
+    def keep(learning_rate, train_loss):
         if processes.is_first:
-            tensors = training._tensors() | {"gradients": training._gradients._values}
-            save_tensors(output / f"{len(training.progress.history)}.safetensors", tensors, {})
-        judge(train_loss)
+            tensors = training.source.tensors() | {"gradients": training.gradients.values}
+            save_tensors(output / f"{training.epoch_number}.safetensors", tensors, {})
+        add_to_history(learning_rate, train_loss)
 
-    training._judge_epoch = keep
+    training.add_to_history = keep
     training.run()
 
 

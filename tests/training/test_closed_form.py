@@ -15,15 +15,15 @@ from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, load_recipe
 from sercache.training import closed_form, penalty_search, pooled_features
 from sercache.training.block_weights import learn_block_weights
+from sercache.training.cached_frames import predict
 from sercache.training.checkpoint import load_head
 from sercache.training.closed_form import fit_head
 from sercache.training.data import open_run
 from sercache.training.ensemble import lay_out, train_ensemble
-from sercache.training.loop import HeadTraining
+from sercache.training.loop import Training
 from sercache.training.losses import class_weights
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.pooled_features import PooledTable, pooled_table
-from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
 from support.run_builder import CLASSES, make_corpus, make_run, write_features, write_recipe
 
@@ -300,14 +300,14 @@ def test_a_head_with_a_base_begins_at_the_bases_score(tmp_path, monkeypatch, bas
     one_epoch = {"batch_size": 8, "stage1": {"epochs": 1, "learning_rate": 0.01}, "stage2": {"epochs": 0}}
     recipe = make_run(tmp_path, members=[member], training=one_epoch)
     begun = []
-    original = HeadTraining.steps
+    original = Training.steps
 
     def spy(self):
-        outputs = predict(self.head, self.stop_source, 8)
-        begun.append((outputs, predict(self.head.base, self.stop_source, 8), self.start_outputs))
+        outputs = predict(self.head, self.source.stop, 8)
+        begun.append((outputs, predict(self.head.base, self.source.stop, 8), self.source.start))
         return original(self)
 
-    monkeypatch.setattr(HeadTraining, "steps", spy)
+    monkeypatch.setattr(Training, "steps", spy)
     run = train_ensemble(recipe, workers=1).run
     assert len(begun) == 3
     for whole, of_base, start in begun:

@@ -28,11 +28,11 @@ from sercache.events import Context
 from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
+from sercache.training.cached_frames import predict
 from sercache.training.checkpoint import load_head
 from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import WEIGHTS_NAME, fold_rows, refuse_shared_speakers
-from sercache.training.prediction import predict
 from support.run_builder import CLASSES, DIMS, make_corpus, make_run, outcome, write_features, write_recipe
 
 SPLITS = ["train"] * 5 + ["development"] + ["test"] * 2
@@ -63,18 +63,18 @@ def test_no_row_was_predicted_by_a_model_that_saw_its_speaker(tmp_path, monkeypa
     """Recorded from what the loop really was given, not from what it was meant to be given."""
     recipe = make_run(tmp_path)
     seen = {}
-    steps = loop.HeadTraining.steps
+    steps = loop.Training.steps
 
     def record(training):
         seen[training.task] = {
-            utterance_id for rows in (training.fit_source, training.stop_source) for utterance_id in rows.ids
+            utterance_id for rows in (training.source.fit, training.source.stop) for utterance_id in rows.ids
         }
-        assert {i.split("/")[0] for i in training.fit_source.ids}.isdisjoint(
-            i.split("/")[0] for i in training.stop_source.ids
+        assert {i.split("/")[0] for i in training.source.fit.ids}.isdisjoint(
+            i.split("/")[0] for i in training.source.stop.ids
         )
         return steps(training)
 
-    monkeypatch.setattr(loop.HeadTraining, "steps", record)
+    monkeypatch.setattr(loop.Training, "steps", record)
     report = train_ensemble(recipe, workers=1)
     for member in report.members:
         table = Posteriors.load(report.run.posteriors_path(member.name))
@@ -138,12 +138,17 @@ def test_stage_2_starts_with_one_optimiser_and_draws_anew(tmp_path, monkeypatch)
     recipe = make_run(tmp_path, members=[{"name": "linear", "head": "mean-linear", "features": ["speech"]}])
     optimisers, draws = [], []
     adamw, draw = torch.optim.AdamW, epoch.balanced_draw
-    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: optimisers.append(k["lr"]) or adamw(*a, **k))
+
+    def begin(*arguments, **options):
+        optimizer = adamw(*arguments, **options)
+        optimisers.append(optimizer.param_groups[0]["lr"])
+        return optimizer
 
     def record(*arguments):
         draws.append(draw(*arguments))
         return draws[-1]
 
+    monkeypatch.setattr(torch.optim, "AdamW", begin)
     monkeypatch.setattr(epoch, "balanced_draw", record)
     train_ensemble(recipe, workers=1)
     assert Counter(optimisers)[0.01] == 3  # one per fold and stage, not one per epoch

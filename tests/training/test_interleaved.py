@@ -283,17 +283,17 @@ def test_without_tensorboard_there_is_the_history_alone(tmp_path, monkeypatch):
 
 
 def test_a_device_out_of_memory_ends_that_member_and_no_other(tmp_path, monkeypatch):
-    from sercache.training.loop import HeadTraining
+    from sercache.training.loop import Training
 
     recipe = make_run(tmp_path, members=MEMBERS[1:])
-    steps = HeadTraining.steps
+    steps = Training.steps
 
     def too_large(self):
         if self.task.startswith("other/"):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         yield from steps(self)
 
-    monkeypatch.setattr(HeadTraining, "steps", too_large)
+    monkeypatch.setattr(Training, "steps", too_large)
     report = train_ensemble(recipe, workers=1)
     errors = {member.name: member.error for member in report.members}
     assert errors["linear"] == ""

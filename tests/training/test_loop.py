@@ -14,15 +14,15 @@ from sercache.heads.registry import build_head
 from sercache.recipe import TargetsRecipe, TrainingRecipe
 from sercache.training import epoch
 from sercache.training.batches import FrameSource
+from sercache.training.cached_frames import CachedFrames, predict
 from sercache.training.data import open_run
 from sercache.training.ensemble import train_ensemble
-from sercache.training.loop import HeadTraining
+from sercache.training.epoch import rate_factor
+from sercache.training.loop import Training
 from sercache.training.losses import class_weights
 from sercache.training.member import HISTORY_NAME, fold_rows
 from sercache.training.objective import objective_of
-from sercache.training.prediction import predict
 from sercache.training.rows import LabelledRows
-from sercache.training.schedule import rate_factor
 from support.run_builder import make_corpus, make_run, write_features
 
 CPU = torch.device("cpu")
@@ -42,9 +42,6 @@ def training(tmp_path):
     feature_sets = [one for one in Cache(tmp_path / "cache").feature_sets() if one.spec.encoder == "speech"]
     rows = LabelledRows.of(corpus, TargetsRecipe())
 
-    def part(ids, change=lambda rows: rows):
-        return FrameSource(feature_sets, ids, CPU), change(rows.select(ids))
-
     def make(
         settings=SETTINGS,
         fit=corpus.ids[:45],
@@ -53,10 +50,13 @@ def training(tmp_path):
         name="mean-linear",
     ):
         head = build_head(name, [6], 3, [(1, 7)], {}, 0)
-        return HeadTraining(
-            head,
-            part(fit, change),
-            part(stop),
+        source = CachedFrames(
+            head, FrameSource(feature_sets, fit, CPU), FrameSource(feature_sets, stop, CPU), settings
+        )
+        return Training(
+            source,
+            change(rows.select(fit)),
+            rows.select(stop),
             settings,
             seed=1,
             stream_seed=2,
@@ -111,7 +111,7 @@ def test_class_weights_come_from_the_rows_that_are_learned_from(training, monkey
 def test_macro_f1_is_of_all_stop_rows_at_once_whatever_the_batch_size(training, batch_size):
     one = training(SETTINGS.model_copy(update={"batch_size": batch_size}))
     progress = one.run()
-    output = predict(one.head, one.stop_source, 3)
+    output = predict(one.head, one.source.stop, 3)
     labelled = one.stop_rows.consensus >= 0
     wanted = macro_f1(
         one.stop_rows.consensus[labelled], output.logits.argmax(dim=1).numpy()[labelled], num_classes=3
@@ -123,15 +123,15 @@ def test_macro_f1_is_of_all_stop_rows_at_once_whatever_the_batch_size(training, 
 @pytest.mark.parametrize("name", ["mean-linear", "attentive-statistics", "deepser"])
 def test_predictions_do_not_depend_on_the_batch_size_or_order(training, name):
     one = training(name=name)
-    few, many = predict(one.head, one.stop_source, 2), predict(one.head, one.stop_source, 64)
+    few, many = predict(one.head, one.source.stop, 2), predict(one.head, one.source.stop, 64)
     torch.testing.assert_close(few.logits, many.logits, atol=1e-5, rtol=1e-4)
-    back = FrameSource(one.stop_source.feature_sets, one.stop_source.ids[::-1], CPU)
+    back = FrameSource(one.source.stop.feature_sets, one.source.stop.ids[::-1], CPU)
     torch.testing.assert_close(predict(one.head, back, 64).logits.flip(0), many.logits, atol=1e-5, rtol=1e-4)
 
 
 def test_no_rows_give_no_predictions(training):
     one = training()
-    output = predict(one.head, FrameSource(one.stop_source.feature_sets, [], CPU), 8)
+    output = predict(one.head, FrameSource(one.source.stop.feature_sets, [], CPU), 8)
     assert output.logits.shape == (0, 3)
     assert output.attributes.shape == (0, 1)
 
@@ -196,14 +196,14 @@ def test_each_stage_has_its_patience_and_stage_2_starts_from_the_best_of_stage_1
     scores = iter([0.5, 0.6, 0.4, 0.4, 0.3, 0.3])
     monkeypatch.setattr(epoch, "macro_f1", lambda *arguments: next(scores))
     started_from = []
-    begin = HeadTraining._begin_stage
+    begin = Training.begin_stage
 
     def record(one):
         optimizer = begin(one)
         started_from.append({name: value.clone() for name, value in one.head.state_dict().items()})
         return optimizer
 
-    monkeypatch.setattr(HeadTraining, "_begin_stage", record)
+    monkeypatch.setattr(Training, "begin_stage", record)
     one = training(TrainingRecipe(**(BOTH_STAGES | {"patience": 2})))
     progress = one.run()
     assert [row["stage"] for row in progress.history] == [1, 1, 1, 1, 2, 2]
@@ -303,7 +303,7 @@ def test_weights_that_the_last_step_of_an_epoch_breaks_are_never_kept(training, 
         yield
         return 0.5
 
-    monkeypatch.setattr(one, "_train_epoch", break_the_head)
+    monkeypatch.setattr(one, "train_epoch", break_the_head)
     with pytest.raises(TrainingError, match=r"one: the loss on the stop rows became nan in epoch 1; a lower"):
         one.run()
 

@@ -16,11 +16,11 @@ from sercache.errors import CorpusError, EncoderError, TrainingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import load_recipe
 from sercache.training.batches import FrameSource
+from sercache.training.cached_frames import predict
 from sercache.training.checkpoint import load_head
 from sercache.training.data import open_run, refuse_crossing_speakers, warn_of_untrained_encoders
 from sercache.training.ensemble import train_ensemble
 from sercache.training.member import FoldJob, fold_rows, train_fold
-from sercache.training.prediction import predict
 from support.run_builder import make_corpus, make_run, write_features, write_recipe
 
 LINEAR = {"name": "linear", "head": "mean-linear", "features": ["speech"]}

@@ -1,4 +1,4 @@
-"""From utterances to what a head reads, with encoders that change: cut to learn, whole to judge."""
+"""From utterances to what a head reads, with encoders that change: cut to learn, whole to predict."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -114,7 +114,7 @@ class Clips:
             inputs[place] = head_input(its, live.spec, self.source.device)
         return [inputs[place] for place in sorted(inputs)]
 
-    def inputs_to_judge(self, batches: Sequence[NDArray[np.int64]]) -> Generator[list[HeadInput]]:
+    def whole_inputs(self, batches: Sequence[NDArray[np.int64]]) -> Generator[list[HeadInput]]:
         """Yield what the head reads of whole utterances, encoded as extraction does, windows included.
 
         Raises:

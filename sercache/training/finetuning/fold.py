@@ -15,14 +15,14 @@ from sercache.recipe import FinetuningRecipe, MemberRecipe
 from sercache.run import DerivedMember, Run, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
-from sercache.training.checkpoint import load_head, save_head
+from sercache.training.checkpoint import EpochLog, load_head, save_head
 from sercache.training.data import TrainingData
 from sercache.training.finetuning.clips import Clips
 from sercache.training.finetuning.live import LiveFeature
-from sercache.training.finetuning.loop import Finetuning
 from sercache.training.finetuning.overlay import EncoderOverlay
 from sercache.training.finetuning.processes import Processes
-from sercache.training.history import EpochLog
+from sercache.training.finetuning.source import EncodedClips
+from sercache.training.loop import Training
 from sercache.training.member import (
     HISTORY_NAME,
     PREDICTIONS_NAME,
@@ -85,13 +85,15 @@ class FoldFinetuning:
         targets = data.rows_of(self.member)
         clips = self._clips(rows)
         log = EpochLog(folder / HISTORY_NAME, run.tensorboard_folder(self.derived.name, fold))
-        training = Finetuning(
-            head,
-            (clips.select(rows.fit), targets.select(rows.fit)),
-            (clips.select(rows.stop), targets.select(rows.stop)),
-            self.settings,
-            data.recipe.training_of(self.member),
-            self.processes,
+        settings = data.recipe.training_of(self.member)
+        source = EncodedClips(
+            head, clips.select(rows.fit), clips.select(rows.stop), self.settings, settings, self.processes
+        )
+        training = Training(
+            source,
+            targets.select(rows.fit),
+            targets.select(rows.stop),
+            settings,
             seed=seed,
             stream_seed=derive_seed(data.recipe.seed, "stream"),
             state_path=folder / STATE_NAME,
@@ -110,7 +112,7 @@ class FoldFinetuning:
         finally:
             log.close()
         predicted = [utterance_id for ids in rows.predicted.values() for utterance_id in ids]
-        output = training.predict(clips.select(predicted))
+        output = source.predict(clips.select(predicted), self.context.should_stop)
         if not (torch.isfinite(output.logits).all() and torch.isfinite(output.attributes).all()):
             raise TrainingError(
                 f"{job.name}: it predicts what are no finite numbers; lower the learning rates"
@@ -121,7 +123,7 @@ class FoldFinetuning:
                 overlay = EncoderOverlay.of(live.trained, live.name, live.spec.fingerprint, live.precision)
                 overlay.save(folder / overlay_name(live.name))
             described = replace(description, member=self.derived.name, best=best, versions=library_versions())
-            save_head(folder / WEIGHTS_NAME, training.head, described)
+            save_head(folder / WEIGHTS_NAME, head, described)
             (folder / STATE_NAME).unlink(missing_ok=True)
         self.processes.wait()
         self.context.listener(Event("finish", job.name, values={"best": best[primary_in(best).key]}))

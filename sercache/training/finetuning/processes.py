@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sercache.devices import resolve_device
 from sercache.errors import TrainingError
+from sercache.training.source import StepReport
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,19 @@ class Processes:
             raise TrainingError(
                 "fine-tuning needs accelerate; install it with: pip install 'sercache[finetune]'"
             ) from None
-        place = resolve_device(device)
-        state: Any = PartialState(cpu=place == "cpu")
+        resolved = resolve_device(device)
+        state: Any = PartialState(cpu=resolved == "cpu")
         is_alone = state.num_processes == 1
         return cls(
             int(state.process_index),
             int(state.num_processes),
-            torch.device(place) if is_alone else torch.device(state.device),
+            torch.device(resolved) if is_alone else torch.device(state.device),
             state,
         )
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one process that writes files and speaks."""
+        """Whether this is the one process that writes files and reports events."""
         return self.rank == 0
 
     def add(self, values: Tensor) -> Tensor:
@@ -78,82 +79,88 @@ class Processes:
             self._state.destroy_process_group()
 
 
-_TOLD = 3
-"""Numbers that a step tells beside its gradients."""
+_NUM_REPORTED = 3
+"""Numbers of a step that are summed beside its gradients: its loss, and wishes to stop and to save."""
 
 
-class Told(NamedTuple):
-    """What all processes told of one step, added up.
-
-    Attributes:
-        loss: of its rows.
-        stops: how many want to stop.
-        saves: how many want the state to be saved.
-        rows: of the step.
-    """
-
-    loss: float
-    stops: float
-    saves: float
-    rows: int
-
-
-class Gradients:
+class SharedGradients:
     """The gradients of all that is trained, in one flat buffer: one sum over all processes, one norm.
+
+    What a step reports is read one step late: then a GPU need not be waited for.
 
     Args:
         parameters: float32, on one device; their ``grad`` becomes a view of the buffer, and must stay so.
+        processes: over which steps are summed.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes) -> None:
+        self.processes = processes
         sizes = [parameter.numel() for parameter in parameters]
-        # What processes tell each other beside gradients comes last, so that one sum does for both.
-        self._flat = torch.zeros(sum(sizes) + _TOLD, device=parameters[0].device)
-        self._values = self._flat[:-_TOLD]
-        for parameter, own in zip(parameters, torch.split(self._values, sizes), strict=True):
-            parameter.grad = own.view_as(parameter)
+        # What is reported beside gradients comes last, so that one sum over the processes does for both.
+        self._flat = torch.zeros(sum(sizes) + _NUM_REPORTED, device=parameters[0].device)  # (P + 3,)
+        self.values = self._flat[:-_NUM_REPORTED]  # (P,)
+        self._loss = torch.zeros((), device=self._flat.device)
+        self._unread: tuple[Tensor, Any, int] | None = None
+        for parameter, values in zip(parameters, torch.split(self.values, sizes), strict=True):
+            parameter.grad = values.view_as(parameter)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this is the only process."""
+        return self.processes.count == 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.processes.is_first
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.processes.wait()
 
     def clear(self) -> None:
-        """Begin a step."""
+        """Begin a step without gradients."""
         self._flat.zero_()
+        self._loss = torch.zeros_like(self._loss)
 
-    def add_up(self, processes: Processes, told: Tensor) -> Tensor:
-        """Sum the gradients over all processes, and with them ``told`` ``(3,)``, whose sum is returned."""
-        self._flat[-_TOLD:] = told
-        if processes.count > 1:
-            self._flat.copy_(processes.add(self._flat))
-        return self._flat[-_TOLD:].clone()
+    def add(self, loss: Tensor, rows: int, step_rows: int) -> None:
+        """Add the gradients of a micro-batch's mean loss; it counts by its share of the step's rows."""
+        share = loss * (rows / step_rows)
+        share.backward()  # type: ignore[no-untyped-call]
+        self._loss += share.detach()
 
-    def clip(self, most: float | None) -> None:
-        """Scale all gradients down so that their norm is at most ``most``; without waiting for the device."""
-        if most is not None:
-            self._values.mul_((most / (self._values.norm() + 1e-6)).clamp(max=1.0))
+    def finish_step(
+        self, clip: float | None, step_rows: int, *, wants_stop: bool, wants_save: bool
+    ) -> list[StepReport]:
+        """Sum a step over the processes and clip it, without waiting for the device.
 
-
-class StepNews:
-    """What each step tells, read one step late: then a GPU need not be waited for."""
-
-    def __init__(self) -> None:
-        self._waiting: tuple[Tensor, Any, int] | None = None
-
-    def exchange(self, told: Tensor, rows: int) -> list[Told]:
-        """Begin to read what a step of so many rows told, ``(3,)``; return what the step before it did."""
-        before = self.rest()
+        Returns:
+            The report of the step before it.
+        """
+        wishes = torch.tensor([float(wants_stop), float(wants_save)])
+        reported = torch.cat([self._loss.view(1), wishes.to(self._loss, non_blocking=True)])  # (3,)
+        self._flat[-_NUM_REPORTED:] = reported
+        if self.processes.count > 1:
+            self._flat.copy_(self.processes.add(self._flat))
+        reported = self._flat[-_NUM_REPORTED:].clone()
+        if clip is not None:
+            self.values.mul_((clip / (self.values.norm() + 1e-6)).clamp(max=1.0))
+        before = self.pending()
         copied = None
-        if told.device.type == "cuda":
-            told = told.to("cpu", non_blocking=True)
+        if reported.device.type == "cuda":
+            reported = reported.to("cpu", non_blocking=True)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
-        self._waiting = (told, copied, rows)
+        self._unread = (reported, copied, step_rows)
         return before
 
-    def rest(self) -> list[Told]:
-        """Return what the step told that was not read yet, if there is one."""
-        if self._waiting is None:
+    def pending(self) -> list[StepReport]:
+        """Return the report of the step that was not read yet, if there is one."""
+        if self._unread is None:
             return []
-        told, copied, rows = self._waiting
-        self._waiting = None
+        reported, copied, rows = self._unread
+        self._unread = None
         if copied is not None:
             copied.synchronize()
-        loss, stops, saves = told.tolist()
-        return [Told(loss, stops, saves, rows)]
+        loss, stops, saves = reported.tolist()
+        return [StepReport(loss * rows, rows, bool(stops), bool(saves))]

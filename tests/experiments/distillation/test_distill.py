@@ -65,14 +65,14 @@ def test_a_distilled_member_is_not_stacked_with_those_it_learned_from(in_turn):
 
 def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_on(held_out, monkeypatch):
     """Recorded from what the loop really was given."""
-    seen, steps = {}, loop.HeadTraining.steps
+    seen, steps = {}, loop.Training.steps
 
     def record(training):
-        speakers = [i.split("/")[0] for i in (*training.fit_source.ids, *training.stop_source.ids)]
+        speakers = [i.split("/")[0] for i in (*training.source.fit.ids, *training.source.stop.ids)]
         seen[training.task] = set(speakers)
         return steps(training)
 
-    monkeypatch.setattr(loop.HeadTraining, "steps", record)
+    monkeypatch.setattr(loop.Training, "steps", record)
     distillation = prepare_distillation(held_out, SMALL)
     assert {one.split("/")[0] for one in distillation.teacher.targets.ids} == {f"s{k}" for k in range(6)}
     report = run_distillation(distillation, workers=1)

@@ -13,7 +13,7 @@ from support.training_builder import make_training
 
 @pytest.fixture
 def clips(run, alone):
-    return make_training(run.root, alone, changes={"max_seconds": 0.4, "micro_batch_seconds": 1.3}).fit_clips
+    return make_training(run.root, alone, changes={"max_seconds": 0.4, "micro_batch_seconds": 1.3}).source.fit
 
 
 def test_long_clips_are_cut_anew_for_every_seed_and_the_same_for_one(clips):
@@ -31,7 +31,7 @@ def test_long_clips_are_cut_anew_for_every_seed_and_the_same_for_one(clips):
 
 def test_what_is_judged_is_whole(clips):
     rows = np.arange(4)
-    [[wavlm, words]] = clips.inputs_to_judge([rows])
+    [[wavlm, words]] = clips.whole_inputs([rows])
     assert wavlm.mask.sum(dim=1).tolist() == clips.source.frame_counts[rows, 0].tolist()
     assert words.mask.sum(dim=1).tolist() == clips.source.frame_counts[rows, 1].tolist()
     cached = clips.source.batch(rows)[0]

@@ -58,8 +58,8 @@ def test_at_step_0_it_predicts_what_the_cached_head_does(run, alone, member, fea
 def test_whisper_and_group_norm_start_there_too(run, alone):
     changes = {"stage1": {"epochs": 1, **STILL}, "stage2": {"epochs": 0}}
     training = make_training(run.root, alone, member="whisper", features=["whisper"], changes=changes)
-    clips = training.stop_clips.select(training.stop_clips.ids[:4])
-    found = torch.softmax(training.predict(clips).logits.double(), dim=1).numpy()
+    clips = training.source.stop.select(training.source.stop.ids[:4])
+    found = torch.softmax(training.source.predict(clips).logits.double(), dim=1).numpy()
     posteriors = Posteriors.load(run.posteriors_path("whisper")).take(clips.ids)
     assert found.shape == posteriors.class_probabilities.shape
     [batch] = [rows for rows in clips.batches(np.arange(4)) if 0 in rows]
@@ -152,8 +152,8 @@ def test_a_run_that_was_stopped_anywhere_ends_like_one_that_was_not(run, alone, 
             stops += 1
             assert stops < 30
     assert stops > 3
-    for name, value in whole._tensors().items():
-        assert torch.equal(pieces._tensors()[name], value), name
+    for name, value in whole.source.tensors().items():
+        assert torch.equal(pieces.source.tensors()[name], value), name
     without_time = [{**row, "seconds": 0} for row in whole.progress.history]
     assert str(without_time) == str([{**row, "seconds": 0} for row in pieces.progress.history])
 
@@ -221,10 +221,10 @@ def test_micro_batches_make_the_gradient_of_the_whole_step(run, alone):
         changes = {"micro_batch_seconds": seconds, "batch_size": 64}
         training = make_training(run.root, alone, member="speech", features=["wav2vec2"], changes=changes,
                                  member_changes={"attribute_weight": 0.0})  # fmt: skip
-        training.member = training.member.model_copy(
-            update={"mixup": training.member.mixup.model_copy(update={"probability": 0.0})}
+        training.settings = training.settings.model_copy(
+            update={"mixup": training.settings.mixup.model_copy(update={"probability": 0.0})}
         )
-        training._set_training = lambda: None
+        training.source.set_training = lambda: None
         training.run()
         found.append([row["train_loss"] for row in training.progress.history[1:]])
     assert found[0] == pytest.approx(found[1], rel=1e-4)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sercache.training.schedule import rate_factor
+from sercache.training.epoch import rate_factor
 
 
 def test_without_warm_up_a_constant_schedule_changes_nothing():
