@@ -225,11 +225,11 @@ def _p(value: float) -> str:
 def _legend(comparison: "Comparison") -> str:
     where = (
         "the test split, fitted on out-of-fold rows"
-        if comparison.judged_on == "held-out"
+        if comparison.scored_on == "held-out"
         else "folds in turn, each by stackers fitted on the others"
     )
     nesting = ""
-    if comparison.judged_on == "folds":
+    if comparison.scored_on == "folds":
         nesting = (
             " Stackers never see the judged fold, but the members whose posteriors they are fitted on may "
             "have trained on it."
@@ -239,7 +239,7 @@ def _legend(comparison: "Comparison") -> str:
     linear = ""
     if comparison.above_baseline is not None:
         linear = " Baseline: a linear model on pooled statistics of all features; no stacker sees it."
-    counted = f"{comparison.judged_rows} rows of {comparison.speakers} speakers ({where})"
+    counted = f"{comparison.scored_rows} rows of {comparison.speakers} speakers ({where})"
     if not comparison.classes:
         return (
             f"{counted}; {len(comparison.members)} members, attributes alone. Mean CCC: the concordance "

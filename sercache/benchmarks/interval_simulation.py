@@ -20,7 +20,7 @@ from sercache.seeds import derive_seed
 from sercache.stacking.base import Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
-from sercache.stacking.splits import Plan, make_plan
+from sercache.stacking.splits import Splits, make_splits
 
 _FITTING_ROWS = 800
 _CLASSES = 4
@@ -112,16 +112,16 @@ def interval_coverage(
         for corpus in range(world, corpora, _WORLDS):
             if context.should_stop():
                 raise Interrupted("stopped; nothing was written")
-            plan = _plan(truth, speakers, repeats, derive_seed(seed, "coverage", speakers, corpus))
+            splits = _splits(truth, speakers, repeats, derive_seed(seed, "coverage", speakers, corpus))
             scores, true = [], []
             for name in ("logistic", "soft-vote"):
-                score, fitted = _judged(plan, name, seed)
+                score, fitted = _score(splits, name, seed)
                 scores.append(score)
                 true.append(
                     np.mean([macro_f1_on(everyone, model.predict(everyone.inputs)) for model in fitted])
                 )
             bootstrap = SpeakerBootstrap(
-                plan.judged.speakers, samples, derive_seed(seed, "bootstrap", corpus)
+                splits.scored.speakers, samples, derive_seed(seed, "bootstrap", corpus)
             )
             estimate, difference = bootstrap.estimate(scores[0]), bootstrap.difference(*scores)
             held += [
@@ -167,41 +167,41 @@ def null_p_values(
     for corpus in range(corpora):
         if context.should_stop():
             raise Interrupted("stopped; nothing was written")
-        plan = _plan(truth, speakers, repeats, derive_seed(seed, "null", speakers, corpus))
-        halves = [_judged(_of_members(plan, places), stacker, seed)[0] for places in ([0, 1], [2, 3])]
-        bootstrap = SpeakerBootstrap(plan.judged.speakers, samples, derive_seed(seed, "bootstrap", corpus))
+        splits = _splits(truth, speakers, repeats, derive_seed(seed, "null", speakers, corpus))
+        halves = [_score(_of_members(splits, places), stacker, seed)[0] for places in ([0, 1], [2, 3])]
+        bootstrap = SpeakerBootstrap(splits.scored.speakers, samples, derive_seed(seed, "bootstrap", corpus))
         found.append(bootstrap.difference(*halves).p_value)
         context.listener(Event("advance", task, done=corpus + 1, total=corpora))
     return NullPValues(stacker, speakers, repeats, tuple(sorted(found)))
 
 
-def _plan(truth: SimulatedMembers, speakers: int, repeats: int | None, seed: int) -> Plan:
+def _splits(truth: SimulatedMembers, speakers: int, repeats: int | None, seed: int) -> Splits:
     rows, _ = truth.draw(ROWS_PER_SPEAKER * speakers, derive_seed(seed, "judged"), "j")
     if repeats is not None:
-        return make_plan(rows, repeats, seed)
+        return make_splits(rows, repeats, seed)
     fit, _ = truth.draw(_FITTING_ROWS, derive_seed(seed, "fit"))
-    return Plan(fit, rows, (fit.folds,))
+    return Splits(fit, rows, (fit.folds,))
 
 
-def _of_members(plan: Plan, places: list[int]) -> Plan:
-    held_out = None if plan.held_out is None else some_members(plan.held_out, places)
-    return Plan(some_members(plan.fitting, places), held_out, plan.assignments)
+def _of_members(splits: Splits, places: list[int]) -> Splits:
+    held_out = None if splits.held_out is None else some_members(splits.held_out, places)
+    return Splits(some_members(splits.fitting, places), held_out, splits.assignments)
 
 
-def _judged(plan: Plan, name: str, seed: int) -> tuple[SumMetric, Sequence[Stacker]]:
+def _score(splits: Splits, name: str, seed: int) -> tuple[SumMetric, Sequence[Stacker]]:
     """Return a stacker's macro-F1, the mean over repeats, and what was fitted in each round."""
-    predicted = np.empty((plan.repeats, len(plan.judged)), dtype=np.int64)
+    predicted = np.empty((splits.repeats, len(splits.scored)), dtype=np.int64)
     fitted = []
-    for split in plan.rounds():
+    for split in splits.rounds():
         stacker = STACKERS[name].from_recipe(
             StackingRecipe(), derive_seed(seed, "stack", split.repeat, split.fold)
         )
         stacker.fit(split.fit)
-        predicted[split.repeat, split.places] = stacker.predict(
-            split.judged.inputs
+        predicted[split.repeat, split.indices] = stacker.predict(
+            split.scored.inputs
         ).class_probabilities.argmax(axis=1)
         fitted.append(stacker)
-    return mean_over([_macro_f1(plan.judged, predicted_classes) for predicted_classes in predicted]), fitted
+    return mean_over([_macro_f1(splits.scored, predicted_classes) for predicted_classes in predicted]), fitted
 
 
 def _macro_f1(rows: StackingRows, predicted: np.ndarray) -> SumMetric:

@@ -20,7 +20,7 @@ from sercache.stacking.baselines import BASELINE
 from sercache.stacking.calibrating import CALIBRATION_NAME
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import load_stacker
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 from sercache.stacking.task import earlier_result, input_digest
 from sercache.training.baseline import baseline_posteriors, find_baseline
 from sercache.training.data import read_run_corpus
@@ -191,10 +191,10 @@ def _metrics(run: Run) -> dict[str, Any]:
 def _refuse_stale(run: Run, recipe: Recipe, metrics: Mapping[str, Any], stacker: str) -> None:
     """Make sure that stacker and figures are those of the members as they are now."""
     settings = recipe.stacking
-    plan = make_plan(load_rows(run), settings.repeats, recipe.seed, ignore)
-    digest = input_digest(stacker, plan.digest(), settings, recipe.seed)
-    result = earlier_result(stacker, digest, run.stacker_folder(stacker), plan.repeats)
-    is_same = result is not None and tuple(metrics["members"]) == plan.fitting.inputs.members
+    splits = make_splits(load_rows(run), settings.repeats, recipe.seed, ignore)
+    digest = input_digest(stacker, splits.digest(), settings, recipe.seed)
+    result = earlier_result(stacker, digest, run.stacker_folder(stacker), splits.repeats)
+    is_same = result is not None and tuple(metrics["members"]) == splits.fitting.inputs.members
     if result is None or not is_same or metrics["rows"][stacker]["fit_seconds"] != result.fit_seconds:
         raise BundleError(
             f"{run.root}: members, settings or the corpus have changed since sercache stack; run sercache "

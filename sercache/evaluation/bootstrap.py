@@ -19,15 +19,18 @@ in 96 % of corpora of 5 speakers, 94 % of 10 and 96 % of 20 and 30; percentiles 
 and those of a score of 5 speakers in 87 % instead of 94.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sercache.evaluation.metrics import ConfusionMetric, Floats, Labels
+
+Key = TypeVar("Key", bound=Hashable)
 
 _CELLS_PER_CHUNK = 4_000_000
 _NO_DEVIATION = 1e-12
@@ -86,7 +89,7 @@ class Difference:
 
 
 class SpeakerBootstrap:
-    """Draws of speakers with replacement, made once and shared by everything that is judged on these rows.
+    """Draws of speakers with replacement, made once and shared by all scores of these rows.
 
     >>> from sercache.evaluation.metrics import macro_f1_of_confusion
     >>> truth = np.array([0, 1, 0, 1, 0, 1])
@@ -217,16 +220,17 @@ class SpeakerBootstrap:
 
 
 def mean_over(metrics: Sequence[SumMetric]) -> SumMetric:
-    """Return the mean of scores that judge the same rows: of one model's several predictions of them."""
+    """Return the mean of scores of the same rows, such as those of several predictions of them."""
     if len(metrics) == 1:
         return metrics[0]
     ends = np.cumsum([metric.terms.shape[1] for metric in metrics])
 
     def score(sums: Floats) -> Floats:
         parts = np.split(sums, ends[:-1], axis=-1)
-        return np.asarray(np.mean([one.score(its) for one, its in zip(metrics, parts, strict=True)], axis=0))
+        scores = [metric.score(part) for metric, part in zip(metrics, parts, strict=True)]
+        return np.asarray(np.mean(scores, axis=0))
 
-    least, most = (float(np.mean([getattr(one, end) for one in metrics])) for end in ("least", "most"))
+    least, most = (float(np.mean([getattr(metric, end) for metric in metrics])) for end in ("least", "most"))
     return SumMetric(np.concatenate([metric.terms for metric in metrics], axis=1), score, least, most)
 
 
@@ -242,9 +246,9 @@ def confusion_metric(
         score: one of :data:`sercache.evaluation.metrics.CONFUSION_METRICS`.
     """
     labels = np.asarray(labels)
-    judged = np.flatnonzero(labels >= 0)
+    scored = np.flatnonzero(labels >= 0)
     terms = np.zeros((len(labels), num_classes**2))
-    terms[judged, labels[judged] * num_classes + np.asarray(predicted)[judged]] = 1.0
+    terms[scored, labels[scored] * num_classes + np.asarray(predicted)[scored]] = 1.0
     return SumMetric(
         terms,
         lambda sums: score(sums.reshape(*sums.shape[:-1], num_classes, num_classes)),
@@ -275,12 +279,12 @@ def ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
 
 def mean_ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
     """Return the mean CCC over attributes of ``(N, A)``; an attribute whose CCC is undefined is left out."""
-    rated, said = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    each = [ccc_metric(*pair) for pair in zip(rated.T, said.T, strict=True)]
-    terms = np.concatenate([np.empty((len(rated), 0)), *(metric.terms for metric in each)], axis=1)
+    rated, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    metrics = [ccc_metric(*pair) for pair in zip(rated.T, predicted.T, strict=True)]
+    terms = np.concatenate([np.empty((len(rated), 0)), *(metric.terms for metric in metrics)], axis=1)
 
     def score(sums: Floats) -> Floats:
-        scores = _ccc_of_sums(sums.reshape(*sums.shape[:-1], len(each), _CCC_TERMS))  # (..., A)
+        scores = _ccc_of_sums(sums.reshape(*sums.shape[:-1], len(metrics), _CCC_TERMS))  # (..., A)
         known = ~np.isnan(scores)
         return _divide(np.where(known, scores, 0.0).sum(axis=-1), known.sum(axis=-1))
 
@@ -292,24 +296,35 @@ def calibration_metric(labels: Labels, probabilities: ArrayLike, bins: int = 15)
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     confidence = probabilities.max(axis=1)
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    judged = np.flatnonzero(labels >= 0)
+    scored = np.flatnonzero(labels >= 0)
     terms = np.zeros((len(labels), bins + 1))
-    terms[judged, which[judged]] = (probabilities.argmax(axis=1) == labels)[judged] - confidence[judged]
-    terms[judged, bins] = 1.0
+    terms[scored, which[scored]] = (probabilities.argmax(axis=1) == labels)[scored] - confidence[scored]
+    terms[scored, bins] = 1.0
     return SumMetric(terms, _calibration_of_sums, least=0.0, most=1.0)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Return p-values corrected for having looked at several (Holm 1979).
+    """Return p-values corrected for the number of comparisons (Holm 1979); with a NaN all stay as they are.
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
     raw = np.asarray(p_values, dtype=np.float64)
+    if np.isnan(raw).any():  # unknown from one speaker
+        return raw
     order = np.argsort(raw)
     adjusted = np.empty_like(raw)
     adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)), 1.0)
     return adjusted
+
+
+def holm_corrected(differences: Mapping[Key, Difference]) -> dict[Key, Difference]:
+    """Return differences with their p-values corrected over all by :func:`holm`."""
+    p_values = holm([difference.p_value for difference in differences.values()]).tolist()
+    return {
+        key: replace(difference, p_value=p_value)
+        for (key, difference), p_value in zip(differences.items(), p_values, strict=True)
+    }
 
 
 def _mean_of_sums(sums: Floats) -> Floats:

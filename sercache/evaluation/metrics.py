@@ -110,8 +110,8 @@ def mean_ccc(truth: ArrayLike, predicted: ArrayLike) -> float:
     >>> mean_ccc([[1.0, 1.0], [2.0, 2.0]], [[1.0, 2.0], [2.0, 1.0]])
     0.0
     """
-    rated, said = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    return _mean_of_known(np.asarray([ccc(*pair) for pair in zip(rated.T, said.T, strict=True)]))
+    rated, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    return _mean_of_known(np.asarray([ccc(*pair) for pair in zip(rated.T, predicted.T, strict=True)]))
 
 
 def log_loss(soft_targets: ArrayLike, probabilities: ArrayLike) -> float:

@@ -248,14 +248,8 @@ def _corrected(full: VariantResult, compared: Mapping[str, VariantResult]) -> di
         result.difference.p_value for result in compared.values() if result.difference is not None
     ]
     over_seeds = seed_p_values(full.scores, [result.scores for result in compared.values()])
-    pairs = zip(_holm(over_speakers), _holm(over_seeds), strict=True)
+    pairs = zip(holm(over_speakers), holm(over_seeds), strict=True)
     return {
         name: replace(result, p_speakers=float(speakers), p_seeds=float(seeds))
         for (name, result), (speakers, seeds) in zip(compared.items(), pairs, strict=True)
     }
-
-
-def _holm(p_values: Sequence[float] | Floats) -> Floats:
-    """Correct p-values; with one speaker, or one seed, all are unknown and stay NaN."""
-    known = np.asarray(p_values, dtype=np.float64)
-    return known if np.isnan(known).any() else holm(known)

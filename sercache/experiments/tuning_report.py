@@ -14,7 +14,7 @@ from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.experiments.tuning_study import Trial
 from sercache.posteriors import Posteriors
 from sercache.stacking.table import primary_metric
-from sercache.stacking.verdict import oppose
+from sercache.stacking.verdict import compare_pair
 
 _FEW_SPEAKERS = 10
 
@@ -109,7 +109,7 @@ class TuningReport:
         number = f"Trial {self.best.number}"
         lines = [
             f"On {judged.rows} rows of {judged.speakers} speakers that no trial saw ({self.judged_on}): "
-            + oppose(
+            + compare_pair(
                 f"trial {self.best.number}", "the recipe as it is", judged.difference, primary=self.primary
             ),
             f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner "
@@ -120,7 +120,7 @@ class TuningReport:
             lines.append(
                 f"The linear baseline on the same features has {self.primary.name} "
                 f"{judged.baseline.value:.3f} there: "
-                + oppose(
+                + compare_pair(
                     f"trial {self.best.number}", "the baseline", judged.to_baseline, primary=self.primary
                 )
             )

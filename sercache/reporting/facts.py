@@ -22,7 +22,7 @@ from sercache.stacking.baselines import BASELINE
 from sercache.stacking.external.members import load_sources, rows_of_sources
 from sercache.stacking.joining import load_rows
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 from sercache.stacking.table import REFERENCE
 
 
@@ -225,7 +225,7 @@ def read_judged(
     else:
         rows = load_rows(run, allow_in_sample=True, listener=listener)
         seed, samples = recipe.seed, recipe.stacking.bootstrap_samples
-    judged = make_plan(rows).judged
+    judged = make_splits(rows).scored
     stale = (
         f"{run.root}: corpus or members have changed since they were stacked; sercache stack does it again"
     )

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap
+from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm_corrected
 from sercache.evaluation.metrics import Floats, ccc, macro_f1, mean_ccc
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
 from sercache.reporting.facts import Facts, Judged
 from sercache.reporting.wording import interval, p_value
 from sercache.stacking.baselines import BASELINE
 from sercache.stacking.rows import scaled_to_ranges
-from sercache.training.baseline import members_above, with_corrected_p
+from sercache.training.baseline import members_above
 
 _NAMED_COLUMNS = 8
 _LONGEST_HEADING = 12
@@ -125,7 +125,7 @@ def differences_to_baseline(judged: Judged) -> dict[str, Difference]:
         name: (inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
         for index, name in enumerate(inputs.members)
     }
-    return with_corrected_p(
+    return holm_corrected(
         {
             name: bootstrap.difference(truth.metric(*predicted), truth.metric(*baseline))
             for name, predicted in members.items()

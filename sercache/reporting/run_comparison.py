@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from sercache.errors import ReportError
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm, mean_over
+from sercache.evaluation.bootstrap import (
+    Difference,
+    Estimate,
+    SpeakerBootstrap,
+    SumMetric,
+    holm,
+    holm_corrected,
+    mean_over,
+)
 from sercache.evaluation.primary import PrimaryScore, primary_in
 from sercache.events import Event, Listener, ignore
 from sercache.files import without_nan
@@ -20,7 +28,6 @@ from sercache.stacking.base import Prediction
 from sercache.stacking.baselines import BASELINE
 from sercache.stacking.rows import StackingRows, columns_in_order
 from sercache.stacking.table import REFERENCE, scores_of
-from sercache.training.baseline import with_corrected_p
 
 RECOMMENDED = "recommended"
 _OTHER_KINDS = (REFERENCE, "best-single", BASELINE)
@@ -215,10 +222,7 @@ def _entries(
             entries.append(Entry(name, kind, stacker, scores, differences, float("nan"), to_baseline))
             before = metrics if place == 0 else before
     entries = _with_corrected_baselines(entries)
-    p_values = [one.differences[key].p_value for one in entries if one.differences]
-    if not np.isnan(p_values).any():
-        p_values = holm(p_values).tolist()
-    corrected = iter(p_values)
+    corrected = iter(holm([one.differences[key].p_value for one in entries if one.differences]).tolist())
     return tuple(replace(one, p_value=float(next(corrected))) if one.differences else one for one in entries)
 
 
@@ -226,7 +230,7 @@ def _with_corrected_baselines(entries: Sequence[Entry]) -> list[Entry]:
     compared = {
         str(place): entry.to_baseline for place, entry in enumerate(entries) if entry.to_baseline is not None
     }
-    corrected = with_corrected_p(compared)
+    corrected = holm_corrected(compared)
     return [replace(entry, to_baseline=corrected.get(str(place))) for place, entry in enumerate(entries)]
 
 

@@ -1,6 +1,5 @@
 """Baselines of the comparison: chance, the linear baseline, and the members that fine-tuning started from."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,15 +8,15 @@ import numpy as np
 import xxhash
 
 from sercache.errors import StackingError
-from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm
+from sercache.evaluation.bootstrap import SpeakerBootstrap, SumMetric, holm_corrected
 from sercache.events import Event, Listener, ignore
 from sercache.posteriors import Posteriors
 from sercache.run import DerivedMember, Run
 from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.rows import Floats, StackingInputs, StackingRows, columns_in_order
-from sercache.stacking.splits import Plan
+from sercache.stacking.splits import Splits
 from sercache.stacking.task import StackerResult, posteriors_path
-from sercache.stacking.verdict import oppose
+from sercache.stacking.verdict import compare_pair
 
 _JITTER = 1e-6
 
@@ -99,32 +98,32 @@ BASELINE = "baseline"
 
 
 def baseline_result(
-    baseline: Posteriors, plan: Plan, run: Run, listener: Listener = ignore
+    baseline: Posteriors, splits: Splits, run: Run, listener: Listener = ignore
 ) -> StackerResult | None:
-    """Return what the baseline predicts of the judged rows, written as a stacker's result.
+    """Write the baseline's predictions of the scored rows as a stacker's result, and return it.
 
     Nothing is fitted: out-of-fold rows were predicted by the fold model that did not see the speaker, rows of
     the test split by the mean of the fold models.
 
     Args:
         baseline: over the rows of the run.
-        plan: which rows are judged.
+        splits: which rows are scored.
         run: the folder that the result goes to.
-        listener: told why there is no result.
+        listener: receives a warning where there is no result.
 
     Returns:
-        None where the baseline does not fit the judged rows.
+        None where the baseline does not fit the scored rows.
     """
-    judged, folder = plan.judged, run.stacker_folder(BASELINE)
-    inputs = judged.inputs
+    scored, folder = splits.scored, run.stacker_folder(BASELINE)
+    inputs = scored.inputs
     try:
-        if baseline.fold_map_digest != judged.fold_map_digest:
+        if baseline.fold_map_digest != scored.fold_map_digest:
             raise StackingError("it was fitted on other folds than the members")
         if missing := set(inputs.ids) - set(baseline.ids):
             raise StackingError(f"it does not predict {len(missing)} rows, first '{min(missing)}'")
         taken = baseline.take(inputs.ids)
         if (taken.origins == "in-sample").any():
-            raise StackingError("it was fitted on rows that it would be judged on")
+            raise StackingError("it was fitted on rows that it would be scored on")
         attributes = tuple(attribute.name for attribute in inputs.attributes)
         class_order = columns_in_order("classes", taken.classes, inputs.classes)
         attribute_order = columns_in_order("attributes", taken.attributes, attributes)
@@ -140,38 +139,35 @@ def baseline_result(
         class_probabilities=taken.class_probabilities[:, class_order],
         attribute_values=taken.attribute_values[:, attribute_order],
     )
-    for repeat in range(plan.repeats):
+    for repeat in range(splits.repeats):
         arranged.save(posteriors_path(folder, repeat))
     unknown = float("nan")
-    return StackerResult(BASELINE, (arranged,) * plan.repeats, unknown, unknown, unknown, {})
+    return StackerResult(BASELINE, (arranged,) * splits.repeats, unknown, unknown, unknown, {})
 
 
 def worth_of_finetuning(
-    judged: StackingRows, finetuned: Sequence[DerivedMember], bootstrap: SpeakerBootstrap
+    rows: StackingRows, finetuned: Sequence[DerivedMember], bootstrap: SpeakerBootstrap
 ) -> list[str]:
-    """Return a sentence for each fine-tuned member among those judged: is it better than where it started?
+    """Return a sentence for each fine-tuned member: whether it is better than the member it started from.
 
     Args:
-        judged: the rows; none was learned from by the model that predicted it.
+        rows: the scored ones; the model that predicted a row did not learn from it.
         finetuned: the run's fine-tuned members.
-        bootstrap: over the speakers of ``judged``.
+        bootstrap: over the speakers of ``rows``.
     """
-    members = judged.inputs.members
-    pairs = [(one.name, one.of) for one in finetuned if {one.name, one.of} <= set(members)]
-    differences = [
-        bootstrap.difference(_metric(judged, name), _metric(judged, start)) for name, start in pairs
-    ]
-    p_values = [one.p_value for one in differences]
-    if pairs and not any(map(math.isnan, p_values)):  # unknown from one speaker
-        p_values = holm(p_values).tolist()
+    members = rows.inputs.members
+    pairs = [(member.name, member.of) for member in finetuned if {member.name, member.of} <= set(members)]
+    differences = {
+        (name, start): bootstrap.difference(_metric(rows, name), _metric(rows, start))
+        for name, start in pairs
+    }
     return [
-        "What fine-tuning was worth: "
-        + oppose(*pair, replace(difference, p_value=p_value), len(pairs), judged.truth.primary)
-        for pair, difference, p_value in zip(pairs, differences, p_values, strict=True)
+        "What fine-tuning was worth: " + compare_pair(*pair, difference, len(differences), rows.truth.primary)
+        for pair, difference in holm_corrected(differences).items()
     ]
 
 
-def _metric(judged: StackingRows, member: str) -> SumMetric:
-    inputs = judged.inputs
+def _metric(rows: StackingRows, member: str) -> SumMetric:
+    inputs = rows.inputs
     index = inputs.members.index(member)
-    return judged.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
+    return rows.truth.metric(inputs.class_probabilities[:, index], inputs.attribute_values[:, index])

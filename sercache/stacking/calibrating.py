@@ -4,38 +4,38 @@ from pathlib import Path
 
 import numpy as np
 
-from sercache.evaluation.calibration.assessment import CalibrationReport, Predicted, judge_calibration
+from sercache.evaluation.calibration.assessment import CalibrationReport, Predicted, evaluate_calibration
 from sercache.evaluation.calibration.fitted import Calibration
 from sercache.events import Context
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import StackingRecipe
 from sercache.seeds import derive_seed
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.splits import Plan
+from sercache.stacking.splits import Splits
 from sercache.stacking.task import StackerResult, earlier_result, input_digest, run_stacker
 
 CALIBRATION_NAME = "calibration.json"
 CROSS_FITTED_NAME = "cross-fitted"
-"""The folder, in a stacker's, of what is said of the fitting rows."""
+"""The folder, in a stacker's folder, of the cross-fitted predictions of the fitting rows."""
 
 
 def calibrate(
-    plan: Plan,
+    splits: Splits,
     result: StackerResult,
     settings: StackingRecipe,
     seed: int,
     folder: Path,
     context: Context,
 ) -> CalibrationReport | None:
-    """Judge all ways of calibrating a stacker, and keep the one that the recipe asks for beside it.
+    """Evaluate all ways of calibrating a stacker, and save the one that the recipe asks for beside it.
 
     What is calibrated are cross-fitted probabilities of the fitting rows: each row's by stackers that were
-    fitted on the other folds. It is judged on the held-out rows; where there are none, on each fold in turn,
-    with the other folds' cross-fitted probabilities. (Those come of stackers that were fitted on the judged
+    fitted on the other folds. It is scored on the held-out rows; where there are none, on each fold in turn,
+    with the other folds' cross-fitted probabilities. (Those come of stackers that were fitted on the scored
     fold too, as members' posteriors do: a dependence through a handful of numbers.)
 
     Args:
-        plan: of the comparison.
+        splits: of the comparison.
         result: of the stacker.
         settings: calibrator, coverage, thresholds.
         seed: of the comparison.
@@ -48,27 +48,26 @@ def calibrate(
     Raises:
         Interrupted: ``context.should_stop`` returned True.
     """
-    folds = np.unique(plan.assignments[0])
-    if ALL_FOLDS in folds or len(folds) < 2 or not plan.fitting.inputs.classes:
+    folds = np.unique(splits.assignments[0])
+    if ALL_FOLDS in folds or len(folds) < 2 or not splits.fitting.inputs.classes:
         return None
-    if plan.held_out is None:
+    if splits.held_out is None:
         crossed = result.predictions[0].class_probabilities
     else:
-        where = folder / CROSS_FITTED_NAME
-        in_turn = cross_fitted(plan, result.name, settings, seed, where, context)
+        in_turn = cross_fitted(splits, result.name, settings, seed, folder / CROSS_FITTED_NAME, context)
         crossed = in_turn.predictions[0].class_probabilities
-    fitting = _predicted(plan.fitting, crossed)
-    if plan.held_out is None:
+    fitting = _predicted(splits.fitting, crossed)
+    if splits.held_out is None:
         rounds = [
             (
-                fitting.take(np.flatnonzero(plan.assignments[0] != fold).astype(np.int64)),
-                fitting.take(np.flatnonzero(plan.assignments[0] == fold).astype(np.int64)),
+                fitting.take(np.flatnonzero(splits.assignments[0] != fold).astype(np.int64)),
+                fitting.take(np.flatnonzero(splits.assignments[0] == fold).astype(np.int64)),
             )
             for fold in folds
         ]
     else:
-        rounds = [(fitting, _predicted(plan.held_out, result.predictions[0].class_probabilities))]
-    classes = plan.fitting.inputs.classes
+        rounds = [(fitting, _predicted(splits.held_out, result.predictions[0].class_probabilities))]
+    classes = splits.fitting.inputs.classes
     Calibration.fit(
         fitting.probabilities,
         fitting.labels,
@@ -77,7 +76,7 @@ def calibrate(
         coverage=settings.coverage,
         tunes_thresholds=settings.thresholds,
     ).save(folder / CALIBRATION_NAME)
-    return judge_calibration(
+    return evaluate_calibration(
         rounds,
         classes,
         stacker=result.name,
@@ -89,19 +88,19 @@ def calibrate(
 
 
 def cross_fitted(
-    plan: Plan,
+    splits: Splits,
     name: str,
     settings: StackingRecipe,
     seed: int,
     folder: Path,
     context: Context,
 ) -> StackerResult:
-    """Return what stackers fitted on the other folds say of each fitting row; it is kept in ``folder``.
+    """Predict each fitting row by stackers that were fitted on the other folds; saved in ``folder``.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.
     """
-    in_turn = Plan(plan.fitting, None, plan.assignments[:1])
+    in_turn = Splits(splits.fitting, None, splits.assignments[:1])
     digest = input_digest(name, in_turn.digest(), settings, seed)
     result = earlier_result(name, digest, folder, 1)
     if result is None:

@@ -1,4 +1,4 @@
-"""What members cost to run on a new recording: which encoders, and how long those take."""
+"""The cost of members on a new recording: which encoders they need, and how long these take."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sercache.run import DerivedMember
 
 @dataclass(frozen=True)
 class Cost:
-    """What some members need.
+    """The encoders that some members need, and the seconds these take.
 
     Attributes:
         encoders: their names, each once.
@@ -25,7 +25,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class MemberCosts:
-    """What every member of a run needs.
+    """The encoders that every member of a run needs, and the seconds of each encoder.
 
     Attributes:
         encoders: of each member.
@@ -40,22 +40,21 @@ class MemberCosts:
     def of(self, members: Iterable[str]) -> Cost:
         """Return what these members need together: an encoder that several read runs once."""
         needed = sorted({encoder for member in members for encoder in self.encoders[member]})
-        each = [self.seconds[encoder] for encoder in needed]
-        known = [seconds for seconds in each if seconds is not None]
-        return Cost(tuple(needed), sum(known) if len(known) == len(each) else None)
+        known = [seconds for encoder in needed if (seconds := self.seconds[encoder]) is not None]
+        return Cost(tuple(needed), sum(known) if len(known) == len(needed) else None)
 
 
 def member_costs(recipe: Recipe, derived: Sequence[DerivedMember] = ()) -> MemberCosts | None:
     """Return the costs of a run's members, as extraction measured them; None if the cache is gone.
 
-    Feature sets of one encoder that differ in layers or pooling come of one forward pass: the dearest counts.
-    A fine-tuned encoder is one of its own, and takes a pass for each fold's weights.
+    Feature sets of one encoder that differ in layers or pooling come of one forward pass: the slowest counts.
+    A fine-tuned encoder counts by itself, and takes a pass for each fold's weights.
 
     Args:
         recipe: of the run.
-        derived: members that the run has beside.
+        derived: further members of the run.
     """
-    members = [*recipe.members, *(one.member for one in derived)]
+    members = [*recipe.members, *(derived_member.member for derived_member in derived)]
     try:
         sets = {
             name: Cache(recipe.cache).find(recipe.features[name])
@@ -63,32 +62,34 @@ def member_costs(recipe: Recipe, derived: Sequence[DerivedMember] = ()) -> Membe
         }
     except CacheError:
         return None
-    speeds = {name: read_speeds(one.folder) for name, one in sets.items()}
-    devices = [set(one) for one in speeds.values() if one]
+    speeds = {name: read_speeds(feature_set.folder) for name, feature_set in sets.items()}
+    devices = [set(by_device) for by_device in speeds.values() if by_device]
     shared = sorted(set.intersection(*devices)) if devices else []
     device = shared[-1] if shared else ""
     seconds: dict[str, float | None] = {}
     for name, feature_set in sets.items():
         encoder, measured = _encoder_of(feature_set), speeds[name].get(device)
-        mine = measured.seconds_per_minute if measured is not None else None
+        measured_seconds = measured.seconds_per_minute if measured is not None else None
         before = seconds.get(encoder, 0.0)
-        seconds[encoder] = None if mine is None or before is None else max(mine, before)
+        seconds[encoder] = (
+            None if measured_seconds is None or before is None else max(measured_seconds, before)
+        )
     encoders = {
         member.name: frozenset(_encoder_of(sets[feature]) for feature in member.features)
         for member in members
     }
-    for one in derived:
-        if one.kind != "finetuned":
+    for finetuned in derived:
+        if finetuned.kind != "finetuned":
             continue
-        own = set()
-        for feature in one.member.features:
+        needed = set()
+        for feature in finetuned.member.features:
             encoder = _encoder_of(sets[feature])
-            if feature in one.settings["features"]:
-                once = seconds[encoder]
-                encoder = f"{encoder} ({one.name})"
-                seconds[encoder] = None if once is None else once * recipe.folds.count
-            own.add(encoder)
-        encoders[one.name] = frozenset(own)
+            if feature in finetuned.settings["features"]:
+                single_pass = seconds[encoder]
+                encoder = f"{encoder} ({finetuned.name})"
+                seconds[encoder] = None if single_pass is None else single_pass * recipe.folds.count
+            needed.add(encoder)
+        encoders[finetuned.name] = frozenset(needed)
     return MemberCosts(encoders, seconds, device)
 
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm_corrected
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore, Truth
 from sercache.files import without_nan
 from sercache.stacking.costs import Cost, MemberCosts
 from sercache.stacking.rows import Floats, StackingRows
 
 Order = tuple[int, ...]
-"""Places of members, the first to join first."""
+"""Indices of members, the first to join first."""
 
 _LEAST_SECONDS = 1e-3
 
 
-def by_own_score(rows: StackingRows) -> Order:
-    """Return the members with the highest primary score of their own first."""
+def by_score(rows: StackingRows) -> Order:
+    """Return the members by their primary scores, the highest first."""
     values = rows.inputs.decisive_values
     scores = [vote_score(rows.truth, values[:, member], 1) for member in range(values.shape[1])]
     return tuple(np.argsort(-np.asarray(scores), kind="stable").tolist())
@@ -63,11 +63,11 @@ def _gain_per_second(
     scores: dict[int, float],
     before: float,
 ) -> tuple[float, float]:
-    names = [members[place] for place in order]
+    names = [members[index] for index in order]
     paid = costs.of(names).seconds_per_minute or 0.0
     seconds = max((costs.of([*names, members[member]]).seconds_per_minute or 0.0) - paid, _LEAST_SECONDS)
     gain = scores[member] - before
-    # What gains nothing is not better for being dear.
+    # Without a gain, a higher cost does not make it better.
     return (gain / seconds if gain > 0 else gain), scores[member]
 
 
@@ -83,7 +83,7 @@ _COLUMNS = (
     *("encoders", "seconds_per_minute", "last_member"),
 )
 _ENOUGH = 0.95
-"""Share of the gain that a small ensemble must keep to be spoken of."""
+"""Share of the gain that a small ensemble must keep to be mentioned."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CurvePoint:
         order: ``best``, ``greedy``, ``thrifty`` or ``random``.
         size: how many members.
         members: which, in the order that all fitting rows decide; empty for random orders.
-        score: the primary score on judged rows; of random orders the mean, and the range of 90 %.
+        score: the primary score on scored rows; of random orders the mean, and the range of 90 %.
         to_all: minus the vote of all members; None for random orders.
         kept_gain: share of what all members gain over the best single one; NaN where they gain nothing.
         cost: of these members; None where it is not known, and for random orders.
@@ -111,12 +111,12 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Curves:
-    """Everything about how many members it takes.
+    """The scores of soft votes of 1 to M members, and of those without each member.
 
     Attributes:
         points: order by order, from one member to all.
         without: the vote without a member minus that with all, p-values Holm-corrected.
-        rows: judged, that count in the primary score.
+        rows: how many of the scored rows count in the primary score.
         primary: that score.
     """
 
@@ -131,48 +131,54 @@ class Curves:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """What may be said of it."""
+        """The sentences: how many members are enough, and which are missed."""
         if len(self.without) < 2:
             return ()
         return (self._of_sizes(), self._of_leaving_out())
 
     def _of_sizes(self) -> str:
-        every = self.of("best")[-1]
-        gain = every.score.value - self.of("best")[0].score.value
+        full = self.of("best")[-1]
+        gain = full.score.value - self.of("best")[0].score.value
         if not gain > 0:
-            highest = max((one for one in self.points if one.members), key=lambda one: one.score.value)
+            highest = max(
+                (point for point in self.points if point.members), key=lambda point: point.score.value
+            )
             return (
-                f"The soft vote of all {every.size} members gains nothing over the best single one "
+                f"The soft vote of all {full.size} members gains nothing over the best single one "
                 f"({gain:+.3f} {self.primary.name}); of all sizes {highest.size} in {highest.order} order "
                 f"scores highest ({highest.score.value:.3f})."
             )
         enough = [
             point
             for point in self.points
-            if point.members and point.kept_gain >= _ENOUGH and point.size < every.size
+            if point.members and point.kept_gain >= _ENOUGH and point.size < full.size
         ]
         if not enough:
-            return f"No fewer than all {every.size} members give {_ENOUGH:.0%} of the soft vote's gain."
-        point = min(enough, key=lambda one: (_seconds(one), one.size, -one.kept_gain))
+            return f"No fewer than all {full.size} members give {_ENOUGH:.0%} of the soft vote's gain."
+        point = min(enough, key=lambda point: (_seconds(point), point.size, -point.kept_gain))
         names = ", ".join(point.members) if point.size <= 5 else f"{point.order} order"
         share = "all" if point.kept_gain >= 1 else f"{point.kept_gain:.0%}"
         return (
-            f"{point.size} of {every.size} members ({names}) give {share} of what the soft "
-            f"vote of all gains over the best single one{_cost_beside(point, every)}; "
+            f"{point.size} of {full.size} members ({names}) give {share} of what the soft "
+            f"vote of all gains over the best single one{_cost_beside(point, full)}; "
             f"{_compared(point.to_all)}."
         )
 
     def _of_leaving_out(self) -> str:
-        useful = [name for name, one in self.without.items() if one.is_clear and one.value < 0]
-        harmful = [name for name, one in self.without.items() if one.is_clear and one.value > 0]
-        said = []
+        useful = [
+            name for name, difference in self.without.items() if difference.is_clear and difference.value < 0
+        ]
+        harmful = [
+            name for name, difference in self.without.items() if difference.is_clear and difference.value > 0
+        ]
+        sentences = []
         if harmful:
-            said.append(f"The soft vote is better without {_some(harmful)}")
+            sentences.append(f"The soft vote is better without {_some(harmful)}")
         if useful:
-            said.append(f"{'it' if said else 'The soft vote'} is worse without {_some(useful)}")
-        if not said:
+            sentences.append(f"{'it' if sentences else 'The soft vote'} is worse without {_some(useful)}")
+        if not sentences:
             return "No single member is missed by the soft vote, or harms it, beyond chance."
-        return f"{'; '.join(said)}; of the others none is missed, or harms, beyond chance."
+        return f"{'; '.join(sentences)}; of the others none is missed, or harms, beyond chance."
 
 
 def ensemble_curves(
@@ -184,77 +190,68 @@ def ensemble_curves(
     permutations: int = 100,
     seed: int = 0,
 ) -> Curves:
-    """Judge soft votes of some of the members.
+    """Score soft votes of some of the members.
 
-    An order is decided on a round's fitting rows and judged on its other rows, so that a curve's scores are
-    those of choosing members honestly.
+    An order is decided on a round's fitting rows and scored on its other rows, so that the choice of members
+    has not seen the rows that a curve's scores are of.
 
     Args:
-        rounds: rows to decide on and rows of other speakers to judge on; no row is judged twice.
-        fitting: all rows to decide on; what the printed orders follow from.
+        rounds: rows to decide on and rows of other speakers to score; no row is scored twice.
+        fitting: all rows to decide on, which the printed orders are decided on.
         costs: of the members, if they are known: adds the order ``thrifty``.
         samples: bootstrap draws of speakers.
         permutations: random orders.
         seed: of both.
     """
     members = fitting.inputs.members
-    judged = [own for _, own in rounds]
+    scored = [rows for _, rows in rounds]
     truth = Truth(
-        np.concatenate([own.labels for own in judged]),
-        np.concatenate([own.attribute_targets for own in judged]),
+        np.concatenate([rows.labels for rows in scored]),
+        np.concatenate([rows.attribute_targets for rows in scored]),
         len(fitting.inputs.classes),
     )
-    bootstrap = SpeakerBootstrap([speaker for own in judged for speaker in own.speakers], samples, seed)
-    ways: dict[str, Callable[[StackingRows], Order]] = {"best": by_own_score, "greedy": greedy}
+    bootstrap = SpeakerBootstrap([speaker for rows in scored for speaker in rows.speakers], samples, seed)
+    ways: dict[str, Callable[[StackingRows], Order]] = {"best": by_score, "greedy": greedy}
     if costs is not None and costs.of(members).seconds_per_minute is not None:
         ways["thrifty"] = lambda rows: greedy(rows, costs)
 
     def metric(total: Floats, size: int) -> SumMetric:
         return truth.metric(total, total / size)
 
-    values = [own.inputs.decisive_values for own in judged]  # (N, M, K) each
-    every = np.concatenate([own.sum(axis=1) for own in values])  # (N, K)
-    of_all = metric(every, len(members))
+    by_round = [rows.inputs.decisive_values for rows in scored]
+    values = np.concatenate(by_round)  # (N, M, K)
+    full_total = values.sum(axis=1)  # (N, K)
+    of_all = metric(full_total, len(members))
     points: list[CurvePoint] = []
     for name, way in ways.items():
         orders, final = [way(fit) for fit, _ in rounds], way(fitting)
-        total = np.zeros_like(every)
+        total = np.zeros_like(full_total)
         for size in range(1, len(members) + 1):
-            total += np.concatenate(
-                [own[:, order[size - 1]] for own, order in zip(values, orders, strict=True)]
-            )
-            # All of them are the same vote in any order; the sum's last bits are not.
-            own = metric(total, size) if size < len(members) else of_all
-            names = tuple(members[place] for place in final[:size])
+            joining = [part[:, order[size - 1]] for part, order in zip(by_round, orders, strict=True)]
+            total += np.concatenate(joining)  # (N, K)
+            # All members are the same vote in any order; the sum's last bits are not.
+            vote = metric(total, size) if size < len(members) else of_all
+            names = tuple(members[index] for index in final[:size])
+            score, to_all = bootstrap.estimate(vote), bootstrap.difference(vote, of_all)
             cost = costs.of(names) if costs is not None else None
-            points.append(
-                CurvePoint(
-                    name,
-                    size,
-                    names,
-                    bootstrap.estimate(own),
-                    bootstrap.difference(own, of_all),
-                    np.nan,
-                    cost,
-                )
-            )
-    points += _random_points(np.concatenate(values), truth, permutations, seed)
+            points.append(CurvePoint(name, size, names, score, to_all, np.nan, cost))
+    points += _random_points(values, truth, permutations, seed)
     best_single = next(point for point in points if point.order == "best").score.value
     gain = of_all.value - best_single
     shares = [(point.score.value - best_single) / gain if gain > 0 else np.nan for point in points]
     without = {
         member: bootstrap.difference(
-            metric(every - np.concatenate([own[:, place] for own in values]), len(members) - 1),
+            metric(full_total - values[:, index], len(members) - 1),
             of_all,
         )
-        for place, member in enumerate(members)
+        for index, member in enumerate(members)
         if len(members) > 1
     }
     return Curves(
         points=tuple(
             replace(point, kept_gain=float(share)) for point, share in zip(points, shares, strict=True)
         ),
-        without=_corrected(without),
+        without=holm_corrected(without),
         rows=int(truth.is_scored.sum()),
         primary=truth.primary,
     )
@@ -280,7 +277,7 @@ def as_csv(curves: Curves) -> str:
 
 
 def as_json(curves: Curves) -> dict[str, Any]:
-    """Return everything that was measured, as JSON knows it."""
+    """Return everything that was measured, as JSON."""
     content: dict[str, Any] = without_nan(asdict(curves))
     named = {"score": content.pop("primary")["key"]}
     content["points"] = [
@@ -297,39 +294,31 @@ def _random_points(values: Floats, truth: Truth, count: int, seed: int) -> list[
     scores = np.empty((count, num_members))
     for row in range(count):
         total = np.zeros_like(values[:, 0])
-        for place, member in enumerate(generator.permutation(num_members)):
+        for index, member in enumerate(generator.permutation(num_members)):
             total += values[:, member]
-            scores[row, place] = truth.score(total, total / (place + 1))
+            scores[row, index] = truth.score(total, total / (index + 1))
     low, high = np.quantile(scores, [0.05, 0.95], axis=0)
     means = scores.mean(axis=0)
-    estimates = [Estimate(*map(float, one)) for one in zip(means, low, high, strict=True)]
+    estimates = [Estimate(*map(float, estimate)) for estimate in zip(means, low, high, strict=True)]
     return [
-        CurvePoint(RANDOM, size, (), one, None, np.nan, None) for size, one in enumerate(estimates, start=1)
+        CurvePoint(RANDOM, size, (), estimate, None, np.nan, None)
+        for size, estimate in enumerate(estimates, start=1)
     ]
-
-
-def _corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
-    p_values = np.asarray([one.p_value for one in differences.values()])
-    if not len(p_values) or np.isnan(p_values).any():
-        return dict(differences)
-    return {
-        name: replace(one, p_value=float(p_value))
-        for (name, one), p_value in zip(differences.items(), holm(p_values), strict=True)
-    }
 
 
 def _seconds(point: CurvePoint) -> float:
     return (point.cost.seconds_per_minute if point.cost is not None else None) or 0.0
 
 
-def _cost_beside(point: CurvePoint, every: CurvePoint) -> str:
-    if point.cost is None or every.cost is None:
+def _cost_beside(point: CurvePoint, full: CurvePoint) -> str:
+    if point.cost is None or full.cost is None:
         return ""
-    encoders = f"{len(point.cost.encoders)} of {len(every.cost.encoders)} encoders"
-    mine, theirs = point.cost.seconds_per_minute, every.cost.seconds_per_minute
-    if mine is None or not theirs:
+    encoders = f"{len(point.cost.encoders)} of {len(full.cost.encoders)} encoders"
+    seconds, full_seconds = point.cost.seconds_per_minute, full.cost.seconds_per_minute
+    if seconds is None or not full_seconds:
         return f", with {encoders}"
-    return f", with {encoders} and {mine / theirs:.0%} of the cost ({mine:.2g} s for a minute of speech)"
+    share = f"{seconds / full_seconds:.0%} of the cost"
+    return f", with {encoders} and {share} ({seconds:.2g} s for a minute of speech)"
 
 
 def _compared(to_all: Difference | None) -> str:

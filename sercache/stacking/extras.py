@@ -1,4 +1,4 @@
-"""What stackers may see beside posteriors: durations, columns of the manifest, pooled features.
+"""Further inputs of stackers beside posteriors: durations, columns of the manifest, pooled features.
 
 A recipe names them under ``stacking.extras``: ``duration``; ``column:<name>``, a column of numbers such as an
 ASR model's confidence; ``pooled:<feature set>``, the mean over time of its last kept layer.
@@ -22,7 +22,7 @@ Columns = dict[str, Floats]
 
 
 def extra_columns(recipe: Recipe, corpus: Corpus) -> tuple[tuple[str, ...], Floats]:
-    """Return the names and the values ``(N, E)`` of what a recipe's ``stacking.extras`` asks for.
+    """Return the names and the values ``(N, E)`` of the columns under a recipe's ``stacking.extras``.
 
     Raises:
         StackingError: no such extra, column or feature set, or a cell that is no number.
@@ -51,10 +51,10 @@ def _column(recipe: Recipe, corpus: Corpus, name: str) -> Columns:
             f"stacking.extras: the corpus has no column '{name}'.{did_you_mean(name, sorted(known))}"
         )
     values = np.full(len(corpus), np.nan)
-    for place, row in enumerate(corpus.utterances):
+    for index, row in enumerate(corpus.utterances):
         cell = row.extras.get(name, "").strip()
         try:
-            values[place] = float(cell) if cell else math.nan
+            values[index] = float(cell) if cell else math.nan
         except ValueError:
             raise StackingError(
                 f"stacking.extras: column '{name}' of utterance '{row.id}' is '{cell}', not a number"
@@ -68,9 +68,9 @@ def _pooled(recipe: Recipe, corpus: Corpus, name: str) -> Columns:
             f"stacking.extras: no feature set '{name}'.{did_you_mean(name, list(recipe.features))}"
         )
     feature_set = Cache(recipe.cache).find(recipe.features[name])
-    present = [place for place, one in enumerate(corpus.ids) if one in feature_set]
+    present = [row for row, utterance_id in enumerate(corpus.ids) if utterance_id in feature_set]
     values = np.full((len(corpus), feature_set.dim), np.nan)
-    ids = [corpus.ids[place] for place in present]
+    ids = [corpus.ids[row] for row in present]
     values[present] = pooled_layer(feature_set, feature_set.layers[-1:], ids, deviation=False)
     return {f"pooled:{name}:{column}": values[:, column] for column in range(feature_set.dim)}
 

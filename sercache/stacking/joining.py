@@ -1,4 +1,4 @@
-"""Joining the members' posteriors with each other and with the corpus; what may not be joined is refused."""
+"""Join the members' posteriors with each other and with the corpus, or refuse tables that do not belong."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _LEAKIEST_FIRST = ("in-sample", "development", "out-of-fold", "held-out")
 
 
 def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = ignore) -> StackingRows:
-    """Join what the members of a run predicted with the run's corpus; see :func:`join`.
+    """Join the predictions of a run's members with the run's corpus; see :func:`join`.
 
     Raises:
         StackingError: no member has posteriors yet, or they may not be joined.
@@ -56,7 +56,10 @@ def load_rows(run: Run, *, allow_in_sample: bool = False, listener: Listener = i
         if path.is_file():
             tables.append(Posteriors.load(path))
         else:
-            _warn(listener, f"'{derived.name}' is left out: it has no posteriors yet; finetune it to the end")
+            _warn(
+                listener,
+                f"'{derived.name}' is left out: it has no posteriors yet; finish it with sercache finetune",
+            )
     policy = TargetPolicy(**recipe.targets.model_dump())
     rows = join(tables, corpus, policy, extras, allow_in_sample=allow_in_sample, listener=listener)
     if not run.folds_path.is_file():
@@ -82,16 +85,16 @@ def join(
 ) -> StackingRows:
     """Join members by utterance id, their columns by name; rows come in the corpus's order.
 
-    Rows that some member has not predicted are left out for all, and the listener is told. It is also told of
-    members that are byte-identical and of members that predict one class only.
+    Rows that some member has not predicted are left out for all, with a warning to the listener, which
+    also gets warnings of members that are byte-identical and of members that predict one class only.
 
     Args:
         tables: one per member.
         corpus: holds the truth; its order of classes and attributes counts.
         policy: how votes become soft targets.
-        extras: names, E of them, and values ``(len(corpus), E)`` of what stackers see beside posteriors.
-        allow_in_sample: let rows in that a member trained on, to look at the leak.
-        listener: is told of oddities.
+        extras: names, E of them, and values ``(len(corpus), E)`` of further inputs of stackers.
+        allow_in_sample: accept rows that a member trained on, to look at the leak.
+        listener: receives the warnings.
 
     Raises:
         StackingError: members differ in classes, attributes or folds, share no rows, predict rows that are
@@ -117,7 +120,7 @@ def join(
         t.attribute_values[:, columns_in_order("attributes", t.attributes, attribute_names)] for t in taken
     ]
     extra_names, extra_values = extras or ((), np.empty((len(corpus), 0)))
-    places = {utterance_id: place for place, utterance_id in enumerate(corpus.ids)}
+    row_of = {utterance_id: row for row, utterance_id in enumerate(corpus.ids)}
     inputs = StackingInputs(
         ids=ids,
         members=tuple(names),
@@ -126,7 +129,7 @@ def join(
         class_probabilities=np.stack(probabilities, axis=1),
         attribute_values=np.stack(attributes, axis=1),
         extras=extra_names,
-        extra_values=extra_values[[places[one] for one in ids]],
+        extra_values=extra_values[[row_of[utterance_id] for utterance_id in ids]],
     )
     _report_odd_members(inputs, listener)
     return StackingRows(
@@ -174,12 +177,12 @@ def _check_member(table: Posteriors, first: Posteriors, corpus: Corpus, *, allow
 
 def _common_ids(tables: Sequence[Posteriors], corpus: Corpus, listener: Listener) -> tuple[str, ...]:
     sets = [set(table.ids) for table in tables]
-    every, common = set.union(*sets), set.intersection(*sets)
-    for table, own in zip(tables, sets, strict=True):
-        if len(own) < len(every):
+    all_ids, common = set.union(*sets), set.intersection(*sets)
+    for table, ids in zip(tables, sets, strict=True):
+        if len(ids) < len(all_ids):
             _warn(
                 listener,
-                f"member '{table.member}' misses {len(every) - len(own)} of {len(every)} rows; "
+                f"member '{table.member}' misses {len(all_ids) - len(ids)} of {len(all_ids)} rows; "
                 "they are left out for all members",
             )
     if not common:

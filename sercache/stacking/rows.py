@@ -29,7 +29,7 @@ class StackingInputs:
         attributes: names and ranges, A of them.
         class_probabilities: ``(N, M, C)``.
         attribute_values: ``(N, M, A)``, on the corpus's scale.
-        extras: names of what else is known of a row, E of them (:mod:`sercache.stacking.extras`).
+        extras: names of further inputs, E of them (:mod:`sercache.stacking.extras`).
         extra_values: ``(N, E)``, NaN where unknown.
     """
 
@@ -47,8 +47,8 @@ class StackingInputs:
 
     def features(self) -> Floats:
         """Return ``(N, M * (C + A) + E)``: each member's class probabilities and attributes, then extras."""
-        both = np.concatenate([self.class_probabilities, self.attribute_values], axis=2)
-        flat = both.reshape(len(self), both.shape[1] * both.shape[2])
+        both = np.concatenate([self.class_probabilities, self.attribute_values], axis=2)  # (N, M, C + A)
+        flat = both.reshape(len(self), both.shape[1] * both.shape[2])  # (N, M * (C + A))
         return np.concatenate([flat, self.extra_values], axis=1)
 
     @property
@@ -91,7 +91,7 @@ class StackingInputs:
 
 @dataclass(frozen=True)
 class StackingRows:
-    """Inputs and what was to be predicted, row by row.
+    """Inputs and the targets, row by row.
 
     Attributes:
         inputs: the members' posteriors, N rows.
@@ -145,7 +145,7 @@ class StackingRows:
         return self.take(np.flatnonzero(chosen).astype(np.int64))
 
     def digest(self) -> str:
-        """Return a digest of everything a stacker could learn from, and of what it is judged by."""
+        """Return a digest of everything a stacker could learn from or is scored on."""
         hashed = hashlib.sha256()
         names = (self.inputs.members, self.inputs.classes, self.inputs.attributes, self.inputs.extras)
         hashed.update(repr((self.inputs.ids, names, self.speakers, self.fold_map_digest)).encode())
@@ -179,13 +179,12 @@ def columns_in_order(what: str, have: Sequence[str], wanted: Sequence[str]) -> l
 
 
 def stopping_slice(rows: StackingRows, share: float, seed: int) -> tuple[StackingRows, StackingRows]:
-    """Part ``rows`` into rows to fit on and rows of other speakers to stop on.
+    """Split ``rows`` into rows to fit on and rows of other speakers to stop on.
 
-    Where all rows are of one speaker (or none names its own) there is nothing to stop on: that part is empty.
+    Where all rows are of one speaker (or none has a speaker) there is nothing to stop on: that part is empty.
     """
-    everyone = np.arange(len(rows), dtype=np.int64)
     if len(set(rows.speakers)) < 2:
-        return rows, rows.take(everyone[:0])
+        return rows, rows.take(np.empty(0, dtype=np.int64))
     fit_ids, _ = inner_slice(rows.corpus, share, seed)
     fits = np.isin(np.asarray(rows.inputs.ids), np.asarray(fit_ids))
     return rows.where(fits), rows.where(~fits)
@@ -197,7 +196,7 @@ def has_class_target(rows: StackingRows) -> NDArray[np.bool_]:
 
 
 def scaled_ratings(rows: StackingRows) -> Floats:
-    """Return what raters said of the attributes, ``(N, A)`` from 0 to 1; NaN where nobody rated."""
+    """Return the ratings of the attributes, ``(N, A)`` from 0 to 1; NaN where nobody rated."""
     return scaled_to_ranges(rows.attribute_targets, rows.inputs)
 
 
@@ -215,7 +214,7 @@ def attribute_bounds(inputs: StackingInputs) -> tuple[Floats, Floats]:
 
 
 def prediction_loss(rows: StackingRows, class_probabilities: Floats, attribute_values: Floats) -> float:
-    """Return what ranks predictions of equal primary score, the lower the better; NaN where nothing is known.
+    """Return the loss that ranks predictions of equal primary score; NaN where nothing is known.
 
     The log-loss against the votes; of attributes alone the mean squared error, scales taken as 0..1.
     """

@@ -1,4 +1,4 @@
-"""How much each member counts in what a stacker says: the mean size of its Shapley values."""
+"""How much each member counts in a stacker's predictions: the mean size of its Shapley values."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from sercache.stacking.rows import Floats, StackingInputs
 
 EXTRAS = "extras"
-"""How the share of everything that is no member's is called."""
+"""Name of the share of all extras together."""
 
 EXPLAINED_ROWS = 2000
 """Shapley values are averaged over so many rows: more would not move a mean that is printed in per cent."""
@@ -27,12 +27,15 @@ def shares_of(contributions: Floats, inputs: StackingInputs) -> dict[str, float]
         inputs: whose columns these are.
     """
     members = len(inputs.members)
-    own = contributions.shape[1] - len(inputs.extras)
-    by_member = contributions[:, :own].reshape(len(contributions), members, -1, contributions.shape[2])
-    sizes = np.abs(by_member.sum(axis=2)).mean(axis=(0, 2)).tolist()
+    columns = contributions.shape[1] - len(inputs.extras)
+    of_members = contributions[:, :columns]  # (N, M * (C + A), K)
+    by_member = of_members.reshape(
+        len(contributions), members, -1, contributions.shape[2]
+    )  # (N, M, C + A, K)
+    sizes = np.abs(by_member.sum(axis=2)).mean(axis=(0, 2)).tolist()  # (M,)
     names = list(inputs.members)
     if inputs.extras:
-        sizes.append(float(np.abs(contributions[:, own:].sum(axis=1)).mean()))
+        sizes.append(float(np.abs(contributions[:, columns:].sum(axis=1)).mean()))
         names.append(EXTRAS)
     total = sum(sizes)
     return {name: size / total for name, size in zip(names, sizes, strict=True)} if total > 0 else {}

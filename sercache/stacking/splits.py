@@ -18,35 +18,35 @@ Assignment = NDArray[np.int64]
 """The fold of each fitting row, ``(N,)``."""
 
 _TRIES_PER_REPEAT = 5
-"""Folds with classes spread evenly are much alike: some seeds give an assignment that is there already."""
+"""Folds with classes spread evenly are much alike: some seeds give an assignment that exists already."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One fit and what it is judged on.
+    """One fit and the rows it is scored on.
 
     Attributes:
         repeat: which assignment of speakers to folds.
-        fold: whose rows are judged; ``ALL_FOLDS`` for the held-out rows.
+        fold: whose rows are scored; ``ALL_FOLDS`` for the held-out rows.
         fit: rows to fit on.
-        judged: rows to judge on; no speaker is in both.
-        places: where the judged rows are among :attr:`Plan.judged`.
+        scored: rows to predict and score; no speaker is in both.
+        indices: where these are among :attr:`Splits.scored`.
     """
 
     repeat: int
     fold: int
     fit: StackingRows
-    judged: StackingRows
-    places: RowIndex
+    scored: StackingRows
+    indices: RowIndex
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who is fitted on what and judged on what.
+class Splits:
+    """The rows that stackers are fitted on, and those that they are scored on, round by round.
 
-    With held-out rows there is one round: fit on all ``fitting`` rows, judge on the held-out ones. Without,
-    the folds take turns: fit on the others' rows, judge on this one's, so that no stacker, and no early
-    stopping in it, has seen a speaker it is judged on. That is done once for each assignment of speakers to
+    With held-out rows there is one round: fit on all ``fitting`` rows, score the held-out ones. Without, the
+    folds take turns: fit on the rows of the others, score those of this one, so that no stacker, and no early
+    stopping in it, has seen a speaker it is scored on. That is done once for each assignment of speakers to
     folds, so that no lucky assignment decides.
 
     Attributes:
@@ -60,13 +60,13 @@ class Plan:
     assignments: tuple[Assignment, ...]
 
     @property
-    def judged(self) -> StackingRows:
-        """All judged rows."""
+    def scored(self) -> StackingRows:
+        """All scored rows."""
         return self.fitting if self.held_out is None else self.held_out
 
     @property
     def repeats(self) -> int:
-        """How often each judged row is predicted."""
+        """How often each scored row is predicted."""
         return len(self.assignments) if self.held_out is None else 1
 
     @property
@@ -79,8 +79,8 @@ class Plan:
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds, repeat by repeat."""
         if self.held_out is not None:
-            everyone = np.arange(len(self.held_out), dtype=np.int64)
-            yield Round(0, ALL_FOLDS, self.fitting, self.held_out, everyone)
+            all_rows = np.arange(len(self.held_out), dtype=np.int64)
+            yield Round(0, ALL_FOLDS, self.fitting, self.held_out, all_rows)
             return
         for repeat in range(self.repeats):
             yield from self.folds_in_turn(repeat)
@@ -89,8 +89,8 @@ class Plan:
         """Yield a round for each fold of the fitting rows, whether or not there are held-out rows."""
         assignment = self.assignments[repeat]
         for fold in np.unique(assignment).tolist():
-            own = np.flatnonzero(assignment == fold).astype(np.int64)
-            yield Round(repeat, fold, self.fitting.where(assignment != fold), self.fitting.take(own), own)
+            rows = np.flatnonzero(assignment == fold).astype(np.int64)
+            yield Round(repeat, fold, self.fitting.where(assignment != fold), self.fitting.take(rows), rows)
 
     def digest(self) -> str:
         """Return a digest of everything the results follow from, apart from settings and seed."""
@@ -102,18 +102,18 @@ class Plan:
         return hashed.hexdigest()
 
 
-def make_plan(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Listener = ignore) -> Plan:
-    """Decide what stackers are fitted on and judged on.
+def make_splits(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Listener = ignore) -> Splits:
+    """Return which rows stackers are fitted on and which they are scored on.
 
-    Out-of-fold rows (and in-sample ones, where they were let in) are fitted on. Held-out rows are judged on;
-    if none counts in the primary score, the folds take turns. Development rows serve neither purpose: they
-    stopped the members' training.
+    Out-of-fold rows (and in-sample ones, where they were let in) are fitted on. Held-out rows are scored; if
+    none counts in the primary score, the folds take turns. Development rows are left out: they stopped the
+    members' training.
 
     Args:
         rows: of all origins.
         repeats: how many assignments of speakers to folds there are where folds take turns.
         seed: of all assignments but the first, which is the members' own.
-        listener: told what is left out.
+        listener: receives a note on what is left out.
 
     Raises:
         StackingError: there are no rows to fit on, or no folds to take turns.
@@ -131,7 +131,7 @@ def make_plan(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Lis
         _note(listener, f"{development} development rows are left out: they stopped the members' training")
     held_out = rows.where(rows.origins == "held-out")
     if held_out.truth.is_scored.any():
-        return Plan(fitting, held_out, (fitting.folds,))
+        return Splits(fitting, held_out, (fitting.folds,))
     if len(held_out):
         _note(listener, f"none of the {len(held_out)} held-out rows has {needs}: folds take turns")
     folds = np.unique(fitting.folds)
@@ -140,7 +140,7 @@ def make_plan(rows: StackingRows, repeats: int = 1, seed: int = 0, listener: Lis
             f"stackers cannot take turns over {len(folds)} fold(s): the rows to fit on need at least two, "
             "or the corpus a test split"
         )
-    return Plan(fitting, None, _assignments(fitting, len(folds), repeats, seed))
+    return Splits(fitting, None, _assignments(fitting, len(folds), repeats, seed))
 
 
 def _assignments(fitting: StackingRows, count: int, repeats: int, seed: int) -> tuple[Assignment, ...]:

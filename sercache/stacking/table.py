@@ -110,7 +110,10 @@ def _f1_of_class(index: int, confusions: Floats) -> Floats:
 
 
 REFERENCE = "soft-vote"
-"""What every stacker is held against."""
+"""The stacker that every other is compared with."""
+
+_JSON_NAMES = {"pairs": "opposed", "scored_on": "judged_on", "scored_rows": "judged_rows"}
+"""Attributes of a comparison whose key in ``metrics.json`` is another."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +125,18 @@ class ComparisonRow:
         is_baseline: whether it is no meta-level: it ignores the members, or is the linear baseline.
         scores: by name (:func:`sercache.stacking.table.score_names`), and ``f1:<class>``.
         to_soft_vote: difference to the soft vote by score name, positive where this one's is larger.
-        p_to_soft_vote: of the difference in the primary score, Holm-corrected over the stackers; NaN for
-            baselines.
+        p_to_soft_vote: p-value of the difference in the primary score, Holm-corrected over the stackers; NaN
+            for baselines.
         fit_seconds: on all fitting rows.
-        predict_seconds: of all judged rows.
+        predict_seconds: of all scored rows.
         fitting_score: the primary score on the rows it was fitted on.
-        leak_gap: ``fitting_score`` minus the primary score on the judged rows.
+        leak_gap: ``fitting_score`` minus the primary score on the scored rows.
         score_by_repeat: the primary score for each assignment of speakers to folds; ``scores`` has their
             mean.
         shares: how much each member counts for the classes; empty where that is not defined.
         folder: where the fitted stacker lies.
         to_baseline: difference to the linear baseline by score name; empty for baselines, and without one.
-        p_to_baseline: of the difference in the primary score, Holm-corrected over the stackers.
+        p_to_baseline: p-value of the difference in the primary score, Holm-corrected over the stackers.
     """
 
     stacker: str
@@ -154,37 +157,37 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table and what it says.
+    """The table and its verdict.
 
     Attributes:
         rows: best primary score first.
-        opposed: ``(first, second)`` to their difference in each score.
+        pairs: ``(first, second)`` to their difference in each score.
         choice: the stacker to use, by the verdict's first sentence.
-        verdict: sentences: which meta-level to use and how sure that is, then the opposed pairs.
-        is_leaky: whether members trained on judged rows: then nothing here holds for new speakers.
-        judged_on: ``held-out`` rows, or the ``folds`` in turn.
+        verdict: sentences: which meta-level to use and how sure that is, then the pairs.
+        is_leaky: whether members trained on scored rows: then nothing here holds for new speakers.
+        scored_on: ``held-out`` rows, or the ``folds`` in turn.
         fitting_rows: how many rows the stackers learn from.
-        judged_rows: how many rows they are judged on.
+        scored_rows: how many rows they are scored on.
         repeats: over how many assignments of speakers to folds; 1 with held-out rows.
         speakers: how many speakers those have; a row without speaker counts as one.
         classes: their names.
         attributes: their names.
         members: their names.
         curves: how many members a soft vote takes, and what they cost.
-        soup: how the soup came about that is fitted on all fitting rows; None without one.
+        soup: the composition of the soup that is fitted on all fitting rows; None without a soup.
         calibration: what calibrating the recommended stacker is worth; None where that cannot be known.
         normalized_members: names of those whose frames are standardised per speaker.
         above_baseline: the stackers that are clearly above the linear baseline; None without one.
     """
 
     rows: tuple[ComparisonRow, ...]
-    opposed: Mapping[tuple[str, str], Mapping[str, Difference]]
+    pairs: Mapping[tuple[str, str], Mapping[str, Difference]]
     choice: str
     verdict: tuple[str, ...]
     is_leaky: bool
-    judged_on: str
+    scored_on: str
     fitting_rows: int
-    judged_rows: int
+    scored_rows: int
     repeats: int
     speakers: int
     classes: tuple[str, ...]
@@ -210,12 +213,12 @@ class Comparison:
 def as_csv(comparison: Comparison) -> str:
     """Return one line per stacker; scores and differences with ``_low`` and ``_high`` beside them."""
     key = comparison.primary.key
-    rivals = sorted({second for _, second in comparison.opposed})
+    rivals = sorted({second for _, second in comparison.pairs})
     has_baseline = any(row.to_baseline for row in comparison.rows)
 
     def line(row: ComparisonRow) -> dict[str, Any]:
         cells: dict[str, Any] = {"stacker": row.stacker, "baseline": str(row.is_baseline).lower()}
-        for name in (*comparison.score_names, *(f"f1:{one}" for one in comparison.classes)):
+        for name in (*comparison.score_names, *(f"f1:{label}" for label in comparison.classes)):
             estimate = row.scores[name]
             cells |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         compared = {REFERENCE: row.to_soft_vote.get(key)}
@@ -224,7 +227,7 @@ def as_csv(comparison: Comparison) -> str:
             compared["baseline"] = row.to_baseline.get(key)
             p_values["p_to_baseline_holm"] = row.p_to_baseline
         for rival in rivals:
-            compared[rival] = comparison.opposed.get((row.stacker, rival), {}).get(key)
+            compared[rival] = comparison.pairs.get((row.stacker, rival), {}).get(key)
         for rival, difference in compared.items():
             cells |= _difference_cells(f"{key}_minus_{rival}", difference)
         return cells | {
@@ -233,7 +236,7 @@ def as_csv(comparison: Comparison) -> str:
             "leak_gap": row.leak_gap,
             "fit_seconds": row.fit_seconds,
             "predict_seconds": row.predict_seconds,
-            "judged_rows": comparison.judged_rows,
+            "judged_rows": comparison.scored_rows,
             "repeats": comparison.repeats,
             "speakers": comparison.speakers,
         }
@@ -242,12 +245,12 @@ def as_csv(comparison: Comparison) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in one.items()} for one in lines)
+    writer.writerows({key: _cell(value) for key, value in cells.items()} for cells in lines)
     return stream.getvalue()
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return everything that was measured, as JSON knows it."""
+    """Return everything that was measured, as the content of ``metrics.json``."""
     content = asdict(comparison)
     score = comparison.primary.key
     named = {"fitting_score": f"fitting_{score}", "score_by_repeat": f"{score}_by_repeat"}
@@ -259,9 +262,11 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         }
         for row in comparison.rows
     }
+    for attribute, key in _JSON_NAMES.items():
+        content[key] = content.pop(attribute)
     content["opposed"] = {
-        f"{first} minus {second}": {name: asdict(one) for name, one in own.items()}
-        for (first, second), own in comparison.opposed.items()
+        f"{first} minus {second}": {name: asdict(difference) for name, difference in differences.items()}
+        for (first, second), differences in comparison.pairs.items()
     }
     if comparison.calibration is not None:
         content["calibration"] = calibration_as_json(comparison.calibration)

@@ -1,4 +1,4 @@
-"""One stacker of a comparison: fitted and judged round by round, then kept; a task that can be done again."""
+"""One stacker of a comparison: fitted and scored round by round, then saved; a task that can be repeated."""
 
 import hashlib
 import json
@@ -21,27 +21,27 @@ from sercache.seeds import derive_seed
 from sercache.stacking.base import Prediction, SavedStacker, Stacker
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import Floats, StackingRows
-from sercache.stacking.splits import Plan
+from sercache.stacking.splits import Splits
 
 _VERSION = 5
 """Part of the input digest: raise it when the same inputs give other results."""
 
 _FIGURES = ("fit_seconds", "predict_seconds", "shares")
 _NOT_FITTED_BY = {"stackers", "bootstrap_samples", "repeats", "calibration", "coverage", "thresholds"}
-"""Settings that a stacker does not follow from; how often folds were assigned is in the plan."""
+"""Settings that a stacker does not depend on; how often folds were assigned is in the splits."""
 
 
 @dataclass(frozen=True)
 class StackerResult:
-    """What a stacker predicted of the judged rows, and what that took.
+    """What a stacker predicted of the scored rows, and how long that took.
 
     Attributes:
         name: of the stacker.
-        posteriors: of the scored rows, in the order of ``Plan.judged``, for each repeat.
+        posteriors: of the scored rows, in the order of ``Splits.scored``, for each repeat.
         fitting_score: the primary score on the rows it was fitted on, all rounds together; NaN if no row
             counts in it.
         fit_seconds: to fit on all fitting rows.
-        predict_seconds: to predict all judged rows once.
+        predict_seconds: to predict all scored rows once.
         shares: how much each member counts in the stacker fitted on all fitting rows.
     """
 
@@ -54,19 +54,21 @@ class StackerResult:
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
-        """What was predicted of the judged rows, for each repeat."""
-        return tuple(Prediction(one.class_probabilities, one.attribute_values) for one in self.posteriors)
+        """The predictions of the scored rows, for each repeat."""
+        return tuple(
+            Prediction(table.class_probabilities, table.attribute_values) for table in self.posteriors
+        )
 
 
-def input_digest(name: str, plan_digest: str, settings: StackingRecipe, seed: int) -> str:
-    """Return what must be equal for an earlier result to stand."""
+def input_digest(name: str, splits_digest: str, settings: StackingRecipe, seed: int) -> str:
+    """Return a digest of everything that a result depends on."""
     relevant = settings.model_dump(mode="json", exclude=_NOT_FITTED_BY)
-    content = json.dumps([_VERSION, name, plan_digest, relevant, seed], sort_keys=True)
+    content = json.dumps([_VERSION, name, splits_digest, relevant, seed], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def earlier_result(name: str, digest: str, folder: Path, repeats: int) -> StackerResult | None:
-    """Return the result that lies in ``folder`` if it follows from the same inputs and is whole."""
+    """Return the result in ``folder`` if it was made from the same inputs and is complete."""
     try:
         found = read_json(folder / "result.json")
         if found["input_digest"] != digest:
@@ -94,7 +96,7 @@ def read_result(name: str, digest: str, folder: Path, repeats: int) -> StackerRe
 
 def run_stacker(
     name: str,
-    plan: Plan,
+    splits: Splits,
     settings: StackingRecipe,
     seed: int,
     digest: str,
@@ -102,65 +104,65 @@ def run_stacker(
     *,
     context: Context,
 ) -> StackerResult:
-    """Fit and judge a stacker in every round, fit it on all fitting rows, and write what came out.
+    """Fit and score a stacker in every round, fit it on all fitting rows, and write the results.
 
-    The seed of a round is the same for all stackers: they stop on the same rows.
+    The seed of a round is the same for all stackers, so all stop on the same rows.
 
     Raises:
-        Interrupted: ``context.should_stop`` returned True; the stacker is done again from its start.
+        Interrupted: ``context.should_stop`` returned True; the next call fits the stacker from the start.
     """
-    STACKERS[name]  # loads its libraries, whose threads are looked after from here on
-    with threads_worth_having(plan.fitting.inputs.features().size):
-        return _run_stacker(name, plan, settings, seed, digest, folder, context)
+    STACKERS[name]  # loads its libraries, whose threads are limited from here on
+    with threads_worth_having(splits.fitting.inputs.features().size):
+        return _run_stacker(name, splits, settings, seed, digest, folder, context)
 
 
 def _run_stacker(
     name: str,
-    plan: Plan,
+    splits: Splits,
     settings: StackingRecipe,
     seed: int,
     digest: str,
     folder: Path,
     context: Context,
 ) -> StackerResult:
-    task, total = f"stack/{name}", plan.num_rounds + (plan.held_out is None)
+    task, total = f"stack/{name}", splits.num_rounds + (splits.held_out is None)
     context.listener(Event("start", task, total=total))
     (folder / "result.json").unlink(missing_ok=True)
-    seen = _FittingScore(len(plan.fitting.inputs.classes))
-    predicted = [_empty_prediction(plan.judged) for _ in range(plan.repeats)]
+    fitting_score = _FittingScore(len(splits.fitting.inputs.classes))
+    predicted = [_empty_prediction(splits.scored) for _ in range(splits.repeats)]
     predict_seconds = 0.0
 
-    def fitted(rows: StackingRows, *round_: int) -> tuple[Stacker, float]:
+    def fitted(rows: StackingRows, *seed_path: int) -> tuple[Stacker, float]:
         if context.should_stop():
             raise Interrupted(f"stopped while fitting '{name}'; the same command goes on from there")
-        stacker = STACKERS[name].from_recipe(settings, derive_seed(seed, "stack", *round_))
+        stacker = STACKERS[name].from_recipe(settings, derive_seed(seed, "stack", *seed_path))
         started = time.perf_counter()
         stacker.fit(rows)
         return stacker, time.perf_counter() - started
 
-    for done, one in enumerate(plan.rounds(), start=1):
-        stacker, fit_seconds = fitted(one.fit, one.repeat, one.fold)
+    for done, turn in enumerate(splits.rounds(), start=1):
+        stacker, fit_seconds = fitted(turn.fit, turn.repeat, turn.fold)
         started = time.perf_counter()
-        prediction = stacker.predict(one.judged.inputs)
+        prediction = stacker.predict(turn.scored.inputs)
         predict_seconds += time.perf_counter() - started
-        for whole, part in zip(predicted[one.repeat], prediction, strict=True):
-            whole[one.places] = part
-        seen.add(one.fit, stacker.predict(one.fit.inputs))
+        for whole, part in zip(predicted[turn.repeat], prediction, strict=True):
+            whole[turn.indices] = part
+        fitting_score.add(turn.fit, stacker.predict(turn.fit.inputs))
         context.listener(Event("advance", task, done=done, total=total))
-    if plan.held_out is None:
-        stacker, fit_seconds = fitted(plan.fitting, 0, ALL_FOLDS)
+    if splits.held_out is None:
+        stacker, fit_seconds = fitted(splits.fitting, 0, ALL_FOLDS)
     result = StackerResult(
         name=name,
-        posteriors=tuple(_posteriors(name, plan.judged, one) for one in predicted),
-        fitting_score=seen.value,
+        posteriors=tuple(_posteriors(name, splits.scored, prediction) for prediction in predicted),
+        fitting_score=fitting_score.value,
         fit_seconds=fit_seconds,
-        predict_seconds=predict_seconds / plan.repeats,
+        predict_seconds=predict_seconds / splits.repeats,
         shares=dict(stacker.shares_),
     )
     stacker.save(folder)
     for repeat, posteriors in enumerate(result.posteriors):
         posteriors.save(posteriors_path(folder, repeat))
-    figures = {_fitting_key(plan.fitting.inputs.classes): result.fitting_score}
+    figures = {_fitting_key(splits.fitting.inputs.classes): result.fitting_score}
     figures |= {figure: getattr(result, figure) for figure in _FIGURES}
     write_json(folder / "result.json", {"input_digest": digest, "figures": figures})
     context.listener(Event("finish", task))
@@ -168,7 +170,7 @@ def _run_stacker(
 
 
 def posteriors_path(folder: Path, repeat: int) -> Path:
-    """Return where a repeat's posteriors lie; those by the members' own folds have the plain name."""
+    """Return the path of a repeat's posteriors; those by the members' own folds have the plain name."""
     return folder / (f"posteriors-{repeat}.parquet" if repeat else "posteriors.parquet")
 
 
@@ -192,9 +194,9 @@ class _FittingScore:
         if not rows.inputs.classes:
             self._parts.append((rows.attribute_targets, prediction.attribute_values))
             return
-        judged = rows.labels >= 0
-        predicted = prediction.class_probabilities[judged].argmax(axis=1)
-        self._confusions += confusion(rows.labels[judged], predicted, len(rows.inputs.classes))
+        is_scored = rows.labels >= 0
+        predicted = prediction.class_probabilities[is_scored].argmax(axis=1)
+        self._confusions += confusion(rows.labels[is_scored], predicted, len(rows.inputs.classes))
 
     @property
     def value(self) -> float:
@@ -204,8 +206,8 @@ class _FittingScore:
         return float(macro_f1_of_confusion(self._confusions))
 
 
-def _posteriors(name: str, judged: StackingRows, prediction: Prediction) -> Posteriors:
-    inputs = judged.inputs
+def _posteriors(name: str, rows: StackingRows, prediction: Prediction) -> Posteriors:
+    inputs = rows.inputs
     return Posteriors(
         member=name,
         ids=inputs.ids,
@@ -213,7 +215,7 @@ def _posteriors(name: str, judged: StackingRows, prediction: Prediction) -> Post
         attributes=tuple(attribute.name for attribute in inputs.attributes),
         class_probabilities=prediction.class_probabilities,
         attribute_values=prediction.attribute_values,
-        folds=judged.folds,
-        origins=judged.origins,
-        fold_map_digest=judged.fold_map_digest,
+        folds=rows.folds,
+        origins=rows.origins,
+        fold_map_digest=rows.fold_map_digest,
     )

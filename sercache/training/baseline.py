@@ -13,7 +13,7 @@ from sercache.evaluation.bootstrap import (
     SpeakerBootstrap,
     SumMetric,
     confusion_metric,
-    holm,
+    holm_corrected,
 )
 from sercache.evaluation.metrics import CONFUSION_METRICS
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
@@ -238,18 +238,7 @@ def compare_members(
         bootstrap = _bootstrap(data, ids)
         first, second = (_metric(data, table, ids) for table in (posteriors, reference))
         differences[member.name] = bootstrap.difference(first, second)
-    return replace(baseline, differences=with_corrected_p(differences))
-
-
-def with_corrected_p(differences: Mapping[str, Difference]) -> dict[str, Difference]:
-    """Return differences with p-values Holm-corrected over all; with one speaker they stay unknown."""
-    p_values = [difference.p_value for difference in differences.values()]
-    if p_values and not any(map(math.isnan, p_values)):
-        p_values = holm(p_values).tolist()
-    return {
-        name: replace(difference, p_value=p_value)
-        for (name, difference), p_value in zip(differences.items(), p_values, strict=True)
-    }
+    return replace(baseline, differences=holm_corrected(differences))
 
 
 def describe_baseline(member: MemberRecipe, *, has_layers: bool = False) -> str:

@@ -54,7 +54,7 @@ def test_predictions_are_stacked(tmp_path, capsys):
         files.append(tmp_path / f"{name}.csv")
         files[-1].write_text("\n".join(lines) + "\n")
     comparison = stack_predictions.main(tmp_path / "corpus.csv", tmp_path / "stacked", files)
-    assert comparison.judged_on == "held-out"
+    assert comparison.scored_on == "held-out"
     assert comparison.choice in capsys.readouterr().out
 
 

@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
 
 def test_the_report_says_that_nothing_is_above_it_and_what_is(runs):
     above, below = (write_report(run).read_text() for run in runs)
-    assert "No meta-level is above the baseline" in below
+    assert "Use the linear baseline alone: no meta-level is above its macro-F1" in below
     assert "no meta-level is above it" in below
     assert "3 of 3 members are not above the baseline" in below
     assert "is above the baseline (macro-F1" in above

@@ -13,9 +13,9 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, StackingRecipe
 from sercache.run import DerivedMember, save_derived
 from sercache.stacking.comparison import compare
-from sercache.stacking.curves import by_own_score, ensemble_curves, greedy
+from sercache.stacking.curves import by_score, ensemble_curves, greedy
 from sercache.stacking.registry import STACKERS, load_stacker, needs_classes
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 from support.simulated_attributes import lins_mean, simulate_attributes
 
 QUICK = {
@@ -169,23 +169,23 @@ def test_guessers_are_not_recommended(tmp_path):
 
 def test_a_rated_test_split_is_judged_and_an_unrated_one_is_not(tmp_path):
     simulation = simulate_attributes(test_speakers=3)
-    plan = make_plan(simulation.rows())
-    assert plan.held_out is not None
-    assert len(plan.held_out) == 48
+    splits = make_splits(simulation.rows())
+    assert splits.held_out is not None
+    assert len(splits.held_out) == 48
     rows = tuple(
         replace(row, attributes=(np.nan, np.nan)) if row.split == "test" else row
         for row in simulation.corpus.utterances
     )
     notes = []
     unrated = replace(simulation, corpus=replace(simulation.corpus, utterances=rows)).rows()
-    assert make_plan(unrated, listener=notes.append).held_out is None
+    assert make_splits(unrated, listener=notes.append).held_out is None
     assert "none of the 48 held-out rows has a rated attribute: folds take turns" in notes[0].message
 
 
 def test_curves_are_those_of_an_oracle(rows):
     half = [rows.take(np.arange(0, 80)), rows.take(np.arange(80, 160))]
     curves = ensemble_curves([(half[0], half[1]), (half[1], half[0])], fitting=rows, samples=100)
-    for name, way in (("best", by_own_score), ("greedy", greedy)):
+    for name, way in (("best", by_score), ("greedy", greedy)):
         orders = [way(half[0]), way(half[1])]
         for point in curves.of(name):
             said = [

@@ -13,7 +13,7 @@ from sercache.recipe import StackingRecipe
 from sercache.stacking.calibrating import calibrate
 from sercache.stacking.comparison import compare
 from sercache.stacking.registry import load_stacker
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 from sercache.stacking.task import run_stacker
 
 QUICK = {"stackers": ["soft-vote", "logistic"], "bootstrap_samples": 200, "repeats": 1}
@@ -53,12 +53,12 @@ def test_calibration_never_sees_the_rows_that_it_is_judged_on(simulate, tmp_path
     kept, scores = [], []
     for number, its in enumerate((rows, turned)):
         folder = tmp_path / str(number)
-        plan = make_plan(its)
+        splits = make_splits(its)
         result = run_stacker(
-            "logistic", plan, settings, 0, "", folder, context=Context(listener=ignore, should_stop=never)
+            "logistic", splits, settings, 0, "", folder, context=Context(listener=ignore, should_stop=never)
         )
         report = calibrate(
-            plan, result, settings, 0, folder, context=Context(listener=ignore, should_stop=never)
+            splits, result, settings, 0, folder, context=Context(listener=ignore, should_stop=never)
         )
         kept.append((folder / "calibration.json").read_bytes())
         scores.append(report.row("temperature").scores["consensus_log_loss"].value)

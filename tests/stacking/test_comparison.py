@@ -13,7 +13,7 @@ from sercache.recipe import StackingRecipe, load_recipe
 from sercache.stacking import task
 from sercache.stacking.comparison import compare
 from sercache.stacking.registry import load_stacker
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 
 QUICK = {
     "neural": {"runs": 2, "epochs": 10, "patience": 4},
@@ -45,7 +45,7 @@ def test_the_table_is_sorted_complete_and_on_disk(simulate, tmp_path):
                 if name != "ece":
                     assert row.scores[name].low <= row.scores[name].value <= row.scores[name].high
         assert (row.to_soft_vote == {}) == (row.stacker == "soft-vote")
-    assert set(comparison.opposed) == {("neural", "lightgbm"), ("soup", "lightgbm")}
+    assert set(comparison.pairs) == {("neural", "lightgbm"), ("soup", "lightgbm")}
     with run.comparison_path.open() as stream:
         lines = list(csv.DictReader(stream))
     assert [line["stacker"] for line in lines] == [row.stacker for row in comparison.rows]
@@ -89,28 +89,28 @@ def test_scores_are_those_of_the_written_posteriors(simulate, tmp_path):
 
 
 def test_no_row_is_judged_by_a_stacker_that_saw_its_speaker(simulate):
-    plan = make_plan(simulate().rows(), repeats=3)
-    rounds = list(plan.rounds())
+    splits = make_splits(simulate().rows(), repeats=3)
+    rounds = list(splits.rounds())
     assert [one.repeat for one in rounds] == [0] * 4 + [1] * 4 + [2] * 4
-    assert len(rounds) == plan.num_rounds
+    assert len(rounds) == splits.num_rounds
     for repeat in range(3):
         judged_speakers, places = [], []
         for one in rounds[4 * repeat : 4 * repeat + 4]:
-            assert not set(one.fit.speakers) & set(one.judged.speakers)
-            assert len(one.fit) + len(one.judged) == len(plan.fitting)
-            assert one.judged.inputs.ids == tuple(plan.judged.inputs.ids[place] for place in one.places)
-            judged_speakers += sorted(set(one.judged.speakers))
-            places += one.places.tolist()
+            assert not set(one.fit.speakers) & set(one.scored.speakers)
+            assert len(one.fit) + len(one.scored) == len(splits.fitting)
+            assert one.scored.inputs.ids == tuple(splits.scored.inputs.ids[place] for place in one.indices)
+            judged_speakers += sorted(set(one.scored.speakers))
+            places += one.indices.tolist()
         assert len(judged_speakers) == len(set(judged_speakers)) == 12
-        assert sorted(places) == list(range(len(plan.judged)))
+        assert sorted(places) == list(range(len(splits.scored)))
 
 
 def test_repeats_begin_with_the_members_folds_and_are_all_different(simulate):
     rows = simulate().rows()
-    plan = make_plan(rows, repeats=4, seed=1)
-    np.testing.assert_array_equal(plan.assignments[0], rows.folds)
-    assert len({(one == one[:, None]).tobytes() for one in plan.assignments}) == 4  # who is with whom
-    few = make_plan(simulate(speakers=3, folds=3).rows(), repeats=4)
+    splits = make_splits(rows, repeats=4, seed=1)
+    np.testing.assert_array_equal(splits.assignments[0], rows.folds)
+    assert len({(one == one[:, None]).tobytes() for one in splits.assignments}) == 4  # who is with whom
+    few = make_splits(simulate(speakers=3, folds=3).rows(), repeats=4)
     assert few.repeats == 1  # three speakers have one way of being alone each
 
 
@@ -139,7 +139,7 @@ def test_a_test_split_is_judged_on_and_never_fitted_on(simulate, tmp_path):
     simulation = simulate(test_speakers=4)
     run = simulation.run(tmp_path, **QUICK)
     comparison = compare(run)
-    assert (comparison.judged_on, comparison.speakers, comparison.judged_rows) == ("held-out", 4, 100)
+    assert (comparison.scored_on, comparison.speakers, comparison.scored_rows) == ("held-out", 4, 100)
     assert comparison.fitting_rows == 200
     posteriors = Posteriors.load(run.stacker_folder("neural") / "posteriors.parquet")
     assert set(posteriors.origins) == {"held-out"}
@@ -154,25 +154,25 @@ def test_development_rows_are_neither_fitted_nor_judged_on(simulate):
     origins = rows.origins.copy()
     origins[:50] = "development"
     said = []
-    plan = make_plan(replace(rows, origins=origins), listener=lambda event: said.append(event.message))
-    assert len(plan.fitting) == 250
+    splits = make_splits(replace(rows, origins=origins), listener=lambda event: said.append(event.message))
+    assert len(splits.fitting) == 250
     assert said == ["50 development rows are left out: they stopped the members' training"]
 
 
 def test_held_out_rows_without_labels_leave_the_folds_to_take_turns(simulate):
     rows = simulate(test_speakers=4).rows()
     labels = np.where(rows.origins == "held-out", -3, rows.labels)
-    assert make_plan(replace(rows, labels=labels)).held_out is None
+    assert make_splits(replace(rows, labels=labels)).held_out is None
 
 
 def test_what_cannot_be_compared_says_why(simulate):
     rows = simulate(test_speakers=4).rows()
     with pytest.raises(StackingError, match="no out-of-fold rows"):
-        make_plan(rows.where(rows.origins == "held-out"))
+        make_splits(rows.where(rows.origins == "held-out"))
     with pytest.raises(StackingError, match="none of the 200 out-of-fold rows has a consensus"):
-        make_plan(replace(rows, labels=np.full(len(rows), -1)))
+        make_splits(replace(rows, labels=np.full(len(rows), -1)))
     with pytest.raises(StackingError, match=r"cannot take turns over 1 fold\(s\)"):
-        make_plan(rows.where(rows.folds == 0))
+        make_splits(rows.where(rows.folds == 0))
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_where_every_row_is_in_sample_nothing_is_concluded(memorised, tmp_path):
     comparison = compare(memorised(0).run(tmp_path, **QUICK), allow_in_sample=True)
     assert comparison.is_leaky
     assert len(comparison.verdict) == 1
-    assert comparison.verdict[0].startswith("No conclusion: members trained on rows they are judged on")
+    assert comparison.verdict[0].startswith("No conclusion: members trained on rows they are scored on")
 
 
 def test_finished_stackers_are_not_fitted_again(simulate, tmp_path, monkeypatch):
@@ -310,7 +310,7 @@ def test_rows_without_speaker_are_reported(simulate, tmp_path):
     said = []
     run = simulation.run(tmp_path, **QUICK, stackers=["soft-vote"])
     comparison = compare(run, context=Context(listener=lambda event: said.append(event.message)))
-    assert any("25 of 300 judged rows name no speaker" in message for message in said)
+    assert any("25 of 300 scored rows name no speaker" in message for message in said)
     assert comparison.speakers == 11 + 25
 
 

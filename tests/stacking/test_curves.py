@@ -9,14 +9,14 @@ import pytest
 
 from sercache.evaluation.metrics import macro_f1
 from sercache.stacking.costs import MemberCosts
-from sercache.stacking.curves import as_csv, as_json, by_own_score, ensemble_curves, greedy
-from sercache.stacking.splits import make_plan
+from sercache.stacking.curves import as_csv, as_json, by_score, ensemble_curves, greedy
+from sercache.stacking.splits import make_splits
 
 
 def curves_of(rows, **options):
-    plan = make_plan(rows)
-    rounds = [(one.fit, one.judged) for one in plan.folds_in_turn()]
-    return ensemble_curves(rounds, fitting=plan.fitting, samples=200, permutations=20, **options)
+    splits = make_splits(rows)
+    rounds = [(one.fit, one.scored) for one in splits.folds_in_turn()]
+    return ensemble_curves(rounds, fitting=splits.fitting, samples=200, permutations=20, **options)
 
 
 def with_members(rows, *probabilities):
@@ -48,7 +48,7 @@ def plain_curve(rows, order_of):
     return scores
 
 
-@pytest.mark.parametrize(("name", "order_of"), [("best", by_own_score), ("greedy", greedy)])
+@pytest.mark.parametrize(("name", "order_of"), [("best", by_score), ("greedy", greedy)])
 def test_curves_are_those_of_a_plain_loop(simulate, name, order_of):
     rows = simulate(members=5, bias=1.0, noise=2.0).rows()
     points = curves_of(rows).of(name)
@@ -77,11 +77,11 @@ def test_greedy_takes_in_each_step_the_member_that_helps_most(simulate):
 
 def test_an_order_is_decided_without_the_rows_that_it_is_judged_on(simulate):
     rows = simulate(members=4, noise=2.0, test_speakers=4).rows()
-    plan = make_plan(rows)
-    turned = replace(plan.held_out, labels=(plan.held_out.labels + 1) % 4)
+    splits = make_splits(rows)
+    turned = replace(splits.held_out, labels=(splits.held_out.labels + 1) % 4)
     first, second = (
-        ensemble_curves([(plan.fitting, judged)], fitting=plan.fitting, samples=100, permutations=5)
-        for judged in (plan.held_out, turned)
+        ensemble_curves([(splits.fitting, judged)], fitting=splits.fitting, samples=100, permutations=5)
+        for judged in (splits.held_out, turned)
     )
     assert [one.members for one in first.points] == [one.members for one in second.points]
     assert first.points[0].score != second.points[0].score

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.events import Context
 from sercache.posteriors import Posteriors
 from sercache.recipe import dump_recipe
 from sercache.stacking.comparison import compare
-from sercache.stacking.verdict import against_baseline
 from support.baseline_runs import blurred, with_baseline
 from support.simulated_members import simulate
 
@@ -40,7 +38,7 @@ def stacked(request, tmp_path_factory):
 def test_its_row_is_scored_on_the_judged_rows(stacked):
     simulation, table, _, comparison = stacked
     rows = simulation.rows()
-    wanted = "held-out" if comparison.judged_on == "held-out" else "out-of-fold"
+    wanted = "held-out" if comparison.scored_on == "held-out" else "out-of-fold"
     judged = (rows.origins == wanted) & (rows.labels >= 0)
     predicted = table.take(rows.inputs.ids).class_probabilities.argmax(axis=1)
     score = f1_score(rows.labels[judged], predicted[judged], average="macro")
@@ -119,8 +117,11 @@ def test_a_baseline_that_is_better_than_all_is_said_first_to_be_enough(tmp_path)
     assert comparison.rows[0].stacker == "baseline"
     assert comparison.choice != "baseline"
     assert comparison.above_baseline == ()
-    assert comparison.verdict[0].startswith("No meta-level is above the baseline (macro-F1 1.000")
-    assert "the baseline alone is enough" in comparison.verdict[0]
+    assert comparison.verdict[0].startswith(
+        "Use the linear baseline alone: no meta-level is above its macro-F1"
+    )
+    assert "of 1.000 [" in comparison.verdict[0]
+    assert sum(sentence.startswith("Use ") for sentence in comparison.verdict) == 1
 
 
 def test_a_meta_level_that_is_above_it_is_said_to_be_with_its_interval(tmp_path):
@@ -169,19 +170,3 @@ def test_one_that_lacks_rows_is_left_out(tmp_path):
         run, context=Context(listener=lambda e: warnings.append(e.message) if e.kind == "warning" else None)
     )
     assert any("does not predict 5 rows, first 'u00000'" in message for message in warnings)
-
-
-def test_sentences_say_no_more_than_the_intervals():
-    estimate = Estimate(0.8, 0.7, 0.9)
-    up, level = Difference(0.05, 0.02, 0.08, 0.004), Difference(0.01, -0.02, 0.03, 0.6)
-    assert against_baseline("soup", {"soup": up}, estimate) == (
-        "soup is above the baseline (macro-F1 0.800 [0.700, 0.900]): +0.050 [+0.020, +0.080], p = 0.004."
-    )
-    said = against_baseline("soft-vote", {"soft-vote": level, "soup": up}, estimate)
-    assert said.startswith("soft-vote is not above the baseline")
-    assert said.endswith("for 2 comparisons; soup is.")
-    same = Difference(0.0, 0.0, 0.0, 1.0)
-    said = against_baseline("best-single", {"best-single": same}, estimate)
-    assert said.endswith("The best of them, best-single, decides as it does.")
-    unknown = Difference(0.3, float("nan"), float("nan"), float("nan"))
-    assert "no interval from one speaker" in against_baseline("soup", {"soup": unknown}, estimate)

@@ -27,7 +27,7 @@ THRESHOLDS = "thresholds"
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a stacker said of N rows that it was not fitted on.
+    """What a stacker calibrated of N rows that it was not fitted on.
 
     Attributes:
         probabilities: ``(N, C)``.
@@ -78,10 +78,10 @@ class CalibrationScores:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """All ways of calibrating one stacker, judged on rows of speakers that none was fitted on.
+    """All ways of calibrating one stacker, scored on rows of speakers that none was fitted on.
 
     Attributes:
-        stacker: whose probabilities these are.
+        stacker: name of the one that predicted.
         coverage: that was asked for.
         chosen: the calibrator that the recipe asks for.
         rows: the ways, the uncalibrated first.
@@ -98,7 +98,7 @@ class CalibrationReport:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """What may be said of it."""
+        """The sentences: on calibration, on thresholds, on sets."""
         return (self._of_calibration(), self._of_thresholds(), self._of_sets())
 
     def _of_calibration(self) -> str:
@@ -120,7 +120,7 @@ class CalibrationReport:
         change = self.row(THRESHOLDS).to_uncalibrated["macro_f1"]
         figures = f"macro-F1 {change.value:+.3f}{_interval(change, '+.3f')}"
         if not change.is_clear:
-            return f"Class thresholds are worth nothing that could be told from chance: {figures}."
+            return f"Class thresholds change nothing beyond chance: {figures}."
         return f"Class thresholds {'help' if change.value > 0 else 'harm'}: {figures}."
 
     def _of_sets(self) -> str:
@@ -139,7 +139,7 @@ class CalibrationReport:
         )
 
 
-def judge_calibration(
+def evaluate_calibration(
     rounds: Sequence[tuple[Predicted, Predicted]],
     classes: tuple[str, ...],
     *,
@@ -149,38 +149,38 @@ def judge_calibration(
     samples: int = 2000,
     seed: int = 0,
 ) -> CalibrationReport:
-    """Fit every calibrator, thresholds and sets in each round, and judge them on the round's other rows.
+    """Fit every calibrator, thresholds and sets in each round, and score them on the round's other rows.
 
     Args:
-        rounds: rows to fit on and rows of other speakers to judge on; no row is judged twice.
+        rounds: rows to fit on and rows of other speakers to score; no row is scored twice.
         classes: names.
-        stacker: whose probabilities these are.
+        stacker: name of the one that predicted.
         chosen: the calibrator that the recipe asks for.
         coverage: of the sets.
         samples: bootstrap draws of speakers.
         seed: of the bootstrap.
     """
-    judged = [own for _, own in rounds]
-    labels = np.concatenate([own.labels for own in judged])
-    votes = np.concatenate([own.soft_targets for own in judged])
-    speakers = [speaker for own in judged for speaker in own.speakers]
+    scored = [rows for _, rows in rounds]
+    labels = np.concatenate([rows.labels for rows in scored])  # (N,)
+    votes = np.concatenate([rows.soft_targets for rows in scored])  # (N, C)
+    speakers = [speaker for rows in scored for speaker in rows.speakers]
     bootstrap = SpeakerBootstrap(speakers, samples, seed)
 
     def applied(kind: str, *, tunes_thresholds: bool = False) -> Calibrated:
         parts = []
-        for fit, own in rounds:
+        for fit, scored_rows in rounds:
             calibration = Calibration.fit(
                 fit.probabilities, fit.labels, classes,
                 kind=kind, coverage=coverage, tunes_thresholds=tunes_thresholds,
             )  # fmt: skip
-            parts.append(calibration.apply(own.probabilities))
+            parts.append(calibration.apply(scored_rows.probabilities))
         return Calibrated(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     found = {kind: applied(kind) for kind in CALIBRATORS}
     found[THRESHOLDS] = applied(UNCALIBRATED, tunes_thresholds=True)
-    metrics = {name: _metrics(said, labels, votes) for name, said in found.items()}
+    metrics = {name: _metrics(calibrated, labels, votes) for name, calibrated in found.items()}
     rows = []
-    for name in (UNCALIBRATED, *(one for one in found if one != UNCALIBRATED)):
+    for name in (UNCALIBRATED, *(kind for kind in found if kind != UNCALIBRATED)):
         of_uncalibrated = {} if name == UNCALIBRATED else metrics[UNCALIBRATED]
         rows.append(
             CalibrationScores(
@@ -197,7 +197,7 @@ def judge_calibration(
 
 
 def as_json(report: CalibrationReport) -> dict[str, Any]:
-    """Return everything that was measured, as JSON knows it."""
+    """Return everything that was measured, as JSON."""
     content: dict[str, Any] = without_nan(asdict(report))
     return content | {"verdict": list(report.verdict)}
 
@@ -207,27 +207,27 @@ def _interval(scored: Estimate | Difference, form: str) -> str:
     return "" if np.isnan(scored.low) else f" [{scored.low:{form}}, {scored.high:{form}}]"
 
 
-def _metrics(said: Calibrated, labels: Labels, votes: Floats) -> dict[str, SumMetric]:
-    num_classes = said.probabilities.shape[1]
-    consensus = np.full(said.probabilities.shape, np.nan)
+def _metrics(calibrated: Calibrated, labels: Labels, votes: Floats) -> dict[str, SumMetric]:
+    num_classes = calibrated.probabilities.shape[1]
+    consensus = np.full(calibrated.probabilities.shape, np.nan)
     consensus[labels >= 0] = np.eye(num_classes)[labels[labels >= 0]]
     return {
-        "macro_f1": confusion_metric(labels, said.classes, num_classes, macro_f1_of_confusion),
-        "log_loss": mean_metric(log_loss_per_row(votes, said.probabilities)),
-        "consensus_log_loss": mean_metric(log_loss_per_row(consensus, said.probabilities)),
-        "ece": calibration_metric(labels, said.probabilities),
-        "brier": mean_metric(brier_per_row(consensus, said.probabilities)),
+        "macro_f1": confusion_metric(labels, calibrated.classes, num_classes, macro_f1_of_confusion),
+        "log_loss": mean_metric(log_loss_per_row(votes, calibrated.probabilities)),
+        "consensus_log_loss": mean_metric(log_loss_per_row(consensus, calibrated.probabilities)),
+        "ece": calibration_metric(labels, calibrated.probabilities),
+        "brier": mean_metric(brier_per_row(consensus, calibrated.probabilities)),
     }
 
 
 def _of_sets(
-    said: Calibrated, labels: Labels, classes: tuple[str, ...], bootstrap: SpeakerBootstrap
+    calibrated: Calibrated, labels: Labels, classes: tuple[str, ...], bootstrap: SpeakerBootstrap
 ) -> dict[str, Any]:
     known = labels >= 0
     truth = np.maximum(labels, 0)
-    holds = np.where(known, said.sets[np.arange(len(labels)), truth], np.nan)
-    sizes = said.sets.sum(axis=1)
-    is_right = said.probabilities.argmax(axis=1) == truth
+    holds = np.where(known, calibrated.sets[np.arange(len(labels)), truth], np.nan)
+    sizes = calibrated.sets.sum(axis=1)
+    is_right = calibrated.probabilities.argmax(axis=1) == truth
     by_class = [
         (name, float(holds[labels == index].mean()))
         for index, name in enumerate(classes)
@@ -235,7 +235,7 @@ def _of_sets(
     ]
     return {
         "coverage": bootstrap.estimate(mean_metric(holds)),
-        "least_covered": min(by_class, key=lambda one: one[1], default=("", float("nan"))),
+        "least_covered": min(by_class, key=lambda pair: pair[1], default=("", float("nan"))),
         "set_size": float(sizes.mean()),
         "single_share": float((sizes == 1).mean()),
         "single_accuracy": bootstrap.estimate(

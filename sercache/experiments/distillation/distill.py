@@ -1,13 +1,12 @@
 """Distillation: train a student on its teacher's posteriors beside a control without them, and compare."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from sercache.devices import resolve_device
 from sercache.errors import StackingError, TrainingError
-from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm
+from sercache.evaluation.bootstrap import Difference, Estimate, SpeakerBootstrap, SumMetric, holm_corrected
 from sercache.events import QUIET, Context
 from sercache.experiments.distillation.report import Contestant, DistillationReport, Role, as_json
 from sercache.experiments.distillation.student import Distillation
@@ -100,9 +99,8 @@ def _differences(
     if "control" not in scores:
         return to_teacher, None, None, None
     to_control = bootstrap.difference(scores["student"], scores["control"])
-    if not np.isnan([to_teacher.p_value, to_control.p_value]).any():
-        first, second = holm([to_teacher.p_value, to_control.p_value]).tolist()
-        to_teacher, to_control = replace(to_teacher, p_value=first), replace(to_control, p_value=second)
+    corrected = holm_corrected({"teacher": to_teacher, "control": to_control})
+    to_teacher, to_control = corrected["teacher"], corrected["control"]
     of_teacher = bootstrap.difference(scores["teacher"], scores["control"])
     if not (of_teacher.is_clear and of_teacher.value > 0):
         return to_teacher, to_control, of_teacher, None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sercache.evaluation.bootstrap import Difference, Estimate
 from sercache.evaluation.primary import MACRO_F1, PrimaryScore
 from sercache.files import without_nan
-from sercache.stacking.verdict import oppose
+from sercache.stacking.verdict import compare_pair
 
 _CLEAN = (
     "Evaluated on the test split: neither teacher nor student learned from any of its rows. (The teacher may "
@@ -104,14 +104,13 @@ class DistillationReport:
             return (_LEAK, _saving(student, teacher))
         comparisons = 1 if self.to_control is None else 2
         against = (comparisons, self.primary)
-        sentences = [oppose(student.name, teacher.name, self.to_teacher, *against)]
+        sentences = [compare_pair(student.name, teacher.name, self.to_teacher, *against)]
         if self.to_control is not None and control is not None:
-            sentences.append(
-                f"{oppose(student.name, control.name, self.to_control, *against)} {self._kept_in_words()}"
-            )
+            to_control = compare_pair(student.name, control.name, self.to_control, *against)
+            sentences.append(f"{to_control} {self._kept_in_words()}")
         if self.to_baseline is not None:
             sentences.append(
-                oppose(student.name, "the linear baseline", self.to_baseline, primary=self.primary)
+                compare_pair(student.name, "the linear baseline", self.to_baseline, primary=self.primary)
             )
         sentences += [_saving(student, teacher), _CLEAN]
         return tuple(sentences)

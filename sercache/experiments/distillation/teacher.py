@@ -13,7 +13,7 @@ from sercache.stacking.calibrating import CROSS_FITTED_NAME, cross_fitted
 from sercache.stacking.joining import load_rows
 from sercache.stacking.registry import STACKERS
 from sercache.stacking.rows import StackingRows
-from sercache.stacking.splits import Plan, make_plan
+from sercache.stacking.splits import Splits, make_splits
 from sercache.stacking.task import StackerResult, earlier_result, input_digest
 
 BEST_SINGLE = "best-single"
@@ -79,21 +79,21 @@ def find_teacher(run: Run, name: str | None = None, context: Context = QUIET) ->
     chosen = _recommended(run)
     name = name or chosen
     STACKERS[name]
-    plan = make_plan(load_rows(run, listener=context.listener), recipe.stacking.repeats, recipe.seed)
-    result = _result(run, recipe, plan, name)
-    if plan.held_out is None:
+    splits = make_splits(load_rows(run, listener=context.listener), recipe.stacking.repeats, recipe.seed)
+    result = _result(run, recipe, splits, name)
+    if splits.held_out is None:
         targets = result.posteriors[0]
     else:
         folder = run.stacker_folder(name) / CROSS_FITTED_NAME
-        in_turn = cross_fitted(plan, name, recipe.stacking, recipe.seed, folder, context)
+        in_turn = cross_fitted(splits, name, recipe.stacking, recipe.seed, folder, context)
         targets = in_turn.posteriors[0]
-    members = plan.fitting.inputs.members
+    members = splits.fitting.inputs.members
     return Teacher(
         predicted=_stacker_posteriors(result, members),
         targets=targets,
-        best_single=_stacker_posteriors(_result(run, recipe, plan, BEST_SINGLE), members),
-        evaluated=plan.judged,
-        judged_on="folds" if plan.held_out is None else "held-out",
+        best_single=_stacker_posteriors(_result(run, recipe, splits, BEST_SINGLE), members),
+        evaluated=splits.scored,
+        judged_on="folds" if splits.held_out is None else "held-out",
     )
 
 
@@ -113,9 +113,9 @@ def _recommended(run: Run) -> str:
     return choice
 
 
-def _result(run: Run, recipe: Recipe, plan: Plan, name: str) -> StackerResult:
-    digest = input_digest(name, plan.digest(), recipe.stacking, recipe.seed)
-    result = earlier_result(name, digest, run.stacker_folder(name), plan.repeats)
+def _result(run: Run, recipe: Recipe, splits: Splits, name: str) -> StackerResult:
+    digest = input_digest(name, splits.digest(), recipe.stacking, recipe.seed)
+    result = earlier_result(name, digest, run.stacker_folder(name), splits.repeats)
     if result is None:
         raise StackingError(
             f"{run.root}: there is no '{name}' of these members and settings; "

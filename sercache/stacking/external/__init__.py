@@ -1,1 +1,1 @@
-"""Predictions that any system wrote: read, stacked like members of our own, audited."""
+"""Predictions of other systems: read, stacked like the members of a run, audited."""

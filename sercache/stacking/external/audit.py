@@ -1,4 +1,4 @@
-"""An audit: what files of predictions really score, and what is wrong with them."""
+"""An audit: the recomputed scores of files of predictions, and the faults of these files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +30,7 @@ class AuditReport:
 def audit(
     files: Sequence[Predictions], corpus: Corpus, *, samples: int = 2000, draws: int = 200, seed: int = 0
 ) -> AuditReport:
-    """Recompute every metric of some files, and look for what makes metrics untrue.
+    """Recompute every metric of some files, and look for faults that make metrics untrue.
 
     Args:
         files: as :func:`~sercache.stacking.external.reading.read_predictions` reads them.
@@ -41,13 +41,13 @@ def audit(
     """
     scores: list[SplitScores] = []
     for file in files:
-        splits = np.asarray([corpus.by_id[one].split or "" for one in file.ids])
+        splits = np.asarray([corpus.by_id[row_id].split or "" for row_id in file.ids])
         for split in dict.fromkeys(splits.tolist()):
-            places = np.flatnonzero(splits == split).astype(np.int64)
+            rows = np.flatnonzero(splits == split).astype(np.int64)
             name = split or ("all" if (splits == "").all() else "no split")
             part = score(
                 file,
-                places,
+                rows,
                 name,
                 corpus,
                 samples=samples,
@@ -59,23 +59,24 @@ def audit(
     findings = [finding for file in files for finding in faults_of(file, corpus)]
     findings += faults_between(files)
     findings.sort(key=lambda finding: finding.severity != "error")
-    return AuditReport(tuple(scores), _once_each(findings, len(files)))
+    return AuditReport(tuple(scores), _merged(findings, len(files)))
 
 
-def _once_each(findings: Sequence[Finding], num_files: int) -> tuple[Finding, ...]:
+def _merged(findings: Sequence[Finding], num_files: int) -> tuple[Finding, ...]:
     """Return each message once, with all files that it is about."""
     files: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         files.setdefault((finding.severity, finding.message), []).append(finding)
     return tuple(
         replace(
-            same[0], file="all files" if len(same) == num_files > 1 else ", ".join(one.file for one in same)
+            same[0],
+            file="all files" if len(same) == num_files > 1 else ", ".join(finding.file for finding in same),
         )
         for same in files.values()
     )
 
 
 def as_json(report: AuditReport) -> dict[str, Any]:
-    """Return everything that was found, as JSON knows it."""
+    """Return all scores and findings, as JSON."""
     content: dict[str, Any] = without_nan(asdict(report))
     return content

@@ -33,7 +33,7 @@ def rows_of_predictions(
     """Read files of predictions and join them with a corpus.
 
     Which rows a stacker may learn from follows from the corpus's splits, unless a file has a column
-    ``origin``: ``test`` rows are judged on; ``development`` rows are fitted on, as no model learned from
+    ``origin``: ``test`` rows are scored; ``development`` rows are fitted on, as no model learned from
     them. A model has usually trained on ``train`` rows (or rows without split), and nobody can see that in a
     file: they are left out unless the caller says otherwise.
 
@@ -65,12 +65,12 @@ def rows_of_predictions(
         raise StackingError(f"no attribute is predicted by every file (the corpus has {known})")
     corpus = with_attributes(corpus, attributes)
     origins = [_origins(file, corpus, are_out_of_fold) for file in files]
-    left_out = max(int((own == "").sum()) for own in origins)
+    left_out = max(int((file_origins == "").sum()) for file_origins in origins)
     fitted_on = sorted(
         {
             utterance_id
-            for file, own in zip(files, origins, strict=True)
-            for utterance_id, origin in zip(file.ids, own.tolist(), strict=True)
+            for file, file_origins in zip(files, origins, strict=True)
+            for utterance_id, origin in zip(file.ids, file_origins.tolist(), strict=True)
             if origin in ("out-of-fold", "in-sample")
         }
     )
@@ -85,10 +85,11 @@ def rows_of_predictions(
         _warn(listener, reason)
     if not fitted_on:
         raise StackingError("nothing to fit a stacker on: all rows are of the test split")
-    is_judged_apart = any((own == "held-out").any() for own in origins)
-    folds = _folds(corpus.select(fitted_on), seed, listener, are_needed=not is_judged_apart)
+    has_held_out = any((file_origins == "held-out").any() for file_origins in origins)
+    folds = _folds(corpus.select(fitted_on), seed, listener, are_needed=not has_held_out)
     tables = [
-        _posteriors(file, corpus, attributes, own, folds) for file, own in zip(files, origins, strict=True)
+        _posteriors(file, corpus, attributes, file_origins, folds)
+        for file, file_origins in zip(files, origins, strict=True)
     ]
     return join(tables, corpus, allow_in_sample=False, listener=listener)
 
@@ -157,7 +158,7 @@ def _posteriors(
         attributes=corpus.attribute_names,
         class_probabilities=probabilities[kept],
         attribute_values=file.attribute_values[kept][:, list(attributes)],
-        folds=np.asarray([folds.folds.get(one, ALL_FOLDS) for one in ids], dtype=np.int64),
+        folds=np.asarray([folds.folds.get(row_id, ALL_FOLDS) for row_id in ids], dtype=np.int64),
         origins=origins[kept],
         fold_map_digest=folds.digest,
     )

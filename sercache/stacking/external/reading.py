@@ -111,7 +111,7 @@ def read_predictions(path: Path, corpus: Corpus, name: str | None = None) -> Pre
         wanted = f"a column for each of {', '.join(corpus.classes)}, or one called Prediction"
         if not corpus.classes:
             wanted = f"a column for each of {', '.join(corpus.attribute_names)}"
-        raise StackingError(f"{path.name}: no predictions in it: wanted is {wanted}")
+        raise StackingError(f"{path.name}: it has no predictions: it needs {wanted}")
     return Predictions(
         name=name or path.stem,
         path=path,
@@ -125,13 +125,13 @@ def read_predictions(path: Path, corpus: Corpus, name: str | None = None) -> Pre
 
 
 def _first(table: RawTable, names: Sequence[str]) -> int | None:
-    """Return the place of the first column that has one of the names."""
+    """Return the index of the first column that has one of the names."""
     lowered = [column.lower() for column in table.header]
     return next((lowered.index(name) for name in names if name in lowered), None)
 
 
 def _matched_ids(table: RawTable, column: int, corpus: Corpus) -> tuple[list[str | None], tuple[str, ...]]:
-    """Return each row's utterance id, None for one that the corpus has not; and how those are written."""
+    """Return each row's utterance id, None where the corpus has none; and the unknown ids as written."""
     by_name: Mapping[str, set[str]] | None = None
     ids: list[str | None] = []
     unknown = []
@@ -178,8 +178,8 @@ def _classes(table: RawTable, corpus: Corpus, kept: Sequence[int]) -> tuple[NDAr
         return None, False
     lowered = [column.lower() for column in table.header]
     columns = [
-        next((lowered.index(name) for name in (f"p:{one.lower()}", one.lower()) if name in lowered), None)
-        for one in corpus.classes
+        next((lowered.index(name) for name in (f"p:{label.lower()}", label.lower()) if name in lowered), None)
+        for label in corpus.classes
     ]
     places = [column for column in columns if column is not None]
     if not places:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sercache.evaluation.calibration.assessment import Predicted, as_json, judge_calibration
+from sercache.evaluation.calibration.assessment import Predicted, as_json, evaluate_calibration
 
 CLASSES = ("Angry", "Sad", "Happy", "Neutral")
 
@@ -23,7 +23,7 @@ def predicted(seed, speakers, sharpness=1.0, prefix="a"):
 
 def report_of(sharpness, **options):
     rounds = [(predicted(0, 20, sharpness), predicted(1, 20, sharpness, "b"))]
-    return judge_calibration(rounds, CLASSES, stacker="soft-vote", samples=300, **options)
+    return evaluate_calibration(rounds, CLASSES, stacker="soft-vote", samples=300, **options)
 
 
 def test_overconfidence_is_found_and_mended():
@@ -39,7 +39,7 @@ def test_where_nothing_is_wrong_nothing_is_claimed():
     report = report_of(1.0)
     assert "temperature" not in report.verdict[0]
     assert not report.row("temperature").to_uncalibrated["ece"].is_clear
-    assert "worth nothing that could be told from chance" in report.verdict[1]
+    assert "change nothing beyond chance" in report.verdict[1]
 
 
 @pytest.mark.parametrize("coverage", [0.7, 0.9])
@@ -56,7 +56,7 @@ def test_sets_fitted_on_other_people_miss_and_it_is_said():
     easy, hard = predicted(0, 20, 1.0), predicted(1, 20, 1.0, "b")
     swapped = np.where(np.arange(len(hard.labels)) % 2, (hard.labels + 1) % 4, hard.labels)
     rounds = [(easy, Predicted(hard.probabilities, hard.soft_targets, swapped, hard.speakers))]
-    report = judge_calibration(rounds, CLASSES, stacker="soft-vote", samples=300)
+    report = evaluate_calibration(rounds, CLASSES, stacker="soft-vote", samples=300)
     assert "less than asked for" in report.verdict[2]
 
 
@@ -64,7 +64,7 @@ def test_sets_that_hold_more_than_promised_are_not_called_a_miss():
     """Over-coverage costs larger sets; the promise is kept."""
     hard, easy = predicted(0, 20, 1.0), predicted(1, 20, 1.0, "b")
     sure = Predicted(easy.probabilities, easy.soft_targets, easy.probabilities.argmax(axis=1), easy.speakers)
-    report = judge_calibration([(hard, sure)], CLASSES, stacker="soft-vote", samples=300)
+    report = evaluate_calibration([(hard, sure)], CLASSES, stacker="soft-vote", samples=300)
     assert report.row("temperature").coverage.low > report.coverage
     assert "more than asked for" in report.verdict[2]
     assert "less than" not in report.verdict[2]
@@ -79,6 +79,6 @@ def test_json_has_every_figure_and_no_nan():
 
 def test_one_speaker_gives_scores_and_claims_nothing():
     rounds = [(predicted(0, 3, 3.0), predicted(1, 1, 3.0, "b"))]
-    report = judge_calibration(rounds, CLASSES, stacker="soft-vote", samples=100)
+    report = evaluate_calibration(rounds, CLASSES, stacker="soft-vote", samples=100)
     assert "beyond chance" in report.verdict[0]
     assert report.verdict[2].startswith("Sets at 90%")

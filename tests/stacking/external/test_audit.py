@@ -120,7 +120,7 @@ def test_one_class_for_all_and_a_class_that_is_never_said(simulation, good):
     blind[:, 3] = 0
     blind /= blind.sum(axis=1, keepdims=True)
     never = quick([replace(good, class_probabilities=blind)], simulation.corpus)
-    assert "never says Neutral" in messages(never, "warning")
+    assert "never predicts Neutral" in messages(never, "warning")
 
 
 def test_identical_files_and_files_that_decide_alike(simulation, good):

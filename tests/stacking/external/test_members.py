@@ -10,7 +10,7 @@ from sercache.recipe import StackingRecipe
 from sercache.run import Run
 from sercache.stacking.comparison import compare_rows
 from sercache.stacking.external.members import rows_of_predictions
-from sercache.stacking.splits import make_plan
+from sercache.stacking.splits import make_splits
 
 
 def with_splits(corpus, *splits):
@@ -33,10 +33,9 @@ def test_development_rows_are_fitted_on_and_test_rows_judged_on(files):
     corpus = with_splits(simulation.corpus, "train", "train", "development", "test")
     said = []
     rows = rows_of_predictions(paths, corpus, listener=lambda event: said.append(event.message))
-    plan = make_plan(rows)
-    splits = {corpus.by_id[one].split for one in plan.fitting.inputs.ids}
-    assert splits == {"development"}
-    assert {corpus.by_id[one].split for one in plan.held_out.inputs.ids} == {"test"}
+    splits = make_splits(rows)
+    assert {corpus.by_id[row].split for row in splits.fitting.inputs.ids} == {"development"}
+    assert {corpus.by_id[row].split for row in splits.held_out.inputs.ids} == {"test"}
     assert len(said) == 1
     assert "150 rows of the training split are left out" in said[0]
     wanted = np.stack(
@@ -52,8 +51,8 @@ def test_training_rows_count_only_if_no_model_saw_their_speakers(files):
     rows = rows_of_predictions(paths, simulation.corpus, are_out_of_fold=True)
     assert len(rows) == 300
     assert len(np.unique(rows.folds)) == 5
-    for one in make_plan(rows).rounds():
-        assert not set(one.fit.speakers) & set(one.judged.speakers)
+    for one in make_splits(rows).rounds():
+        assert not set(one.fit.speakers) & set(one.scored.speakers)
 
 
 def test_the_comparison_is_that_of_the_same_members_in_a_run(files, tmp_path):
@@ -132,9 +131,9 @@ def test_one_speaker_can_be_fitted_on_where_others_are_judged(files):
         replace(row, split="development" if row.speaker == first else "test")
         for row in simulation.corpus.utterances
     )
-    plan = make_plan(rows_of_predictions(paths, replace(simulation.corpus, utterances=rows)))
-    assert set(plan.fitting.speakers) == {first}
-    assert len(plan.held_out) == 275
+    splits = make_splits(rows_of_predictions(paths, replace(simulation.corpus, utterances=rows)))
+    assert set(splits.fitting.speakers) == {first}
+    assert len(splits.held_out) == 275
     alone = tuple(row for row in simulation.corpus.utterances if row.speaker == first)
     with pytest.raises(StackingError, match="utterances are not in the corpus"):
         rows_of_predictions(paths, replace(simulation.corpus, utterances=alone), are_out_of_fold=True)

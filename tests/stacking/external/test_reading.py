@@ -62,7 +62,7 @@ PROBABILITIES = ["id", "Angry", "Sad", "Happy", "Neutral"]
     ("header", "rows", "message"),
     [
         (["clip", "Prediction"], [["u00000", "Sad"]], "no column names the utterances"),
-        (["id", "score"], [["u00000", "1"]], "no predictions in it: wanted is a column for each of Angry"),
+        (["id", "score"], [["u00000", "1"]], "it has no predictions: it needs a column for each of Angry"),
         (["id", "Prediction"], [["u00000", "Sadd"]], r"line 2: 'Sadd' is no class .* Did you mean 'Sad'\?"),
         (["id", "Prediction"], [["u00000", "Sad"], ["u00000.wav", "Sad"]],
          r"line 3: 'u00000.wav' was predicted before, in line 2"),
