@@ -73,9 +73,8 @@ def repair(
         return Repaired(folder, (), 0, ())
     recipe = recipe_of(spec, encoder, trust_remote_code)
     device = resolve_device(device)
-    resolve_feature(
-        Cache(folder.parent), recipe, corpus, device
-    )  # refuses an encoder that would make something else
+    # raises if the encoder would make another feature set
+    resolve_feature(Cache(folder.parent), recipe, corpus, device)
     damaged: set[str] = set()
     for path in sorted({damage.path for damage in found}):
         try:

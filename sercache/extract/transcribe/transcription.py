@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,12 +28,12 @@ _PIECES_PER_GPU_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionReport:
-    """What became of a corpus.
+    """The result of a transcription.
 
     Attributes:
         corpus: the corpus with the new column.
         column: its name.
-        folder: where the journal and ``failures.csv`` lie.
+        folder: holds the journal and ``failures.csv``.
         transcribed: utterances that were transcribed now.
         reused: utterances whose text was there before.
         failed: utterances without a text; ``failures.csv`` says why.
@@ -99,17 +99,9 @@ def transcribe_corpus(
     pending = [utterance for utterance in corpus.utterances if utterance.id not in found]
     found |= work.run(pending)
     column = f"text:{transcriber.name}"
-    flagged: dict[str, list[str]] = {}
-    rows = []
-    for utterance in corpus.utterances:
-        transcript = found.get(utterance.id)
-        flags = ("failed",) if transcript is None else transcript.flags
-        for flag in flags:
-            flagged.setdefault(flag, []).append(utterance.id)
-        columns = {column: transcript.text if transcript else "", f"{column}:flags": " ".join(flags)}
-        rows.append(replace(utterance, extras={**utterance.extras, **columns}))
+    transcribed, flagged = _with_transcripts(corpus, column, found)
     return TranscriptionReport(
-        corpus=replace(corpus, utterances=tuple(rows)),
+        corpus=transcribed,
         column=column,
         folder=folder,
         transcribed=len(found) - reused,
@@ -119,9 +111,25 @@ def transcribe_corpus(
     )
 
 
+def _with_transcripts(
+    corpus: Corpus, column: str, found: Mapping[str, Transcript]
+) -> tuple[Corpus, dict[str, list[str]]]:
+    """Return the corpus with the columns of texts and flags, and the ids by flag."""
+    flagged: dict[str, list[str]] = {}
+    rows = []
+    for utterance in corpus.utterances:
+        transcript = found.get(utterance.id)
+        flags = ("failed",) if transcript is None else transcript.flags
+        for flag in flags:
+            flagged.setdefault(flag, []).append(utterance.id)
+        columns = {column: transcript.text if transcript else "", f"{column}:flags": " ".join(flags)}
+        rows.append(replace(utterance, extras={**utterance.extras, **columns}))
+    return replace(corpus, utterances=tuple(rows)), flagged
+
+
 @dataclass
 class _Transcription:
-    """One run of a transcriber over a corpus."""
+    """A run of a transcriber over a corpus."""
 
     corpus: Corpus
     transcriber: WhisperTranscriber
