@@ -34,10 +34,10 @@ _READ_AHEAD_BYTES = 128 << 10
 
 
 class MappedShard:
-    """A shard whose frames are read where they lie in the file.
+    """A shard whose frames are views of the file.
 
-    The system is told that access is random. It then reads nothing that was not asked for, but also a page at
-    a time: :meth:`prefetch` asks for all that a view is about to touch.
+    The system is advised that access is random. It then reads nothing that is not needed,
+    but a page at a time: :meth:`prefetch` asks for all that a view is about to touch.
     """
 
     def __init__(self, folder: Path, index: Index, shard: int, spec: FeatureSpec) -> None:

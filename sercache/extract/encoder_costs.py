@@ -62,7 +62,7 @@ def parse_gpus(text: str) -> Gpus:
 _SPEECH_HZ = 50.0
 _STORED_BYTES = 2
 _CONVOLUTIONS_FLOPS = 5e9
-"""Of the seven convolutions of wav2vec 2.0 and its kin, for a second at 16 kHz."""
+"""FLOPs of the seven convolutions of wav2vec 2.0 and similar models, for a second at 16 kHz."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class EncoderCost:
     Attributes:
         name: of the encoder.
         modality: what it reads.
-        flops_per_second: arithmetic for a second of speech (or what is said in it): 2 per weight and frame.
+        flops_per_second: arithmetic for a second of speech, or of its transcript: 2 per weight and frame.
         bytes_per_second: float16 frames of one layer on disk.
         padded_seconds: what every clip is padded to; 0 for none.
         is_network: false for embedded encoders, which run on a CPU, hundreds of times faster than speech.

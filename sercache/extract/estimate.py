@@ -32,7 +32,7 @@ _SAMPLED = 12
 
 @dataclass(frozen=True, slots=True)
 class FeatureEstimate:
-    """What one feature set will cost.
+    """The estimated cost of a feature set.
 
     Attributes:
         name: what the recipe calls it.
@@ -65,7 +65,7 @@ class FeatureEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What an extraction will cost.
+    """The estimated cost of an extraction.
 
     Attributes:
         features: by feature set.

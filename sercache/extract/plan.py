@@ -20,7 +20,7 @@ UTILISATION = 0.35
 
 _DECODED_CLIPS = 12
 _ASSUMED_DECODING = 300.0
-"""Seconds of speech that a core decodes in a second, where no clip of a corpus says so."""
+"""Seconds of speech that a core decodes in a second, where it was not measured on a corpus."""
 
 _ASSUMED_AUDIO_BYTES = 32_000.0
 _ASSUMED_CLIP_SECONDS = 5.0
@@ -33,7 +33,7 @@ _METADATA_PER_SHARD = 6
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What is to be extracted, in sum.
+    """The speech that is to be extracted.
 
     Attributes:
         utterances: how many.
@@ -54,7 +54,7 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Facility:
-    """What it runs on.
+    """The hardware of an extraction.
 
     Attributes:
         gpus: which, and how many.
@@ -73,7 +73,7 @@ class Facility:
 
 @dataclass(frozen=True, slots=True)
 class ScalePlan:
-    """What it takes.
+    """The cost of an extraction.
 
     Attributes:
         speech: what is extracted.
@@ -191,9 +191,9 @@ def plan_scale(
 
 
 def measured_speeds(cache_root: Path, measured_on: Gpus, gpus: Gpus) -> dict[str, float]:
-    """Return seconds of speech that a GPU encodes in a second, by encoder, from what a cache says of another.
+    """Return seconds of speech that a GPU encodes in a second, from what a cache has of another GPU.
 
-    Extraction keeps what its encoders took; the kinds' published FLOP/s scale it.
+    Extraction keeps the time of its encoders; the kinds' published FLOP/s scale it.
 
     Raises:
         CacheError: the cache is damaged.

@@ -32,7 +32,7 @@ WORD_PIECES_PER_SECOND = 4.0
 
 @dataclass(frozen=True, slots=True)
 class TimedUtterance:
-    """An utterance and its expected length, which is told without decoding it; 0 where nothing tells it."""
+    """An utterance and its expected length, known without decoding it; 0 where it is unknown."""
 
     utterance: Utterance
     seconds: float

@@ -4,23 +4,23 @@ import os
 import signal
 import time
 
-from sercache.extract.device_pass import run_device_pass as real_run_share
+from sercache.extract.device_pass import run_device_pass as real_run_device_pass
 from sercache.training.interleaved import train_folds as real_train_folds
 
 SECONDS = 0.3
 
 
-def run_device_pass(device_pass, encoders=(), **told):
+def run_device_pass(device_pass, encoders=(), **options):
     note(device_pass.cache_root.parent, device_pass.tasks[0].name)
     poison = device_pass.cache_root.parent / "poison"
     if poison.exists() and poison.read_text() == device_pass.tasks[0].name:
         os.kill(os.getpid(), signal.SIGKILL)
-    real_run_share(device_pass, encoders, **told)
+    real_run_device_pass(device_pass, encoders, **options)
 
 
-def train_folds(jobs, **told):
+def train_folds(jobs, **options):
     note(jobs[0].run_root.parent, jobs[0].name)
-    real_train_folds(jobs, **told)
+    real_train_folds(jobs, **options)
 
 
 def note(folder, name):

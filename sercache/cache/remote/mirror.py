@@ -142,7 +142,7 @@ def _drop_frames(folder: Path, commit: Commit, head: bytes, *, keep_time: bool) 
 def _replace(path: Path, content: bytes, size_bytes: int, *, keep_time: bool) -> None:
     """Replace a shard by the same one with or without frames; the index knows it by size and time."""
     if len(content) > size_bytes:
-        raise CacheError(f"{path}: its commit object says {size_bytes:,} bytes, there are more")
+        raise CacheError(f"{path}: has more bytes than its commit object names, {size_bytes:,}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as stream:

@@ -45,7 +45,7 @@ def flags_of(text: str, no_speech: float, mean_log_probability: float) -> tuple[
 
 
 def is_inaudible(waveform: Waveform) -> bool:
-    """Return whether nothing can be heard in a waveform; a model would make something up."""
+    """Return whether a waveform is too quiet for a voice; a model would make something up."""
     return bool(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) < AUDIBLE_LEVEL)
 
 
@@ -76,7 +76,7 @@ def loops(text: str) -> bool:
 
 
 EMPTY_TRANSCRIPT = Transcript("", ("silence", "empty"), "", 1.0, 0.0)
-"""Of a recording in which there is nothing to hear."""
+"""The transcript of a recording without audible sound."""
 
 
 def transcribe_waveforms(

@@ -18,7 +18,7 @@ class Transcript:
     """The transcript of an utterance.
 
     Attributes:
-        text: what was said; empty where nobody speaks.
+        text: the words; empty where nobody speaks.
         flags: what is wrong with it, for people: ``silence``, ``repeat``, ``empty``.
         language: code of the language, detected or asked for; empty for an English-only model.
         no_speech: probability that nobody speaks, the lowest of all pieces.

@@ -49,7 +49,7 @@ class PieceTranscript:
     """The transcript of one piece of audio.
 
     Attributes:
-        text: what was said.
+        text: the words.
         language: code of its language; empty for an English-only model.
         no_speech: probability that nobody speaks.
         log_probability: of all tokens, the end included, summed.
