@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sercache.cache.index import INDEX_NAME
+from sercache.cache.index_file import INDEX_NAME
 from sercache.cache.store import FeatureSet
 from sercache.cache.verify import verify_shard
 from sercache.errors import CacheError

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sercache.cache.layers import parse_layers
-from sercache.errors import EncoderError
-from sercache.files import slug
+from sercache.errors import CacheError, EncoderError
+from sercache.files import read_json, slug
 from sercache.recipe import FeatureRecipe
 
 FORMAT_VERSION = 1
@@ -78,6 +78,30 @@ class FeatureSpec:
         """Return the spec that :meth:`provenance` described."""
         fields = {key: value for key, value in provenance.items() if key != "format_version"}
         return cls(**(fields | {"layers": tuple(fields["layers"])}))
+
+
+def read_spec(path: Path) -> FeatureSpec:
+    """Return the spec in a feature set's ``feature_set.json``.
+
+    Raises:
+        CacheError: the file is missing, damaged, of another format, or was changed.
+    """
+    try:
+        described = read_json(path)
+    except FileNotFoundError:
+        raise CacheError(f"{path.parent} is no feature set: it has no {path.name}") from None
+    except (ValueError, OSError) as error:
+        raise CacheError(f"{path}: cannot be read ({error})") from error
+    try:
+        fingerprint, version = described.pop("fingerprint"), described["format_version"]
+        if version != FORMAT_VERSION:
+            raise CacheError(f"{path}: has format {version}; this version reads format {FORMAT_VERSION}")
+        spec = FeatureSpec.from_provenance(described)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: does not describe a feature set ({error})") from error
+    if spec.fingerprint != fingerprint:
+        raise CacheError(f"{path}: was changed: its content does not fit its fingerprint {fingerprint[:12]}")
+    return spec
 
 
 def encoder_name(encoder: str) -> str:

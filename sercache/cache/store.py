@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sercache.cache.fingerprint import FORMAT_VERSION, FeatureSpec, differences_from, encoder_name
+from sercache.cache.fingerprint import differences_from, encoder_name, read_spec
 from sercache.cache.frames import STORED_AS
-from sercache.cache.index import Ids, Index, list_shards, load_or_build_index
+from sercache.cache.index import Ids, Index
+from sercache.cache.index_file import list_shards, load_or_build_index
 from sercache.cache.mapping import MappedShard, PrefetchThrottle, look_ahead
 from sercache.cache.shard import ShardIndex, checksum, read_index
 from sercache.cache.sources import Source
 from sercache.errors import CacheError
-from sercache.files import read_json
 from sercache.recipe import FeatureRecipe
 from sercache.registry import Registry
 
@@ -86,8 +86,8 @@ class Locations:
 class FeatureSet:
     """One folder of the cache: the frames of one encoder with one setting, by utterance id.
 
-    The ids are looked up in its index when they are first asked for, see :mod:`sercache.cache.index`. Shards
-    that other processes publish later are not seen.
+    The ids are looked up in its index when they are first asked for, see :mod:`sercache.cache.index_file`.
+    Shards that other processes publish later are not seen.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class FeatureSet:
             CacheError: the folder is no feature set, or its description is damaged.
         """
         self.folder = folder
-        self.spec = _read_spec(folder / DESCRIPTION_NAME)
+        self.spec = read_spec(folder / DESCRIPTION_NAME)
         self._throttle = PrefetchThrottle()
         self._map = lru_cache(maxsize=_OPEN_MAPS)(self._map_shard)
 
@@ -397,22 +397,3 @@ def only_match(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureS
         f"{len(matches)} feature sets of {recipe.encoder} fit: {listed}; "
         "name one in the recipe with the first digits of its 'fingerprint'"
     )
-
-
-def _read_spec(path: Path) -> FeatureSpec:
-    try:
-        described = read_json(path)
-    except FileNotFoundError:
-        raise CacheError(f"{path.parent} is no feature set: it has no {path.name}") from None
-    except (ValueError, OSError) as error:
-        raise CacheError(f"{path}: cannot be read ({error})") from error
-    try:
-        fingerprint, version = described.pop("fingerprint"), described["format_version"]
-        if version != FORMAT_VERSION:
-            raise CacheError(f"{path}: has format {version}; this version reads format {FORMAT_VERSION}")
-        spec = FeatureSpec.from_provenance(described)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise CacheError(f"{path}: does not describe a feature set ({error})") from error
-    if spec.fingerprint != fingerprint:
-        raise CacheError(f"{path}: was changed: its content does not fit its fingerprint {fingerprint[:12]}")
-    return spec

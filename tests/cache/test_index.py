@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sercache.cache import index as index_module
-from sercache.cache.index import INDEX_NAME
+from sercache.cache import index_file
+from sercache.cache.index_file import INDEX_NAME
 from sercache.cache.shard import read_index
 from sercache.cache.store import FeatureSet
 from sercache.cache.writer import drop_utterances, publish_shard, start_feature_set
@@ -26,7 +27,7 @@ shards = st.lists(
 
 @pytest.fixture(autouse=True)
 def always_a_file(monkeypatch):
-    monkeypatch.setattr(index_module, "WORTH_A_FILE", 0)
+    monkeypatch.setattr(index_file, "WORTH_A_FILE", 0)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def parsed(monkeypatch):
         names.append(path.name)
         return read_index(path, spec)
 
-    monkeypatch.setattr(index_module, "read_index", parse)
+    monkeypatch.setattr(index_file, "read_index", parse)
     return names
 
 
@@ -120,7 +121,8 @@ def test_a_grown_feature_set_is_indexed_as_if_from_nothing(tmp_path_factory, tas
 def test_ids_with_the_same_hash_are_told_apart(tmp_path_factory, tasks):
     folder = write(tmp_path_factory.mktemp("cache"), tasks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "hash_of", lambda encoded: len(encoded) % 2)
+        for module in (index_module, index_file):
+            patch.setattr(module, "hash_of", lambda encoded: len(encoded) % 2)
         check(FeatureSet(folder), oracle(folder))
         check(FeatureSet(folder), oracle(folder))
 
@@ -241,13 +243,13 @@ def test_where_nothing_can_be_written_the_index_stays_in_memory(tmp_path, monkey
     def read_only(path, content):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(index_module, "write_atomically", read_only)
+    monkeypatch.setattr(index_file, "write_atomically", read_only)
     check(FeatureSet(folder), oracle(folder))
     assert not (folder / INDEX_NAME).exists()
 
 
 def test_few_utterances_are_not_worth_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "WORTH_A_FILE", 4)
+    monkeypatch.setattr(index_file, "WORTH_A_FILE", 4)
     folder = write(tmp_path, [[("a", 3), ("b", 1)], [("b", 2), ("c", 2)]])
     check(FeatureSet(folder), oracle(folder))
     assert not (folder / INDEX_NAME).exists()
@@ -259,9 +261,9 @@ def test_few_utterances_are_not_worth_a_file(tmp_path, monkeypatch):
 BUILD = """
 import sys
 from pathlib import Path
-from sercache.cache import index
+from sercache.cache import index_file
 from sercache.cache.store import FeatureSet
-index.WORTH_A_FILE = 0
+index_file.WORTH_A_FILE = 0
 print(*sorted(FeatureSet(Path(sys.argv[1])).ids), sep=",", end="")
 """
 

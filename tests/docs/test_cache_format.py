@@ -16,7 +16,7 @@ import xxhash
 from read_shard import check_user_block, list_shards, read_description
 from read_shard import main as read_feature_set
 
-from sercache.cache import index as index_module
+from sercache.cache import index_file
 from sercache.cache.ledger import Ledger
 from sercache.cache.store import FeatureSet
 from support.small_corpus import write_feature_set
@@ -222,7 +222,7 @@ def test_what_is_damaged_is_found(tmp_path):
 
 
 def test_the_index_repeats_the_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "WORTH_A_FILE", 1)
+    monkeypatch.setattr(index_file, "WORTH_A_FILE", 1)
     layers = ("layer-6", "last")
     feature_set, written = write_feature_set(tmp_path, layers=layers)
     again = list_shards(feature_set.folder)[0]
