@@ -1,4 +1,4 @@
-"""The devices of this machine, and which of the optional parts are installed."""
+"""Choose devices and threads, and diagnose what is installed."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ import sercache
 from sercache.errors import SercacheError
 
 MANY_CELLS = 2_000_000
-"""Numbers in a table above which several threads gain more than they wait for each other."""
+"""Numbers in a table above which several threads are faster than one."""
 
 
 def resolve_device(name: str) -> str:
@@ -54,7 +54,7 @@ def resolve_devices(names: Sequence[str]) -> list[str]:
 
 
 def computes_in_bfloat16(device: str) -> bool:
-    """Return whether a GPU has units for bfloat16; of a CPU only a measurement tells what it is worth."""
+    """Return whether a device is a GPU with units for bfloat16; a CPU's speed has to be measured."""
     import torch
 
     kind = torch.device(device).type
@@ -73,9 +73,9 @@ def usable_cores() -> int:
 
 @contextmanager
 def threads_worth_having(cells: int) -> Iterator[None]:
-    """Let BLAS and torch work on one thread while a table is small; a large one has all.
+    """Limit BLAS and torch to one thread while a table is small.
 
-    On a small table threads wait for each other longer than they work, on a busy machine many times longer.
+    On a small table threads wait for each other longer than they compute, above all on a busy machine.
     Libraries that are loaded meanwhile keep their threads.
 
     Args:

@@ -1,4 +1,4 @@
-"""Everything that sercache raises on purpose.
+"""The errors that sercache raises.
 
 A message says what is wrong, where (file, line, id, key) and what to do about it, in one line: the command
 line prints it as it is and exits with code 2.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class SercacheError(Exception):
-    """Base of all errors that a user can mend.
+    """Base of all errors that a user can correct.
 
     ``is_reported``: listeners have been told of it already.
     """

@@ -31,24 +31,24 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Do nothing: the listener of those who do not listen."""
+    """Ignore an event: the default listener."""
 
 
 ShouldStop = Callable[[], bool]
 
 
 def never() -> bool:
-    """Return False: the flag of work that nobody interrupts."""
+    """Return False: the default flag, which never interrupts."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What long work is given by its caller, and hands down unchanged.
+    """The listener and the stop flag of long work, passed down unchanged.
 
     Attributes:
         listener: receives every event.
-        should_stop: looked at between steps; once it returns True the work raises
+        should_stop: called between steps; once it returns True the work raises
             :class:`~sercache.errors.Interrupted`, with everything that is finished kept.
     """
 
@@ -57,7 +57,7 @@ class Context:
 
 
 QUIET = Context()
-"""No listener, and nothing that interrupts."""
+"""A context without listener that never stops."""
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: of several processes that change one file in it, one after the other does.
+    """Hold a folder's lock: processes that change a file in it do so one after another.
 
     File systems without locks, and Windows, go on without one.
     """
@@ -106,7 +106,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """Return the same with null where JSON knows no number, and text for a path.
+    """Return a JSON value: None for NaN and infinity, text for a path.
 
     >>> without_nan({"score": float("nan"), "rows": (1, 2)})
     {'score': None, 'rows': [1, 2]}
@@ -121,12 +121,12 @@ def without_nan(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Remove what writers that died in ``folder`` left behind; a living writer's file stays.
+    """Remove temporary files of killed writers in ``folder``; those of running writers stay.
 
     A lock tells them apart, in whatever container the writer lives: process ids are other ones there. A file
     that cannot be locked or removed (a read-only folder, a file system without locks) stays as well.
@@ -173,7 +173,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return what is free where a folder is, or will be."""
+    """Return the free bytes on the disk of a folder, which need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 

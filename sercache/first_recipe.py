@@ -1,4 +1,4 @@
-"""A first recipe for a corpus and a cache: what there is decides on features, members, sizes and folds."""
+"""Propose a first recipe: features, members, sizes and folds that suit the corpus and the cache."""
 
 import math
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ SIZINGS = (
 
 @dataclass(frozen=True)
 class ProposedMember:
-    """A member, and why it is there; ``seed`` is None where nothing is random."""
+    """A member, and the reason for it; ``seed`` is None where nothing is random."""
 
     name: str
     head: HeadName
@@ -88,7 +88,7 @@ class ProposedMember:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Everything that a first recipe says.
+    """The content of a first recipe.
 
     Attributes:
         corpus: what it is for.
@@ -196,7 +196,7 @@ def _refuse_equal_ratings(training: Corpus) -> None:
 
 
 def _training_split(corpus: Corpus) -> Corpus:
-    """Return what folds are made of; a row without split is a training row."""
+    """Return the rows that folds are made of; a row without split is a training row."""
     splits: dict[str | None, set[str]] = {}
     for row in corpus.utterances:
         splits.setdefault(row.speaker, set()).add(row.split or "train")

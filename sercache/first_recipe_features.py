@@ -25,7 +25,7 @@ SPEECH_POOL = 4
 """Frames of speech that are averaged: emotion changes more slowly than 50 times a second."""
 
 _DISK_SHARE = 0.8
-"""Of the free disk that features may take: weights, runs and other people need some too."""
+"""Share of the free disk that features may take; weights, runs and other users need some, too."""
 
 _LARGEST_SUM = 4
 _MEASURED_ROWS = 500
@@ -81,7 +81,7 @@ def best_first(features: Sequence[ProposedFeature], modality: Modality) -> list[
 
 
 def is_scripted(corpus: Corpus) -> bool:
-    """Return whether all say the same few sentences, as actors do: then texts tell nothing of emotion."""
+    """Return whether speakers repeat the same few sentences, as actors do: texts then carry no emotion."""
     texts = {row.text for row in corpus.utterances} - {None}
     return 0 < len(texts) <= min(_SCRIPTED_TEXTS, len(corpus) // _SCRIPTED_TEXTS)
 
@@ -120,7 +120,7 @@ def cached_features(cache: Path, corpus: Corpus) -> list[ProposedFeature]:
 
 
 def embedded_features(corpus: Corpus, free_bytes: float) -> list[ProposedFeature]:
-    """Return what needs no download, for a cache that holds nothing of the corpus.
+    """Return the embedded encoders, for a cache that holds nothing of the corpus.
 
     Raises:
         CorpusError: there is nothing to encode.
@@ -280,7 +280,7 @@ def _fits_others(recipe: FeatureRecipe, feature_set: FeatureSet, others: Sequenc
 
 
 def _unused_name(recipe: FeatureRecipe, encoder: str, features: Sequence[ProposedFeature]) -> str:
-    """Return a name that says what differs: the encoder, or else its layers and pooling, or else a number."""
+    """Return a name made of what differs: the encoder, or else its layers and pooling, or else a number."""
     taken = _RESERVED_NAMES | {feature.name for feature in features}
     short = _letters(encoder.rpartition("/")[2])[:_LONGEST_NAME] or "features"
     if recipe.text_column is not None:
@@ -294,5 +294,5 @@ def _unused_name(recipe: FeatureRecipe, encoder: str, features: Sequence[Propose
 
 
 def _letters(text: str) -> str:
-    """Return what of a text may be in a name."""
+    """Return the characters of a text that may be in a name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")

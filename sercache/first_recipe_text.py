@@ -1,4 +1,4 @@
-"""A proposed recipe as YAML that explains itself: why each thing is as it is, and what people change."""
+"""Write a proposed recipe as YAML with comments that explain each choice."""
 
 import os
 import textwrap
@@ -29,7 +29,7 @@ _REAL_ENCODERS = {
 
 
 def recipe_text(proposal: Proposal, recipe_path: Path, corpus_path: Path, cache: Path | None) -> str:
-    """Return the recipe as commented YAML; its paths are relative to where it will lie.
+    """Return the recipe as commented YAML; its paths are relative to its folder.
 
     Args:
         proposal: what it says.
@@ -71,7 +71,7 @@ def recipe_text(proposal: Proposal, recipe_path: Path, corpus_path: Path, cache:
 
 
 def gigabytes(size_bytes: float) -> str:
-    """Return a size for people.
+    """Return a readable size.
 
     >>> gigabytes(3.6e6), gigabytes(2.53e9), gigabytes(1.5e12)
     ('0.004 GB', '2.5 GB', '1,500 GB')
@@ -271,7 +271,7 @@ def _members(proposal: Proposal) -> Iterator[str]:
 
 
 def _of_closed_form(proposal: Proposal) -> str:
-    """Return why linear members come first, and on which statistics they are."""
+    """Return the comment on linear members and their statistics."""
     comment = (
         "Linear, on statistics over time (mean, deviation, ...) of every layer, solved in closed form: "
         "seconds a fold. On small corpora they are hard to beat; all that follows has to earn its place "
@@ -283,7 +283,7 @@ def _of_closed_form(proposal: Proposal) -> str:
 
 
 def _of_neural(proposal: Proposal) -> str:
-    """Return what neural members are for, and what they take."""
+    """Return the comment on neural members and their cost."""
     base = ""
     if "base" in proposal.sizing.options:
         base = "It starts from the linear solution (base) and learns what to add. "
@@ -333,7 +333,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes numbers as people do, with a point that YAML 1.1 needs: 1.0e-3, not 0.001."""
+    """Writes numbers in readable form, with the point that YAML 1.1 needs: 1.0e-3, not 0.001."""
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:

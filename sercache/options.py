@@ -50,7 +50,7 @@ def check_options(
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return what pairs like ``stage1.epochs=20`` set, as a recipe would have it; a dot goes one level down.
+    """Return the nested settings of pairs like ``stage1.epochs=20``; a dot goes one level down.
 
     >>> settings_of(["stage1.epochs=20", "stage1.learning_rate=1e-3", "standardize=false"])
     {'stage1': {'epochs': 20, 'learning_rate': 0.001}, 'standardize': False}
@@ -64,12 +64,12 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         *sections, last = (part.strip() for part in key.split("."))
         if not equals or not last or not all(sections):
             raise RecipeError(f"'{pair}': expected KEY=VALUE, such as stage1.epochs=20")
-        place = settings
+        node = settings
         for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
                 raise RecipeError(f"'{pair}': '{section}' was given a value before")
-        place[last] = _value_of(text)
+        node[last] = _value_of(text)
     return settings
 
 

@@ -1,4 +1,4 @@
-"""What members and stackers predict: a table keyed by utterance id with named columns."""
+"""Predictions of members and stackers: a table keyed by utterance id with named columns."""
 
 import json
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from sercache.errors import StackingError
 from sercache.files import write_atomically
 
 Origin = Literal["out-of-fold", "development", "held-out", "in-sample"]
-"""Who predicted a row: a fold model that never saw its speaker; the mean of the fold models, on the rows that
-stopped their training; the same, on rows that nothing has seen; a model that trained on the row."""
+"""The origin of a row's prediction: a fold model that did not learn from its speaker; the mean of the fold
+models, on rows of early stopping or on rows that no model has seen; a model that learned from the row."""
 
 ALL_FOLDS = -1
 

@@ -1,7 +1,7 @@
 """The typed recipe: the YAML file that describes a run.
 
 Every key has a default that is MEDUSA's where the paper states one (arXiv 2506.09556, sections 3 and 4).
-A misspelt key is an error that names the key, its place and the nearest known one.
+A misspelt key is an error that names the key with its path and the nearest known one.
 """
 
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ class TrainingRecipe(_Strict):
     mixup: MixupRecipe = MixupRecipe()
     standardize: bool = True
     normalize: Literal["none", "speaker"] = "none"
-    """speaker: frames are standardised with all clips of the speaker, whoever judges them; labels are not
+    """speaker: frames are standardised with all clips of the speaker, in every split; labels are not
     used. Predicting then takes several clips of each speaker."""
     max_frames: int | None = Field(None, ge=1)
     """Longest stretch of frames a batch may hold per clip in training; a random crop beyond. None: all."""
@@ -129,7 +129,7 @@ class TrainingRecipe(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, content: Any) -> Any:
-        """Put a preset's values under those that are written beside it; the preset itself is not kept."""
+        """Replace a preset by its values; keys that are written beside it have precedence."""
         has_preset = isinstance(content, dict) and "preset" in content
         return expand_preset(content) if has_preset else content
 
@@ -154,7 +154,7 @@ PRESETS: dict[str, dict[str, Any]] = {"medusa": TrainingRecipe().model_dump()}
 
 
 def expand_preset(content: dict[str, Any]) -> dict[str, Any]:
-    """Return keys of ``training`` with a preset's values in its place, under the keys beside it.
+    """Return keys of ``training`` with a preset replaced by its values; keys beside it have precedence.
 
     >>> expand_preset({"preset": "medusa", "patience": 3})["patience"]
     3
@@ -195,7 +195,7 @@ class NeuralRecipe(_Strict):
     batch_size: int | None = Field(None, ge=1)
     """None: 64, or more where an epoch would have over 256 steps."""
     inputs: Literal["probabilities", "log"] = "probabilities"
-    """What it sees of the members' classes: probabilities, as the paper's does, or their logarithms."""
+    """The input from the members' classes: probabilities, as in the paper, or their logarithms."""
     learning_rate: float | None = Field(None, gt=0)
     """None: 0.01, or 0.003 for logarithms, which vary more."""
     weight_decay: float = Field(0.01, ge=0)
@@ -227,20 +227,20 @@ class StackingRecipe(_Strict):
 
     stackers: list[str] = Field(default_factory=_all_meta_levels)
     extras: list[str] = []
-    """What learning stackers see beside posteriors: duration, column:<name>, pooled:<feature set>."""
+    """Further inputs of learning stackers: duration, column:<name>, pooled:<feature set>."""
     neural: NeuralRecipe = NeuralRecipe()
     lightgbm: LightGBMRecipe = LightGBMRecipe()
     balance_exponent: float = Field(0.5, ge=0)
     inner_share: float = Field(0.15, gt=0, lt=0.5)
-    """Share of a stacker's fitting rows, of speakers of their own, that its early stopping looks at."""
+    """Share of a stacker's fitting rows, of other speakers, that early stopping is evaluated on."""
     calibration: str = "temperature"
-    """What the recommended stacker is calibrated by."""
+    """The calibrator of the recommended stacker."""
     coverage: float = Field(0.9, gt=0, lt=1)
-    """How often its conformal sets shall hold the truth."""
+    """Probability with which conformal sets contain the true class."""
     thresholds: bool = False
-    """Whether its decisions are tuned for macro-F1."""
+    """Whether decision thresholds are tuned for macro-F1."""
     repeats: int = Field(3, ge=1)
-    """Without a test split: how many assignments of speakers to folds stackers are judged over."""
+    """Without a test split: over how many assignments of speakers to folds stackers are evaluated."""
     bootstrap_samples: int = Field(2000, ge=100)
 
 
@@ -276,9 +276,9 @@ class FinetuningRecipe(_Strict):
     batch_size: int = Field(32, ge=1)
     """Rows of one step of the optimiser, over all processes."""
     micro_batch_seconds: float = Field(60.0, gt=0)
-    """Most audio that goes through the encoders at once, padding included; a longer clip goes alone."""
+    """Most audio that goes through the encoders at once, padding included; a longer clip is a batch alone."""
     max_seconds: float = Field(12.0, gt=0)
-    """In training a longer clip is cut to a random stretch, another one every epoch; judged is all of it."""
+    """In training a longer clip is cut to a random stretch, anew every epoch; evaluation uses all of it."""
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of products (autocast); weights stay in float32. auto: bfloat16 on a GPU that has it."""
@@ -341,16 +341,16 @@ class Recipe(_Strict):
         return self
 
     def training_of(self, member: MemberRecipe) -> TrainingRecipe:
-        """Return the training settings of ``member``: the recipe's, with the member's own over them."""
-        place = f"member '{member.name}', training"
+        """Return the training settings of ``member``: the recipe's, overridden by the member's."""
+        where = f"member '{member.name}', training"
         try:
             overrides = expand_preset(member.training)
         except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
-        return _with_overrides(self.training, overrides, place)
+            raise ValueError(f"{where}: {error}") from None
+        return _with_overrides(self.training, overrides, where)
 
     def targets_of(self, member: MemberRecipe) -> TargetsRecipe:
-        """Return what ``member`` learns from: the recipe's targets, with the member's own over them."""
+        """Return the target settings of ``member``: the recipe's, overridden by the member's."""
         return _with_overrides(self.targets, member.targets, f"member '{member.name}', targets")
 
     def normalizes_speakers(self, member: MemberRecipe) -> bool:
@@ -358,7 +358,7 @@ class Recipe(_Strict):
         return self.training_of(member).normalize == "speaker"
 
     def finetuning_with(self, overrides: dict[str, Any]) -> FinetuningRecipe:
-        """Return the settings of fine-tuning, with others over them.
+        """Return the settings of fine-tuning, overridden by others.
 
         Raises:
             RecipeError: a key or a value is not one; the message names it.
@@ -369,15 +369,15 @@ class Recipe(_Strict):
             raise RecipeError(str(error)) from None
 
 
-def _with_overrides(shared: Section, overrides: dict[str, Any], place: str) -> Section:
+def _with_overrides(shared: Section, overrides: dict[str, Any], where: str) -> Section:
     try:
         return type(shared).model_validate(_merged(shared.model_dump(), overrides))
     except ValidationError as error:
-        raise ValueError(f"{place}: {explain(error, type(shared))}") from None
+        raise ValueError(f"{where}: {explain(error, type(shared))}") from None
 
 
 def speaker_note(members: Sequence[str]) -> str:
-    """Return what a table has to say of members that are normalised per speaker; empty without any."""
+    """Return the note on members that are normalised per speaker; empty without any."""
     if not members:
         return ""
     if len(members) == 1:

@@ -1,4 +1,4 @@
-"""The one mechanism by which encoders, heads, losses, stackers, readers and engines are found by name."""
+"""Find encoders, heads, losses, stackers, readers and engines by name, and import them on demand."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names and where their implementations live; a module is imported when its name is asked for.
+    """Names and the modules of their implementations, which are imported on first use.
 
     A built-in is one line, ``"deepser": "sercache.heads.deepser:DeepSER"``. Another package adds to a
     registry through an entry point in the group ``sercache.<kinds>``, without a change here.

@@ -1,4 +1,4 @@
-"""The folder that a recipe produces: its layout, library versions, and members derived from it later."""
+"""The run folder that a recipe produces: its layout, resuming, and members that are derived later."""
 
 import platform
 from dataclasses import dataclass, field
@@ -13,6 +13,11 @@ from sercache.errors import RecipeError, not_there
 from sercache.files import read_json, write_atomically, write_json
 from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe, dump_recipe, load_recipe
+
+Kind = Literal["finetuned", "distilled", "control", "baseline"]
+
+_FORMAT = 1
+_RECORDED = ("torch", "numpy", "scikit-learn", "lightgbm", "h5py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,12 @@ class Run:
 
     @property
     def metrics_path(self) -> Path:
-        """Everything that was measured, for machines."""
+        """All results as JSON."""
         return self.root / "metrics.json"
 
     @property
     def sources_path(self) -> Path:
-        """Which predictions of other systems were stacked here."""
+        """The files of other systems that were stacked."""
         return self.root / "sources.json"
 
     @property
@@ -62,11 +67,11 @@ class Run:
         return self.root / "report.html"
 
     def fold_folder(self, member: str, fold: int) -> Path:
-        """Where one member x fold, or its refit, keeps its weights, resume state and history."""
+        """The folder of a member x fold, or its refit: weights, resume state, history."""
         return self.root / "members" / member / fold_name(fold)
 
     def tensorboard_folder(self, member: str, fold: int) -> Path:
-        """Where the event files of one member x fold lie."""
+        """The folder of the event files of a member x fold."""
         return self.root / "tensorboard" / member / fold_name(fold)
 
     def posteriors_path(self, member: str) -> Path:
@@ -74,19 +79,19 @@ class Run:
         return self.root / "members" / member / "posteriors.parquet"
 
     def derived_path(self, member: str) -> Path:
-        """What describes a member that is not the recipe's (:mod:`sercache.run`)."""
+        """The description of a derived member."""
         return self.root / "members" / member / "member.json"
 
     def teacher_path(self, member: str) -> Path:
-        """What a distilled member learns from besides the votes: its teacher's posteriors."""
+        """The teacher's posteriors that a distilled member learns from."""
         return self.root / "members" / member / "teacher.parquet"
 
     def distillation_path(self, member: str) -> Path:
-        """How a distilled member did beside its teacher."""
+        """The comparison of a distilled member with its teacher."""
         return self.root / "members" / member / "distillation.json"
 
     def stacker_folder(self, stacker: str) -> Path:
-        """Where a fitted stacker lies."""
+        """The folder of a fitted stacker."""
         return self.root / "stack" / stacker
 
     def recipe(self) -> Recipe:
@@ -110,10 +115,10 @@ class Run:
         return load_recipe(self.recipe_path)
 
     def start(self, recipe: Recipe, description: dict[str, Any]) -> None:
-        """Make the folder for ``recipe``, or check that it is the folder of this very run.
+        """Make the folder for ``recipe``, or check that it belongs to the same run.
 
         Raises:
-            RecipeError: the folder belongs to another recipe, corpus or feature set; says what differs.
+            RecipeError: the folder belongs to another recipe, corpus or feature set; states the difference.
         """
         wanted = {"recipe": _comparable(recipe), **description}
         if self.description_path.exists():
@@ -135,21 +140,21 @@ class Run:
 
 
 def fold_name(fold: int) -> str:
-    """Return how a fold is called: ``fold-3``, or ``refit`` of a model that learns from all folds."""
+    """Return the name of a fold: ``fold-3``, or ``refit`` of a model that learns from all folds."""
     return "refit" if fold == ALL_FOLDS else f"fold-{fold}"
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for a run to be resumed; where things lie and what comes after may change."""
+    """Return what must be equal for a run to resume; paths and later stages may differ."""
     excluded = {"corpus", "cache", "output", "stacking", "finetuning"}
     return recipe.model_dump(mode="json", exclude=excluded)
 
 
 def _with_new_keys(earlier: Any, recipe: Recipe) -> Any:
-    """Return an earlier run's recipe with the keys that it does not know yet, at their defaults."""
+    """Return an earlier run's recipe with defaults for keys that are newer than the run."""
     try:
-        places = {"corpus": recipe.corpus, "output": recipe.output}
-        return _comparable(Recipe.model_validate({**earlier, **places}))
+        paths = {"corpus": recipe.corpus, "output": recipe.output}
+        return _comparable(Recipe.model_validate({**earlier, **paths}))
     except (TypeError, ValueError):  # of a version whose recipes differ more than that
         return earlier
 
@@ -177,9 +182,6 @@ def _by_name(value: Any) -> Any:
     return value
 
 
-_RECORDED = ("torch", "numpy", "scikit-learn", "lightgbm", "h5py")
-
-
 def library_versions() -> dict[str, str]:
     """Return the versions that numbers may depend on."""
     return {
@@ -189,23 +191,18 @@ def library_versions() -> dict[str, str]:
     }
 
 
-Kind = Literal["finetuned", "distilled", "control", "baseline"]
-
-_FORMAT = 1
-
-
 @dataclass(frozen=True)
 class DerivedMember:
     """One more member of a run.
 
     Attributes:
         kind: ``finetuned``: a member whose encoders were trained further; it is stacked with the others.
-            ``distilled``: a small head that learnt what a stacker says; it stands in for the ensemble.
+            ``distilled``: a small head that learnt from a stacker's posteriors; it can replace the ensemble.
             ``control``: the head of a distilled one, trained on the votes alone to compare.
-            ``baseline``: a linear model on all that the recipe's members read, to compare; not stacked.
+            ``baseline``: a linear model on all feature sets of the recipe's members, to compare; not stacked.
         of: the member, the stacker or the recipe that it comes from.
         member: its head, feature sets and seed, under its own name.
-        settings: what it was made with, as JSON knows it.
+        settings: of its training, as JSON values.
     """
 
     kind: Kind
@@ -215,7 +212,7 @@ class DerivedMember:
 
     @property
     def name(self) -> str:
-        """Its name, which is its folder's under ``members/``."""
+        """The member's name, and that of its folder under ``members/``."""
         return self.member.name
 
 
@@ -249,7 +246,7 @@ def derived_members(run: Run, kind: Kind | None = None) -> list[DerivedMember]:
     """Return a run's derived members, or those of one kind, by name.
 
     Raises:
-        RecipeError: what describes one is damaged.
+        RecipeError: the description of one is damaged.
     """
     names = sorted(path.parent.name for path in (run.root / "members").glob("*/member.json"))
     found = [_load(run, name) for name in names]

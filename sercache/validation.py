@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, in the words of this house: one line, all problems, full paths."""
+"""Explain pydantic's validation errors in one line: all problems, with the full paths of their keys."""
 
 import difflib
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 _MOST_PROBLEMS = 5
 _MOST_SUGGESTIONS = 3
 _KINDS = {"int", "float", "str", "bool"}
-"""What pydantic adds to the place of a value that may be of several kinds."""
+"""What pydantic appends to the path of a value that may be of several kinds."""
 
 _WANTED = {
     "int": "a whole number",
@@ -36,7 +36,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
     Args:
         error: raised by ``model``.
-        model: whose keys are suggested.
+        model: that has the keys to suggest.
     """
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     found = list(dict.fromkeys(_explained(problem, model) for problem in problems))
@@ -46,7 +46,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def in_words(problem: Any) -> str:
-    """Return what is wrong with one value, without its place: ``must be 2 or more, not 1``."""
+    """Return what is wrong with a value, without its key: ``must be 2 or more, not 1``."""
     kind, context, given = problem["type"], problem.get("ctx", {}), _given(problem.get("input"))
     if kind in _BOUNDS:
         key, wanted = _BOUNDS[kind]
@@ -72,16 +72,16 @@ def _explained(problem: Any, model: type[BaseModel]) -> str:
     parts = [str(part) for part in problem["loc"] if part != "[key]"]
     if parts and parts[-1] in _KINDS and problem["type"].endswith(("_type", "_parsing", "_from_float")):
         return f"{'.'.join(parts[:-1])}: must be a number, a text, or true or false"
-    place = ".".join(parts)
+    path = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{place}'{_suggestion(parts, model)}"
+        return f"unknown key '{path}'{_suggestion(parts, model)}"
     if problem["type"] == "missing":
-        return f"key '{place}' is missing"
-    return f"{place}: {in_words(problem)}" if place else in_words(problem)
+        return f"key '{path}' is missing"
+    return f"{path}: {in_words(problem)}" if path else in_words(problem)
 
 
 def _suggestion(parts: list[str], model: type[BaseModel]) -> str:
-    """Return the keys of the nearest name by their full paths: those beside the wrong one, if there are."""
+    """Return the keys of the nearest name by their full paths: those in the same section first."""
     paths = _all_paths(model)
     beside = [path for path in paths if len(path) == len(parts) and _matches(path[:-1], parts[:-1])]
     for among in (beside, paths):
@@ -98,7 +98,7 @@ def _matches(path: tuple[str, ...], parts: list[str]) -> bool:
 
 
 def _all_paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Return the path of every key; ``*`` stands for the place in a list or a name in a mapping."""
+    """Return the path of every key; ``*`` stands for an index in a list or a name in a mapping."""
     paths: list[tuple[str, ...]] = []
     for name, described in model.model_fields.items():
         here = (*above, name)

@@ -1,7 +1,7 @@
 """How fast training batches come out of a cache, against other ways to keep the same frames.
 
 Absolute figures tell about the machine and the minute. So every way fills the same batches, in turn, in one
-process, and is told as a share of what the same copies from plain memory reach.
+process, and is reported as a share of the rate of the same copies from plain memory.
 """
 
 import gc
@@ -100,7 +100,7 @@ def measure_reading(
         batch_size: rows per batch.
         rounds: how often all batches are filled in each way.
         seed: of the sample and the batches.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         CacheError: the feature set has no frames, or is damaged.

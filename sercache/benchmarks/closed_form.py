@@ -60,7 +60,7 @@ def measure_fits(
         rival: whether scikit-learn's logistic regression is fitted too, with as many penalties and folds; a
             plain user's way, on standardised rows in memory.
         seed: of the rows.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.

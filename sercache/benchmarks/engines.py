@@ -47,7 +47,7 @@ def measure_engines(
         task_seconds: how long each takes.
         workers: side by side.
         address: of the Ray cluster; None starts one here.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         SercacheError: there is no such engine, or no such cluster.

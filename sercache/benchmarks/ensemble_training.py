@@ -35,7 +35,7 @@ class EnsembleBenchmark:
         folds: how many.
         epochs: of each training.
         plan: what the planner chose.
-        frames: where they lie, as :func:`sercache.benchmarks.training.where_frames_are` says.
+        frames: where they are, from :func:`sercache.benchmarks.training.where_frames_are`.
         planned_seconds: with it, measuring and the processes' start included.
         one_by_one_seconds: one training after the other in one process that stays warm, with all threads.
     """
@@ -76,7 +76,7 @@ def benchmark_ensemble(
         folds: how many.
         epochs: of each training, half of them in stage 2; none stops early.
         device: ``auto``, or a device as torch names it.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.

@@ -108,7 +108,7 @@ def benchmark_extraction(
         clips: how many.
         mean_seconds: their mean length; lengths are lognormal, as those of utterances are.
         rounds: how often each way is timed; they take turns, so that a busy machine slows all of them.
-        listener: is told of the progress.
+        listener: receives progress events.
 
     Raises:
         EncoderError: the encoder cannot be loaded, or is an embedded one, which has no bare forward pass.

@@ -1,7 +1,7 @@
-"""Intervals and p-values held against a truth that is known because it was simulated.
+"""Check intervals and p-values against a simulated truth.
 
-Corpora are judged as :mod:`sercache.stacking.comparison` judges them: on speakers apart, or by folds in turn
-over several assignments of speakers to folds.
+Corpora are evaluated as :mod:`sercache.stacking.comparison` evaluates them: on speakers apart, or by folds in
+turn over several assignments of speakers to folds.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ _FITTING_ROWS = 800
 _CLASSES = 4
 _WORLDS = 4
 _TRUTH_ROWS_PER_JUDGED = 50
-"""What is called true is a score too; its error is a seventh of that of the judged rows, then."""
+"""Rows of the true score: its error is then a seventh of that of the evaluated rows."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often 95 % intervals over so many judged speakers held the true macro-F1, or difference.
+    """How often 95 % intervals over so many speakers contained the true macro-F1, or difference.
 
     Attributes:
-        speakers: judged.
+        speakers: evaluated.
         repeats: assignments of these speakers to folds in turn; None: stackers were fitted on other speakers.
         corpora: simulated.
         score: of a logistic stacker.
@@ -54,7 +54,7 @@ class NullPValues:
 
     Attributes:
         stacker: what both are.
-        speakers: judged in each corpus.
+        speakers: evaluated in each corpus.
         repeats: as of :class:`Coverage`.
         p_values: of each simulated corpus, sorted.
     """
@@ -85,18 +85,18 @@ def interval_coverage(
     seed: int = 0,
     context: Context = QUIET,
 ) -> Coverage:
-    """Simulate corpora: fit, judge on some speakers, and see whether intervals hold what is true of all.
+    """Simulate corpora: fit, evaluate on some speakers, and count how often intervals contain the true score.
 
     The corpora come from four sets of members, which see, err and exaggerate differently. What is true is the
-    macro-F1, on very many other speakers, of the very stackers that were judged: of folds in turn their mean.
+    macro-F1, on very many other speakers, of the same stackers; for folds in turn, of their mean.
 
     Args:
-        speakers: judged, with 40 rows each.
+        speakers: evaluated, with 40 rows each.
         corpora: how many.
         repeats: assignments of speakers to folds in turn; None: the stackers are fitted on other speakers.
         samples: bootstrap draws.
         seed: of everything.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.
@@ -146,16 +146,16 @@ def null_p_values(
     """Simulate corpora of members that are all alike, and compare stackers of two halves of them.
 
     Which half is called the first is chance, so neither stacker is better by design. A learned one may have
-    had more luck with its rows, which a p-value over the judged speakers rightly may find.
+    was favoured by its rows, which a p-value over the evaluated speakers may find.
 
     Args:
-        speakers: judged, with 40 rows each.
+        speakers: evaluated, with 40 rows each.
         corpora: how many.
         stacker: of both halves.
         repeats: assignments of speakers to folds in turn; None: the stackers are fitted on other speakers.
         samples: bootstrap draws.
         seed: of everything.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.
@@ -168,7 +168,7 @@ def null_p_values(
         if context.should_stop():
             raise Interrupted("stopped; nothing was written")
         splits = _splits(truth, speakers, repeats, derive_seed(seed, "null", speakers, corpus))
-        halves = [_score(_of_members(splits, places), stacker, seed)[0] for places in ([0, 1], [2, 3])]
+        halves = [_score(_of_members(splits, members), stacker, seed)[0] for members in ([0, 1], [2, 3])]
         bootstrap = SpeakerBootstrap(splits.scored.speakers, samples, derive_seed(seed, "bootstrap", corpus))
         found.append(bootstrap.difference(*halves).p_value)
         context.listener(Event("advance", task, done=corpus + 1, total=corpora))
@@ -183,9 +183,9 @@ def _splits(truth: SimulatedMembers, speakers: int, repeats: int | None, seed: i
     return Splits(fit, rows, (fit.folds,))
 
 
-def _of_members(splits: Splits, places: list[int]) -> Splits:
-    held_out = None if splits.held_out is None else some_members(splits.held_out, places)
-    return Splits(some_members(splits.fitting, places), held_out, splits.assignments)
+def _of_members(splits: Splits, members: list[int]) -> Splits:
+    held_out = None if splits.held_out is None else some_members(splits.held_out, members)
+    return Splits(some_members(splits.fitting, members), held_out, splits.assignments)
 
 
 def _score(splits: Splits, name: str, seed: int) -> tuple[SumMetric, Sequence[Stacker]]:

@@ -32,7 +32,7 @@ class SimulatedMembers:
         sharpness: ``(M,)``, how sure each is of it.
         shared_noise: variance of the noise that all members have in common.
         own_noise: ``(M,)``, variance of each member's own.
-        speaker_noise: variance of what rows of a speaker have in common; all members hear it.
+        speaker_noise: variance of the noise that rows of a speaker share, for all members.
         raters: votes of each row.
         agreement: how often a rater names the class itself; otherwise any.
         attributes: how many attributes are rated too.
@@ -109,7 +109,7 @@ class SimulatedMembers:
         )
 
     def _bayes(self, probabilities: Floats) -> Floats:
-        """Return what follows from all that members say, ``(N, C)``."""
+        """Return the Bayes posterior given all members, ``(N, C)``."""
         covariance = np.diag(self.own_noise) + self.shared_noise + self.speaker_noise
         weights = np.linalg.solve(covariance, self.signal)
         evidence = np.log(probabilities) / self.sharpness[:, None] - self.bias

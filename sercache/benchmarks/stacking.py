@@ -76,23 +76,23 @@ def benchmark_comparison(
     """Compare all stackers on simulated rows, as ``sercache stack`` does, in this process.
 
     Args:
-        rows: to fit on; a tenth as many of other speakers are judged on, 10,000 at most.
+        rows: to fit on; a tenth as many of other speakers are predicted, 10,000 at most.
         members: M.
         classes: C.
         attributes: A.
         settings: of the comparison.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.
     """
-    judged = min(_NEW_ROWS, max(ROWS_PER_SPEAKER * 2, rows // 10))
-    drawn, _ = SimulatedMembers.faulty(members, classes, attributes=attributes).draw(rows + judged, 0)
-    is_judged = np.arange(len(drawn)) // ROWS_PER_SPEAKER >= rows // ROWS_PER_SPEAKER
+    new_rows = min(_NEW_ROWS, max(ROWS_PER_SPEAKER * 2, rows // 10))
+    drawn, _ = SimulatedMembers.faulty(members, classes, attributes=attributes).draw(rows + new_rows, 0)
+    is_held_out = np.arange(len(drawn)) // ROWS_PER_SPEAKER >= rows // ROWS_PER_SPEAKER
     split = replace(
         drawn,
-        folds=np.where(is_judged, ALL_FOLDS, drawn.folds),
-        origins=np.where(is_judged, "held-out", "out-of-fold"),
+        folds=np.where(is_held_out, ALL_FOLDS, drawn.folds),
+        origins=np.where(is_held_out, "held-out", "out-of-fold"),
     )
     before, parts = _peak_bytes(), {}
     began: dict[str, float] = {}
@@ -114,7 +114,7 @@ def benchmark_comparison(
             context=Context(listener=timing, should_stop=context.should_stop),
         )
         seconds = time.perf_counter() - started
-    return ComparisonTiming(seconds, parts, int(is_judged.sum()), _peak_bytes(), before)
+    return ComparisonTiming(seconds, parts, int(is_held_out.sum()), _peak_bytes(), before)
 
 
 def benchmark_stacking(

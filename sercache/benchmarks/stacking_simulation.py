@@ -1,4 +1,4 @@
-"""Stackers held against the Bayes rule, which is known because their members were simulated."""
+"""Compare stackers with the Bayes rule on simulated members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def learning_curves(
     seed: int = 0,
     context: Context = QUIET,
 ) -> LearningCurve:
-    """Fit stackers on ever more rows, and judge them on the same new speakers.
+    """Fit stackers on more and more rows, and evaluate them on the same new speakers.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True.

@@ -41,7 +41,7 @@ def synthetic_feature_set(
         dtype: how frames are stored.
         shards: at least so many.
         seed: of lengths and frames.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         CacheError: the disk is full.

@@ -107,7 +107,7 @@ def benchmark_training(
         rounds: epochs of each way.
         compile_head: also ``torch.compile``; its first epoch, which compiles, is a way of its own.
         resident: whether frames are kept on the device; None as training does: on a GPU those that fit.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
 
     Raises:
         Interrupted: ``context.should_stop`` returned True while features were written.
@@ -215,13 +215,15 @@ class _Bench:
 
     def ways(self, width: int, feedforward: int, compile_head: bool) -> dict[str, _Way]:
         packed = self.device.type == "cpu"
-        ours = 0.0 if packed else self._padding(self.batches)
+        packed_padding = 0.0 if packed else self._padding(self.batches)
         ways = {
-            "the arithmetic alone": _Way(self.precision, ours, self._in_memory(self.precision)),
-            "sercache": _Way(self.precision, ours, self._sercache),
+            "the arithmetic alone": _Way(self.precision, packed_padding, self._in_memory(self.precision)),
+            "sercache": _Way(self.precision, packed_padding, self._sercache),
         }
         if self.precision == "bfloat16":
-            ways["the arithmetic alone, float32"] = _Way("float32", ours, self._in_memory("float32"))
+            ways["the arithmetic alone, float32"] = _Way(
+                "float32", packed_padding, self._in_memory("float32")
+            )
         if packed:
             ways["... padded and masked"] = _Way(
                 self.precision, self._padding(self.batches), self._in_memory(self.precision, layout=Padded)

@@ -39,7 +39,7 @@ def synthetic_run(
         members: as in a recipe.
         folds: how many.
         training: as in a recipe.
-        context: receives events, and says when to stop.
+        context: receives events, and can stop the work.
     """
     generator = np.random.default_rng(0)
     votes = generator.multinomial(5, generator.dirichlet(np.full(len(CLASSES), 0.5), utterances))

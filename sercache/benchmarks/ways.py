@@ -63,7 +63,7 @@ class Sample:
 
 
 def plain_memory(sample: Sample) -> Way:
-    """Return the way that all others are held against: frames copied from one array of this process."""
+    """Return the reference way: frames copied from one array of this process."""
     frames = aligned_memory((int(sample.locations.counts.sum()), sample.dim), sample.dtype)
     np.concatenate(list(sample.clips()), out=frames)
     ends = np.cumsum(sample.locations.counts)
@@ -101,7 +101,7 @@ def cached(sample: Sample, *, is_announced: bool = True) -> Way:
 
 
 def unadvised_maps(sample: Sample) -> Way:
-    """Return what mapping the shards amounts to where the system is told nothing."""
+    """Return the way of mapping the shards without advice to the system."""
     paths = FeatureSet(sample.folder).shard_paths
     planes: dict[int, NDArray[Any]] = {}
 

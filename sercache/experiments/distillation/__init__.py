@@ -1,1 +1,1 @@
-"""One small head that learns what a whole ensemble and its stacker say."""
+"""Distil an ensemble and its stacker into one small head."""

@@ -136,10 +136,10 @@ def _saving(student: Contestant, teacher: Contestant) -> str:
         f"It asks 1 head of {student.parameters:,} parameters where {teacher.name} asks {heads} of "
         f"{teacher.parameters:,}, and {_encoders(student)} where that takes {_encoders(teacher)}"
     )
-    mine, teacher_seconds = student.seconds_per_minute, teacher.seconds_per_minute
-    if mine is None or teacher_seconds is None:
+    student_seconds, teacher_seconds = student.seconds_per_minute, teacher.seconds_per_minute
+    if student_seconds is None or teacher_seconds is None:
         return f"{sentence}; how long these take was not measured."
-    return f"{sentence}: {mine:.2g} instead of {teacher_seconds:.2g} s for a minute of speech."
+    return f"{sentence}: {student_seconds:.2g} instead of {teacher_seconds:.2g} s for a minute of speech."
 
 
 def _encoders(contestant: Contestant) -> str:
