@@ -1,6 +1,7 @@
 """Imports point down and have no circles, and the picture of the packages is up to date."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,14 @@ def test_a_circle_would_be_found(graph, found):
 def test_the_picture_is_up_to_date():
     shown = architecture.PICTURE.read_text(encoding="utf-8")
     assert shown == architecture.picture(), "run python docs/architecture.py"
+
+
+def test_the_files_to_follow_a_command_exist_and_are_few():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text[text.index("## Follow one command") :].split("\n## ")[0]
+    ways = section.split("\n**`sercache ")[1:]
+    assert len(ways) == 3
+    for way in ways:
+        files = re.findall(r"(?m)^\d+\. `([^`]+)`", way)
+        assert 0 < len(files) <= 12
+        assert [file for file in files if not (REPOSITORY / file).is_file()] == []
