@@ -62,7 +62,7 @@ def hold(cache, corpus, spec=SPEC, *, ids=None):
     feature_set = start_feature_set(cache, spec)
     frames = tuple(np.ones((2, spec.dim), np.float16) for _ in spec.layers)
     source = Source("0" * 32, 5, (None, None))
-    rows = [StoredUtterance(one, frames, 1.0, source) for one in (ids or corpus.ids)]
+    rows = [StoredUtterance(utterance_id, frames, 1.0, source) for utterance_id in (ids or corpus.ids)]
     publish_shard(feature_set, "0" * 12, rows)
     return feature_set
 

@@ -75,7 +75,7 @@ def contents(root, pattern):
 
 
 def test_a_cache_is_whole_and_names_what_failed(unpacked):
-    sets = {one.spec.encoder: one for one in Cache(unpacked / "cache").feature_sets()}
+    sets = {feature_set.spec.encoder: feature_set for feature_set in Cache(unpacked / "cache").feature_sets()}
     assert set(sets) == {"logmel", "char-ngrams", "wavlm"}
     corpus = read_corpus(unpacked / "corpus.csv")
     for feature_set in sets.values():
@@ -102,12 +102,12 @@ def test_heads_predict_what_they_predicted(unpacked, member):
     recipe = next(row for row in data.recipe.members if row.name == member)
     head, _ = load_head(data.run.fold_folder(member, 0) / "weights.safetensors")
     table = Posteriors.load(data.run.posteriors_path(member))
-    own = table.take([name for name, fold in zip(table.ids, table.folds, strict=True) if fold == 0])
-    assert len(own.ids) > 10
-    source = data.frames("cpu").select(own.ids, data.sets_of(recipe))
+    fold_rows = table.take([name for name, fold in zip(table.ids, table.folds, strict=True) if fold == 0])
+    assert len(fold_rows.ids) > 10
+    source = data.frames("cpu").select(fold_rows.ids, data.sets_of(recipe))
     output = predict(head, source, 8)
-    said = torch.softmax(output.logits.double(), dim=1).numpy()
-    np.testing.assert_allclose(said, own.class_probabilities, atol=1e-5)
+    predicted = torch.softmax(output.logits.double(), dim=1).numpy()
+    np.testing.assert_allclose(predicted, fold_rows.class_probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize("member", ["ridge", "fusion", "linear"])
@@ -129,9 +129,9 @@ def test_every_kind_of_stacker_gives_its_posteriors(unpacked):
     for name in fitted_stackers(run):
         table = Posteriors.load(run.stacker_folder(name) / "posteriors.parquet")
         assert table.ids == scored.inputs.ids
-        said = load_stacker(run.stacker_folder(name)).predict(scored.inputs)
-        np.testing.assert_allclose(said.class_probabilities, table.class_probabilities, atol=1e-6)
-        np.testing.assert_allclose(said.attribute_values, table.attribute_values, atol=1e-5)
+        predicted = load_stacker(run.stacker_folder(name)).predict(scored.inputs)
+        np.testing.assert_allclose(predicted.class_probabilities, table.class_probabilities, atol=1e-6)
+        np.testing.assert_allclose(predicted.attribute_values, table.attribute_values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_calibrations_are_read(unpacked, run, kind):
     assert calibration.kind == kind
     assert (calibration.thresholds.tolist() != [1.0] * 4) == (run == "dirichlet")
     table = Posteriors.load(path.with_name("posteriors.parquet"))
-    said = calibration.apply(table.class_probabilities)
-    np.testing.assert_allclose(said.probabilities.sum(axis=1), 1)
+    calibrated = calibration.apply(table.class_probabilities)
+    np.testing.assert_allclose(calibrated.probabilities.sum(axis=1), 1)
     if kind == "none":
-        np.testing.assert_allclose(said.probabilities, table.class_probabilities)
+        np.testing.assert_allclose(calibrated.probabilities, table.class_probabilities)
 
 
 def test_a_stacked_run_is_reported(unpacked):
@@ -177,9 +177,9 @@ def test_a_bundle_predicts_what_it_predicted(unpacked):
     ]
     found = list(Bundle.load(unpacked / "bundle", device="cpu").predict(recordings))
     for row, prediction in zip(wanted, found, strict=True):
-        said = prediction.as_dict()
-        assert said["label"] == row["label"]
-        for name, value in said["probabilities"].items():
+        answer = prediction.as_dict()
+        assert answer["label"] == row["label"]
+        for name, value in answer["probabilities"].items():
             assert value == pytest.approx(float(row[f"p:{name}"]), abs=1e-5)
 
 

@@ -21,11 +21,11 @@ def explained(**changes):
 
 
 def test_all_problems_are_named_and_misspelt_keys_come_first():
-    said = explained(folds={"count": 1}, foldz={}, seed="x", trainig={})
-    places = [said.index(part) for part in ("'foldz'", "'trainig'", "seed: ", "folds.count: ")]
+    message = explained(folds={"count": 1}, foldz={}, seed="x", trainig={})
+    places = [message.index(part) for part in ("'foldz'", "'trainig'", "seed: ", "folds.count: ")]
     assert places[:2] == sorted(places[:2])
     assert max(places[:2]) < min(places[2:])
-    assert "more problem" not in said
+    assert "more problem" not in message
 
 
 def test_of_very_many_problems_five_are_named_and_the_rest_counted():
@@ -71,8 +71,8 @@ def test_a_suggested_key_is_a_whole_path_to_write_it_at(changes, suggestion):
     ],
 )
 def test_values_are_judged_in_our_own_words(changes, words):
-    said = explained(**changes)
-    assert words in said
-    assert "Input" not in said
-    assert "validation" not in said
-    assert "\n" not in said
+    message = explained(**changes)
+    assert words in message
+    assert "Input" not in message
+    assert "validation" not in message
+    assert "\n" not in message

@@ -43,7 +43,7 @@ def lay_out(data: TrainingData, fold: int, folder: Path, *, leaks: bool) -> Run:
     """Write a run whose test split is one fold; its fitting rows are in-sample where it ``leaks``."""
     run = Run(folder.resolve())
     corpus = data.corpus
-    held_out = {one for one, its in data.folds.folds.items() if its == fold}
+    held_out = {utterance_id for utterance_id, row_fold in data.folds.folds.items() if row_fold == fold}
     rows = tuple(replace(row, split="test") if row.id in held_out else row for row in corpus.utterances)
     run.root.mkdir(parents=True, exist_ok=True)
     write_corpus(replace(corpus, utterances=rows), run.root / "corpus.csv")
@@ -52,11 +52,11 @@ def lay_out(data: TrainingData, fold: int, folder: Path, *, leaks: bool) -> Run:
     for member in data.recipe.members:
         one_model = of_one_model(data, member, fold)
         table = one_model if leaks else Posteriors.load(data.run.posteriors_path(member.name))
-        own = np.isin(np.asarray(table.ids), sorted(held_out))
+        is_held_out = np.isin(np.asarray(table.ids), sorted(held_out))
         origins = np.where(
             table.origins == "out-of-fold", "in-sample" if leaks else "out-of-fold", table.origins
         )
-        origins[own] = "held-out"
+        origins[is_held_out] = "held-out"
         run.posteriors_path(member.name).parent.mkdir(parents=True, exist_ok=True)
         replace(table, origins=origins).save(run.posteriors_path(member.name))
     return run

@@ -30,8 +30,13 @@ def pooled_statistics(data: TrainingData, features: list[str], ids: list[str]) -
     for name in features:
         feature_set = data.feature_sets[name]
         for layer in feature_set.layers:
-            frames = [from_storage(feature_set.frames(each, layer), feature_set.spec.dtype) for each in ids]
-            columns.append(np.stack([np.concatenate([own.mean(axis=0), own.std(axis=0)]) for own in frames]))
+            frames = [
+                from_storage(feature_set.frames(utterance_id, layer), feature_set.spec.dtype)
+                for utterance_id in ids
+            ]
+            columns.append(
+                np.stack([np.concatenate([frame.mean(axis=0), frame.std(axis=0)]) for frame in frames])
+            )
     return np.concatenate(columns, axis=1)
 
 
@@ -54,12 +59,16 @@ def main() -> None:
     arguments = parser.parse_args()
     data = open_run(arguments.run.resolve())
     root = data.run.root
-    tables = [Posteriors.load(data.run.posteriors_path(one.name)) for one in data.recipe.members]
+    tables = [Posteriors.load(data.run.posteriors_path(member.name)) for member in data.recipe.members]
     tables += [Posteriors.load(path) for path in sorted(root.glob("stack/*/posteriors.parquet"))]
-    ids = [each for each in tables[0].ids if all(each in set(table.ids) for table in tables)]
+    ids = [
+        utterance_id
+        for utterance_id in tables[0].ids
+        if all(utterance_id in set(table.ids) for table in tables)
+    ]
     labels = data.rows.select(ids).consensus
     bootstrap = SpeakerBootstrap(
-        [data.corpus.by_id[each].speaker for each in ids], samples=2000, seed=0, level=0.95
+        [data.corpus.by_id[utterance_id].speaker for utterance_id in ids], samples=2000, seed=0, level=0.95
     )
     num_classes = len(data.corpus.classes)
 

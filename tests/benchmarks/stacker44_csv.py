@@ -32,10 +32,10 @@ def main() -> None:
             id=clip,
             audio=f"{clip}.wav",
             speaker=speaker,
-            votes=tuple(own[columns].tolist()),
-            other_votes=float(own.sum() - own[columns].sum()),
+            votes=tuple(vote[columns].tolist()),
+            other_votes=float(vote.sum() - vote[columns].sum()),
         )
-        for clip, speaker, own in zip(names["clips"], names["speaker"], votes, strict=True)
+        for clip, speaker, vote in zip(names["clips"], names["speaker"], votes, strict=True)
     )
     write_corpus(Corpus(tuple(names["classes"]), (), rows, arguments.out), arguments.out / "corpus.csv")
     for index, model in enumerate(names["models"]):

@@ -23,7 +23,7 @@ def test_synthetic_features_are_a_sound_feature_set_and_the_same_every_time(feat
     assert verify(feature_set) == []
     assert 10 < feature_set.frame_counts(feature_set.ids).mean() < 40
     again = synthetic_feature_set(tmp_path, 150, 20, 8)
-    contents = [[path.read_bytes() for path in one.shard_paths] for one in (feature_set, again)]
+    contents = [[path.read_bytes() for path in stored.shard_paths] for stored in (feature_set, again)]
     assert contents[0] == contents[1]
 
 
@@ -47,8 +47,8 @@ def test_every_way_gives_the_same_frames(feature_set, tmp_path):
             read = [[np.array(clip) for clip in clips] for clips in way(batches)]
             wanted = [list(clips) for clips in ways.plain_memory(sample)(batches)]
             for mine, theirs in zip(read, wanted, strict=True):
-                for one, other in zip(mine, theirs, strict=True):
-                    np.testing.assert_array_equal(one, other)
+                for read, other in zip(mine, theirs, strict=True):
+                    np.testing.assert_array_equal(read, other)
 
 
 def test_plain_memory_is_what_all_others_are_a_share_of(feature_set):
@@ -56,9 +56,9 @@ def test_plain_memory_is_what_all_others_are_a_share_of(feature_set):
     reading = measure_reading(feature_set, rounds=2, batch_size=16, context=Context(listener=events.append))
     assert reading.utterances == 150
     assert reading.payload_bytes == feature_set.frame_counts(feature_set.ids).sum() * 8 * 2
-    assert [one.way for one in reading.warm][:2] == ["plain memory", "sercache"]
+    assert [warm.way for warm in reading.warm][:2] == ["plain memory", "sercache"]
     assert reading.warm[0].share_of_memory == 1
-    assert all(one.bytes_per_second > 0 for one in (*reading.warm, *reading.cold))
+    assert all(speed.bytes_per_second > 0 for speed in (*reading.warm, *reading.cold))
     assert events[-1].kind == "finish"
 
 

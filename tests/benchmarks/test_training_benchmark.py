@@ -53,10 +53,10 @@ def test_the_plain_loader_gives_every_utterance_once_padded_to_the_longest(tmp_p
     (tmp_path / "npy").mkdir()
     files = NpyFiles(tmp_path / "npy", [feature_set], feature_set.ids)
     seen = []
-    for rows, (one,) in plain_batches(files, 8, 0, 0):
-        assert one.frames.shape[1] == one.mask.sum(dim=1).max()
+    for rows, (features,) in plain_batches(files, 8, 0, 0):
+        assert features.frames.shape[1] == features.mask.sum(dim=1).max()
         for place, row in enumerate(rows.tolist()):
             stored = feature_set.frames(feature_set.ids[row])
-            np.testing.assert_array_equal(one.frames[place, one.mask[place]].numpy(), stored)
+            np.testing.assert_array_equal(features.frames[place, features.mask[place]].numpy(), stored)
         seen += rows.tolist()
     assert sorted(seen) == list(range(21))

@@ -103,9 +103,9 @@ def test_figures_of_other_members_are_refused(finished, tmp_path):
 
 def test_another_version_of_the_library_is_worth_a_warning(bundle_folder, monkeypatch):
     monkeypatch.setattr("transformers.__version__", "99.0")
-    told = []
-    Bundle.load(bundle_folder, device="cpu", listener=told.append)
-    warned = [event.message for event in told if event.kind == "warning"]
+    events = []
+    Bundle.load(bundle_folder, device="cpu", listener=events.append)
+    warned = [event.message for event in events if event.kind == "warning"]
     assert any("this is transformers 99.0" in message for message in warned)
 
 
@@ -156,7 +156,7 @@ def test_weights_that_are_a_pickle_become_safetensors(finished, tmp_path):
     assert (copied / "model.safetensors").exists()
     assert not list(copied.glob("*.bin"))
     sound = torch.linspace(-1, 1, 4_000).numpy()
-    before, after = (load_encoder(str(one), "last2").encode([sound])[0] for one in (folder, copied))
+    before, after = (load_encoder(str(source), "last2").encode([sound])[0] for source in (folder, copied))
     assert abs(before - after).max() < 1e-6
 
 
@@ -211,8 +211,8 @@ def test_a_refit_is_one_model_that_learnt_from_every_fold(finished, tmp_path):
     assert set(stated.ids) == {row.id for row in finished.corpus.utterances if row.split == "test"}
     answers = list(Bundle.load(report.folder, device="cpu").predict(recordings(finished)))
     wanted = stated.take([answer.id for answer in answers]).class_probabilities
-    said = [[answer.members["deep"][name] for name in stated.classes] for answer in answers]
-    np.testing.assert_allclose(said, wanted, atol=1e-5)
+    predicted = [[answer.members["deep"][name] for name in stated.classes] for answer in answers]
+    np.testing.assert_allclose(predicted, wanted, atol=1e-5)
     assert "was not evaluated out of fold" in (report.folder / "README.md").read_text()
 
 
@@ -222,8 +222,8 @@ def test_the_rows_of_a_refit(finished):
     rows = fold_rows(data, member, ALL_FOLDS)
     train = {row.id for row in finished.corpus.utterances if row.split == "train"}
     assert set(rows.fit) | set(rows.stop) == train
-    assert not {finished.corpus.by_id[one].speaker for one in rows.fit} & {
-        finished.corpus.by_id[one].speaker for one in rows.stop
+    assert not {finished.corpus.by_id[utterance_id].speaker for utterance_id in rows.fit} & {
+        finished.corpus.by_id[utterance_id].speaker for utterance_id in rows.stop
     }
     assert rows.predicted["out-of-fold"] == ()
 
@@ -236,20 +236,20 @@ def test_a_finetuned_member_predicts_with_encoders_of_its_own(finished, tmp_path
     finetune_member(run, "deep", Processes.join("cpu"), changes=settings)
     compare(run)
     report = export_bundle(run, tmp_path / "b", stacker="soft-vote")
-    (own,) = [one for one in report.description.members if one.overlays]
-    assert own.name == "deep-finetuned"
+    (finetuned,) = [member for member in report.description.members if member.overlays]
+    assert finetuned.name == "deep-finetuned"
     with pytest.raises(BundleError, match="is fine-tuned and cannot be refitted"):
         export_bundle(run, tmp_path / "c", stacker="soft-vote", refit=True)
     answers = list(Bundle.load(report.folder, device="cpu").predict(recordings(finished)))
     ids = [answer.id for answer in answers]
     stacked = Posteriors.load(run.stacker_folder("soft-vote") / "posteriors.parquet").take(ids)
-    said = [list(answer.posteriors.values()) for answer in answers]
-    np.testing.assert_allclose(said, stacked.class_probabilities, atol=1e-4)
+    predicted = [list(answer.posteriors.values()) for answer in answers]
+    np.testing.assert_allclose(predicted, stacked.class_probabilities, atol=1e-4)
     alone = {}
     for member in ("deep", "deep-finetuned"):
         alone[member] = Posteriors.load(run.posteriors_path(member)).take(ids).class_probabilities
-        said = [list(answer.members[member].values()) for answer in answers]
-        np.testing.assert_allclose(said, alone[member], atol=1e-4)
+        predicted = [list(answer.members[member].values()) for answer in answers]
+        np.testing.assert_allclose(predicted, alone[member], atol=1e-4)
 
 
 def test_a_student_stands_in_for_the_ensemble(finished, tmp_path):
@@ -263,7 +263,7 @@ def test_a_student_stands_in_for_the_ensemble(finished, tmp_path):
     assert score == pytest.approx(report.of("student").scores["macro_f1"].value)
     answers = list(Bundle.load(bundle.folder, device="cpu").predict(recordings(finished)))
     wanted = Posteriors.load(run.posteriors_path("small")).take([answer.id for answer in answers])
-    said = [list(answer.posteriors.values()) for answer in answers]
-    np.testing.assert_allclose(said, wanted.class_probabilities, atol=1e-5)
+    predicted = [list(answer.posteriors.values()) for answer in answers]
+    np.testing.assert_allclose(predicted, wanted.class_probabilities, atol=1e-5)
     with pytest.raises(BundleError, match=r"no distilled member 'smal' .*Did you mean 'small'"):
         export_bundle(run, tmp_path / "c", student="smal")

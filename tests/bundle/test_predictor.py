@@ -63,18 +63,20 @@ def test_so_do_real_recordings(shared_data, checkpoint, tmp_path):
     held_out = recordings_of(corpus, "test")
     stacked = Posteriors.load(finished.run.stacker_folder("soup") / "posteriors.parquet")
     wanted = stacked.take([recording.id for recording in held_out]).class_probabilities
-    said = [list(answer.posteriors.values()) for answer in bundle.predict(held_out)]
-    assert len(said) >= 20
-    np.testing.assert_allclose(said, wanted, atol=1e-4)
+    predicted = [list(answer.posteriors.values()) for answer in bundle.predict(held_out)]
+    assert len(predicted) >= 20
+    np.testing.assert_allclose(predicted, wanted, atol=1e-4)
 
 
 def test_members_are_the_mean_of_their_fold_models(finished, bundle):
     held_out = recordings_of(finished.corpus, "test")
     answers = list(bundle.predict(held_out))
     for member in ("fusion", "deep", "layered"):
-        own = Posteriors.load(finished.run.posteriors_path(member)).take([one.id for one in held_out])
-        said = [[answer.members[member][name] for name in CLASSES] for answer in answers]
-        np.testing.assert_allclose(said, own.class_probabilities, atol=1e-5)
+        expected = Posteriors.load(finished.run.posteriors_path(member)).take(
+            [recording.id for recording in held_out]
+        )
+        predicted = [[answer.members[member][name] for name in CLASSES] for answer in answers]
+        np.testing.assert_allclose(predicted, expected.class_probabilities, atol=1e-5)
 
 
 def test_members_without_weight_stay_out_with_their_encoders(finished, tmp_path):
@@ -103,7 +105,7 @@ def test_a_bad_recording_is_a_row_that_says_why(finished, bundle, tmp_path):
         for name in ("empty.wav", "noise.mp3", "silent.wav", "gone.wav")
     ]
     answers = list(bundle.predict([good[0], *bad, good[1]]))
-    assert [type(one) for one in answers] == [ClipPrediction, *[FailedClip] * 4, ClipPrediction]
+    assert [type(answer) for answer in answers] == [ClipPrediction, *[FailedClip] * 4, ClipPrediction]
     reasons = ("empty file", "not audio", "silent", "no such file")
     for answer, reason in zip(answers[1:5], reasons, strict=True):
         assert reason in answer.error
@@ -144,7 +146,7 @@ def test_a_window_is_heard_as_the_same_stretch_alone(bundle, tmp_path):
     waveform = np.concatenate([spoken("Angry", 1.0, 1), spoken("Sad", 1.0, 2), spoken("Happy", 0.5, 3)])
     soundfile.write(tmp_path / "long.wav", waveform, RATE_HZ, subtype="FLOAT")
     (answer,) = bundle.predict([Recording("long", tmp_path / "long.wav", "yes")], windows=Windows(1.0, 0.5))
-    assert [one.start_seconds for one in answer.windows] == pytest.approx([0.0, 0.5, 1.0, 1.5])
+    assert [window.start_seconds for window in answer.windows] == pytest.approx([0.0, 0.5, 1.0, 1.5])
     soundfile.write(tmp_path / "cut.wav", waveform[RATE_HZ : 2 * RATE_HZ], RATE_HZ, subtype="FLOAT")
     (alone,) = bundle.predict([Recording("cut", tmp_path / "cut.wav")])
     for name in CLASSES:
@@ -189,19 +191,19 @@ def test_a_long_recording_pads_nobody_and_few_windows_are_held(bundle, tmp_path,
 @pytest.mark.parametrize("where", ["encoder", "head"])
 def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatch, where):
     recordings = recordings_of(finished.corpus, "test")[:5]
-    good = {one.id: one for one in bundle.predict(recordings)}
+    good = {answer.id: answer for answer in bundle.predict(recordings)}
     odd = read_recording(recordings[2], frozenset({RATE_HZ})).whole
     extractor = bundle._extractors["deep"]
     odd_frames = extractor.encode([odd]).frames[0].shape[1]
     begin, batch = extractor.encoder.begin, FeatureExtractor.batch
 
     def begin_or_fail(prepared):
-        if any(len(one) == len(odd.waveforms[RATE_HZ]) for one in prepared):
+        if any(len(waveform) == len(odd.waveforms[RATE_HZ]) for waveform in prepared):
             raise RuntimeError("CUDA out of memory")
         return begin(prepared)
 
     def batch_or_fail(self, frames, device):
-        if self is extractor and any(one.shape[1] == odd_frames for one in frames):
+        if self is extractor and any(frame.shape[1] == odd_frames for frame in frames):
             raise RuntimeError("CUDA out of memory")
         return batch(self, frames, device)
 
@@ -210,7 +212,7 @@ def test_an_error_over_one_recording_costs_that_one(finished, bundle, monkeypatc
     else:
         monkeypatch.setattr(FeatureExtractor, "batch", batch_or_fail)
     answers = list(bundle.predict(recordings))
-    assert [isinstance(one, FailedClip) for one in answers] == [False, False, True, False, False]
+    assert [isinstance(answer, FailedClip) for answer in answers] == [False, False, True, False, False]
     assert "CUDA out of memory" in answers[2].error
     for answer in answers[:2] + answers[3:]:
         np.testing.assert_allclose(posteriors_of([answer]), posteriors_of([good[answer.id]]), atol=1e-5)

@@ -93,15 +93,15 @@ def test_held_out_speakers_get_what_the_run_gave_them(stacked, with_cache, tmp_p
     ids = [recording.id for recording in held_out]
     for member in ("ridge", "fused", "plain"):
         wanted = Posteriors.load(run.posteriors_path(member)).take(ids).class_probabilities
-        said = [[answer.members[member][name] for name in CLASSES] for answer in answers]
-        np.testing.assert_allclose(said, wanted, atol=1e-4)
+        predicted = [[answer.members[member][name] for name in CLASSES] for answer in answers]
+        np.testing.assert_allclose(predicted, wanted, atol=1e-4)
     again = list(bundle.predict(held_out[::-1]))[::-1]
     np.testing.assert_allclose(probabilities(again), probabilities(answers), atol=1e-5)
 
 
 def test_who_speaks_changes_what_is_predicted(stacked, bundle):
     held_out = recordings_of(stacked[1], "test")
-    mixed = [replace(one, speaker="ab"[number % 2]) for number, one in enumerate(held_out)]
+    mixed = [replace(recording, speaker="ab"[number % 2]) for number, recording in enumerate(held_out)]
     true, wrong = list(bundle.predict(held_out)), list(bundle.predict(mixed))
     for member, moves in (("ridge", True), ("fused", True), ("plain", False)):
         before, after = (
@@ -114,10 +114,10 @@ def test_who_speaks_changes_what_is_predicted(stacked, bundle):
 def test_a_speaker_is_what_the_input_holds_of_the_speaker(stacked, bundle):
     """Another speaker's clips beside them change nothing; fewer clips of the same speaker do."""
     held_out = recordings_of(stacked[1], "test")
-    own = [one for one in held_out if one.speaker == "s6"]
-    together, alone = list(bundle.predict(held_out)), list(bundle.predict(own))
-    fewer = list(bundle.predict(own[:3]))
-    np.testing.assert_allclose(probabilities(alone), probabilities(together[: len(own)]), atol=1e-5)
+    same_speaker = [recording for recording in held_out if recording.speaker == "s6"]
+    together, alone = list(bundle.predict(held_out)), list(bundle.predict(same_speaker))
+    fewer = list(bundle.predict(same_speaker[:3]))
+    np.testing.assert_allclose(probabilities(alone), probabilities(together[: len(same_speaker)]), atol=1e-5)
     assert np.abs(probabilities(fewer) - probabilities(alone)[:3]).max() > 1e-4
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_normalised_is_a_row_that_says_why(stacked, bundle, tmp_p
         Recording("broken", tmp_path / "broken.wav", "yes", speaker="s6"),
     ]
     answers = list(bundle.predict([*held_out, *others]))
-    assert [type(one) for one in answers] == [ClipPrediction] * 4 + [FailedClip] * 4
+    assert [type(answer) for answer in answers] == [ClipPrediction] * 4 + [FailedClip] * 4
     need = "members are normalised per speaker and need 3 recordings of the speaker"
     assert answers[4].error == answers[5].error == f"speech: {need}; there are 2 of 'a'"
     assert answers[6].error == f"speech: {need}; the speaker of this one is not known"
@@ -148,7 +148,7 @@ def test_windows_are_normalised_as_their_recording_is(stacked, bundle, tmp_path)
     long = Recording("long", tmp_path / "long.wav", "yes", speaker="s6")
     *_, answer = bundle.predict([*held_out, long], windows=Windows(1.0, 0.5))
     assert [window.start_seconds for window in answer.windows] == pytest.approx([0.0, 0.5, 1.0])
-    (last,) = [one for one in bundle.predict([*held_out, long]) if one.id == "long"]
+    (last,) = [answer for answer in bundle.predict([*held_out, long]) if answer.id == "long"]
     assert last.probabilities == pytest.approx(answer.probabilities)
 
 
@@ -169,8 +169,8 @@ def test_commands_predict_with_a_manifest_or_a_name_and_refuse_without(stacked, 
     assert result.exit_code == 0
     result, by_name = predict(*paths, "--speaker", "ann")
     assert result.exit_code == 0
-    for one, other in zip(by_name, by_manifest[:6], strict=True):
-        assert one["members"]["ridge"] == pytest.approx(other["members"]["ridge"], abs=1e-4)
+    for answer, other in zip(by_name, by_manifest[:6], strict=True):
+        assert answer["members"]["ridge"] == pytest.approx(other["members"]["ridge"], abs=1e-4)
     for arguments, reason in (
         (paths, "no speaker is known: give --speaker NAME where all recordings are of one speaker"),
         ((*paths[:2], "--speaker", "ann"), "there are 2 of 'ann', and no more of others"),

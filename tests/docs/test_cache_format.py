@@ -113,13 +113,16 @@ def test_datasets_have_the_stated_types_and_shapes(tmp_path, layers):
     with h5py.File(list_shards(feature_set.folder)[0]) as shard:
         found = {}
         shard.visititems(
-            lambda name, one: found.update({name: one}) if isinstance(one, h5py.Dataset) else None
+            lambda name, node: found.update({name: node}) if isinstance(node, h5py.Dataset) else None
         )
-        assert {name: (one.dtype.str, one.shape) for name, one in found.items()} == stated
-        assert all(one.chunks is None and not one.is_virtual and not one.external for one in found.values())
+        assert {name: (dataset.dtype.str, dataset.shape) for name, dataset in found.items()} == stated
+        assert all(
+            dataset.chunks is None and not dataset.is_virtual and not dataset.external
+            for dataset in found.values()
+        )
         assert frames
         assert all(shard[name].attrs["dtype"] == b"bfloat16" for name in frames)
-        assert all(one.id.get_offset() % 64 == 0 for one in found.values())
+        assert all(dataset.id.get_offset() % 64 == 0 for dataset in found.values())
         assert [shard.attrs[name].dtype.kind for name in ("fingerprint", "provenance")] == ["S", "S"]
         assert shard["offsets"][:].tolist() == [0, 3, 3, 8]
         assert np.isnan(shard["spans"][0]).all()
@@ -160,10 +163,10 @@ def test_sercache_opens_what_was_written_by_the_specification(tmp_path):
         shard.attrs["format_version"] = 1
         shard.attrs["fingerprint"] = np.bytes_(fingerprint)
         shard.attrs["provenance"] = np.bytes_(canonical)
-        encoded = [one.encode() for one in ids]
+        encoded = [utterance_id.encode() for utterance_id in ids]
         columns = {
             "ids": np.frombuffer(b"".join(encoded), "u1"),
-            "id_ends": np.cumsum([len(one) for one in encoded], dtype="<i8"),
+            "id_ends": np.cumsum([len(name) for name in encoded], dtype="<i8"),
             "offsets": np.asarray(offsets, "<i8"),
             "seconds": np.full(2, np.nan),
             "spans": np.full((2, 2), np.nan),
@@ -183,8 +186,8 @@ def test_sercache_opens_what_was_written_by_the_specification(tmp_path):
             plane = shard.create_dataset(f"frames/{layer}", (5, 3), "<f4")
             plane.attrs["dtype"] = np.bytes_("float32")
         shard.flush()
-        for layer, its in zip(described["layers"], frames, strict=True):
-            shard[f"frames/{layer}"][...] = its
+        for layer, frame in zip(described["layers"], frames, strict=True):
+            shard[f"frames/{layer}"][...] = frame
         position = min(shard[f"frames/{layer}"].id.get_offset() for layer in described["layers"])
     content = bytearray(path.read_bytes())
     covered = position - 512
@@ -238,15 +241,15 @@ def test_the_index_repeats_the_shards(tmp_path, monkeypatch):
     shards = list_shards(feature_set.folder)
     ids = _cut(column["ids"], column["id_ends"])
     assert ids == [*written, "ä0/0", "ä0/1", "ä0/2"]
-    assert _cut(column["shard_names"], column["shard_name_ends"]) == [one.name for one in shards]
-    assert column["shard_bytes"].tolist() == [one.stat().st_size for one in shards]
-    assert column["shard_modified"].tolist() == [one.stat().st_mtime_ns for one in shards]
+    assert _cut(column["shard_names"], column["shard_name_ends"]) == [shard.name for shard in shards]
+    assert column["shard_bytes"].tolist() == [shard.stat().st_size for shard in shards]
+    assert column["shard_modified"].tolist() == [shard.stat().st_mtime_ns for shard in shards]
     assert column["shard_rows"].tolist() == [3, 4, 7]
     assert column["repeats"].tolist() == [4, 5, 6]
-    hashes = [xxhash.xxh3_64_intdigest(one.encode()) for one in ids]
+    hashes = [xxhash.xxh3_64_intdigest(utterance_id.encode()) for utterance_id in ids]
     assert column["hashes"].tolist() == sorted(set(hashes))
     assert [hashes[row] for row in column["order"]] == column["hashes"].tolist()
-    digests = [xxhash.xxh3_64_intdigest(one.read_bytes()[:512]) for one in shards]
+    digests = [xxhash.xxh3_64_intdigest(shard.read_bytes()[:512]) for shard in shards]
     assert column["shard_digests"].tolist() == digests
     first = 0
     for shard, end in enumerate(column["shard_rows"].tolist()):

@@ -32,7 +32,7 @@ def shown_lines(path):
 def inline_commands(path):
     """Return what stands as ``sercache ...`` in running text; it may lack its arguments."""
     prose = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
-    return [" ".join(one.split()) for one in re.findall(r"`(sercache (?!shard|index)[^`]+)`", prose)]
+    return [" ".join(match.split()) for match in re.findall(r"`(sercache (?!shard|index)[^`]+)`", prose)]
 
 
 def find(line):
@@ -49,7 +49,7 @@ def find(line):
 def all_commands(command=ROOT, path=("sercache",)):
     if not hasattr(command, "commands"):
         return [" ".join(path)]
-    return [one for name, sub in command.commands.items() for one in all_commands(sub, (*path, name))]
+    return [line for name, sub in command.commands.items() for line in all_commands(sub, (*path, name))]
 
 
 @pytest.mark.parametrize("path", [*PAGES, *RECIPES], ids=lambda path: path.name)
@@ -63,7 +63,7 @@ def test_commands_in_blocks_parse(path):
 def test_commands_in_the_text_exist_with_their_options(path):
     for line in inline_commands(path):
         command, words = find(line)
-        known = {option for one in command.params for option in [*one.opts, *one.secondary_opts]}
+        known = {option for param in command.params for option in [*param.opts, *param.secondary_opts]}
         unknown = {word for word in words if word.startswith("--")} - known - {"--help"}
         assert not unknown, f"{line}: no option {unknown}"
 

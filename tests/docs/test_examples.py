@@ -21,18 +21,18 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 def test_a_cache_opens_as_numpy_and_torch(finished, capsys):
     open_cache.main(finished / "cache")
-    said = capsys.readouterr().out
-    assert "logmel-" in said
-    assert "torch.float16" in said
-    assert "36 utterances" in said
+    printed = capsys.readouterr().out
+    assert "logmel-" in printed
+    assert "torch.float16" in printed
+    assert "36 utterances" in printed
 
 
 def test_bfloat16_is_told_apart_from_whole_numbers(tmp_path, capsys):
     write_feature_set(tmp_path / "cache", "bfloat16")
     open_cache.main(tmp_path / "cache")
-    said = capsys.readouterr().out
-    assert "uint16" in said
-    assert "torch.bfloat16" in said
+    printed = capsys.readouterr().out
+    assert "uint16" in printed
+    assert "torch.bfloat16" in printed
 
 
 def test_a_head_learns_from_the_cache(finished):
@@ -45,11 +45,12 @@ def test_predictions_are_stacked(tmp_path, capsys):
     files = []
     for name in ("a", "b"):
         truth = corpus.votes / corpus.votes.sum(axis=1, keepdims=True)
-        said = truth + generator.uniform(0, 0.8, truth.shape)
-        said /= said.sum(axis=1, keepdims=True)
+        probabilities = truth + generator.uniform(0, 0.8, truth.shape)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
         lines = [",".join(["id", *CLASSES])]
         lines += [
-            f"{one},{','.join(map(str, row))}" for one, row in zip(corpus.ids, said.tolist(), strict=True)
+            f"{utterance_id},{','.join(map(str, row))}"
+            for utterance_id, row in zip(corpus.ids, probabilities.tolist(), strict=True)
         ]
         files.append(tmp_path / f"{name}.csv")
         files[-1].write_text("\n".join(lines) + "\n")

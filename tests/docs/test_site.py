@@ -77,7 +77,7 @@ def test_a_browser_asks_no_other_server_and_finds_no_error(site):
         page = browser.new_page()
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         for path in sorted(site.rglob("*.html")):
             page.goto(address + path.relative_to(site).as_posix())
             for width in (390, 1280):

@@ -16,7 +16,7 @@ def templates():
     for path in sorted((REPOSITORY / "sercache").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                parts = [one.value if isinstance(one, ast.Constant) else GAP for one in node.values]
+                parts = [value.value if isinstance(value, ast.Constant) else GAP for value in node.values]
                 found.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
@@ -45,9 +45,9 @@ def test_every_message_is_in_the_code():
     known = templates()
     listed = messages()
     assert len(listed) > 40
-    missing = [message for message in listed if not any(is_of(message, one) for one in known)]
+    missing = [message for message in listed if not any(is_of(message, pattern) for pattern in known)]
     assert not missing
 
 
 def test_a_message_that_is_not_in_the_code_would_be_found():
-    assert not any(is_of(f"unknown classroom '{GAP}' (classes: {GAP})", one) for one in templates())
+    assert not any(is_of(f"unknown classroom '{GAP}' (classes: {GAP})", template) for template in templates())

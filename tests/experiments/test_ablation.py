@@ -37,12 +37,12 @@ SMALL = {"training": FAST, "folds": {"count": 2, "inner_share": 0.25}}
 
 
 def test_each_variant_changes_only_what_it_says(tmp_path):
-    own = {"stage1": {"learning_rate": 0.02}, "mixup": {"alpha": 0.3}}
-    member = {**FUSION, "seed": 5, "training": own, "targets": {"secondary_weight": 0.5}}
+    training = {"stage1": {"learning_rate": 0.02}, "mixup": {"alpha": 0.3}}
+    member = {**FUSION, "seed": 5, "training": training, "targets": {"secondary_weight": 0.5}}
     recipe = make_run(tmp_path, members=[LINEAR, member])
     design = design_ablation(recipe, seeds=2)
     assert design.skipped == {}
-    by_name = {one.name: one for one in design.recipe.members}
+    by_name = {ablated.name: ablated for ablated in design.recipe.members}
     assert list(by_name) == [f"{variant}-seed{seed}" for variant in ("full", *VARIANTS) for seed in (0, 1)]
     changed = {
         "hard-targets": {"targets.hard": True},
@@ -88,8 +88,8 @@ def _flat(settings, prefix=""):
 def test_variants_that_would_change_nothing_are_skipped_with_a_reason(tmp_path):
     corpus = make_corpus(tmp_path)
     rows = tuple(
-        replace(one, votes=tuple(np.eye(3)[row % 3]), other_votes=0.0, attributes=())
-        for row, one in enumerate(corpus.utterances)
+        replace(utterance, votes=tuple(np.eye(3)[row % 3]), other_votes=0.0, attributes=())
+        for row, utterance in enumerate(corpus.utterances)
     )
     corpus = replace(corpus, attributes=(), utterances=rows)
     write_corpus(corpus, tmp_path / "corpus.csv")
@@ -138,10 +138,10 @@ def test_settings_that_are_off_already_are_skipped(tmp_path):
 def test_speaker_normalisation_is_switched_to_what_the_recipe_does_not_do(tmp_path):
     recipe = make_run(tmp_path, members=[{**FUSION, "training": {"normalize": "speaker"}}])
     design = design_ablation(recipe, seeds=1, variants=["speaker-normalization"])
-    switched = {one.name: design.recipe.training_of(one).normalize for one in design.recipe.members}
+    switched = {member.name: design.recipe.training_of(member).normalize for member in design.recipe.members}
     assert switched == {"full-seed0": "speaker", "speaker-normalization-seed0": "none"}
     corpus = make_corpus(tmp_path)
-    nobody = tuple(replace(one, speaker=None) for one in corpus.utterances)
+    nobody = tuple(replace(utterance, speaker=None) for utterance in corpus.utterances)
     write_corpus(replace(corpus, utterances=nobody), tmp_path / "corpus.csv")
     skipped = design_ablation(load_recipe(write_recipe(tmp_path))).skipped
     assert skipped == {"speaker-normalization": "no speaker is known by 3 clips"}
@@ -149,7 +149,7 @@ def test_speaker_normalisation_is_switched_to_what_the_recipe_does_not_do(tmp_pa
 
 def test_unrated_attributes_leave_no_multitask_out(tmp_path):
     corpus = make_corpus(tmp_path)
-    unrated = tuple(replace(one, attributes=(np.nan,)) for one in corpus.utterances)
+    unrated = tuple(replace(utterance, attributes=(np.nan,)) for utterance in corpus.utterances)
     write_corpus(replace(corpus, utterances=unrated), tmp_path / "corpus.csv")
     design = design_ablation(load_recipe(write_recipe(tmp_path)))
     assert design.skipped == {"no-multitask": "no training row has a rated attribute"}
@@ -176,13 +176,13 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
     )
     generator = np.random.default_rng(3)
     labels = np.where(consensus(corpus) < 0, 0, consensus(corpus))
-    said = {}
+    predicted = {}
     for number, member in enumerate(design.recipe.members):
         is_guess = generator.random(len(corpus)) < 0.2 + 0.1 * number
-        said[member.name] = np.where(is_guess, generator.integers(0, 3, len(corpus)), labels)
+        predicted[member.name] = np.where(is_guess, generator.integers(0, 3, len(corpus)), labels)
         keep = [row for row in range(len(corpus)) if number != 3 or row != 4]
         order = generator.permutation(keep)
-        _posteriors(corpus, member.name, said[member.name], order).save(
+        _posteriors(corpus, member.name, predicted[member.name], order).save(
             Run(tmp_path / "out").posteriors_path(member.name)
         )
     report = evaluate_ablation(design, _trained(design))
@@ -195,8 +195,10 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
 
     def mean_f1(variant):
         def score(rows):
-            own = judged[rows]
-            return np.mean([macro_f1(labels[own], said[f"{variant}-seed{k}"][own], 3) for k in (0, 1)])
+            drawn = judged[rows]
+            return np.mean(
+                [macro_f1(labels[drawn], predicted[f"{variant}-seed{k}"][drawn], 3) for k in (0, 1)]
+            )
 
         return score
 
@@ -215,17 +217,17 @@ def test_differences_and_intervals_are_those_of_an_oracle_that_scores_rows(tmp_p
             bootstrap.interval(draws / full_draws)
         )
         p_values.append(result.difference.p_value)
-    assert [one.name for one in report.variants] == ["hard-targets", "no-stage-2"]
-    assert [one.p_speakers for one in report.variants] == pytest.approx(holm(p_values))
+    assert [variant.name for variant in report.variants] == ["hard-targets", "no-stage-2"]
+    assert [variant.p_speakers for variant in report.variants] == pytest.approx(holm(p_values))
 
 
-def _posteriors(corpus, member, said, order):
+def _posteriors(corpus, member, predicted, order):
     return Posteriors(
         member,
         tuple(corpus.ids[row] for row in order),
         corpus.classes[::-1],  # another order of columns: they are matched by name
         (),
-        np.eye(len(corpus.classes))[said[order]][:, ::-1],
+        np.eye(len(corpus.classes))[predicted[order]][:, ::-1],
         np.empty((len(order), 0)),
         np.zeros(len(order), dtype=np.int64),
         np.full(len(order), "out-of-fold"),
@@ -236,19 +238,26 @@ def _posteriors(corpus, member, said, order):
 def _trained(design, errors=None):
     members = tuple(
         MemberReport(
-            one.name, one.head, tuple(one.features), 0, 0, 0.0, 0.0, (errors or {}).get(one.name, "")
+            member.name,
+            member.head,
+            tuple(member.features),
+            0,
+            0,
+            0.0,
+            0.0,
+            (errors or {}).get(member.name, ""),
         )
-        for one in design.recipe.members
+        for member in design.recipe.members
     )
     return EnsembleReport(Run(design.recipe.output), members, 3, 0.0, "as planned")
 
 
 def test_the_luck_of_seeds_is_a_pooled_t_test():
     generator = np.random.default_rng(0)
-    full, one, two = generator.normal(size=(3, 4))
-    assert seed_p_values(full, [one]) == pytest.approx([ttest_ind(one, full).pvalue])
-    pooled = seed_p_values(full, [one, two])
-    variance = np.mean([group.var(ddof=1) for group in (full, one, two)])
+    full, first, two = generator.normal(size=(3, 4))
+    assert seed_p_values(full, [first]) == pytest.approx([ttest_ind(first, full).pvalue])
+    pooled = seed_p_values(full, [first, two])
+    variance = np.mean([group.var(ddof=1) for group in (full, first, two)])
     expected = 2 * t.sf(abs(two.mean() - full.mean()) / np.sqrt(variance / 2), 9)
     assert pooled[1] == pytest.approx(expected)
     assert np.isnan(seed_p_values([0.4], [[0.5]])).all()
@@ -260,7 +269,7 @@ def test_differences_by_chance_are_seldom_called_clear(seeds):
     """Speakers alone would call the luck of a seed a finding."""
     generator = np.random.default_rng(seeds)
     by_chance = [seed_p_values(*_split(generator.normal(size=(8, seeds)))) for _ in range(400)]
-    assert np.mean([holm(each).min() < 0.05 for each in by_chance]) < 0.08
+    assert np.mean([holm(p_values).min() < 0.05 for p_values in by_chance]) < 0.08
 
 
 def _split(groups):
@@ -290,11 +299,11 @@ def test_it_trains_compares_writes_and_does_nothing_twice(tmp_path):
         assert described["macro_f1"] == result.score
     weights = {path: path.stat().st_mtime_ns for path in report.run.root.rglob("weights.safetensors")}
     assert len(weights) == 4 * 2 * 2 + 2  # and the baseline's
-    told = []
-    again = run_ablation(design, device="cpu", workers=1, context=Context(listener=told.append))
+    events = []
+    again = run_ablation(design, device="cpu", workers=1, context=Context(listener=events.append))
     assert again == report
     assert {path: path.stat().st_mtime_ns for path in weights} == weights
-    assert {event.kind for event in told} == {"finish", "score"}
+    assert {event.kind for event in events} == {"finish", "score"}
     with pytest.raises(RecipeError, match="holds a run with another recipe"):
         run_ablation(design_ablation(recipe, seeds=3, variants=["no-mixup"]), device="cpu", workers=1)
 
@@ -342,12 +351,14 @@ def test_without_the_full_member_there_is_nothing_to_compare_with(tmp_path):
 
 def test_one_seed_one_speaker_gives_numbers_but_no_conclusion(tmp_path):
     corpus = read_corpus(make_run(tmp_path).corpus)
-    alone = replace(corpus, utterances=tuple(replace(one, speaker="s0") for one in corpus.utterances))
+    alone = replace(
+        corpus, utterances=tuple(replace(utterance, speaker="s0") for utterance in corpus.utterances)
+    )
     write_corpus(alone, tmp_path / "corpus.csv")
     design = design_ablation(load_recipe(tmp_path / "recipe.yaml"), seeds=1, variants=["no-mixup"])
     for member, wrong in (("full-seed0", 0), ("no-mixup-seed0", 20)):
-        said = np.where(np.arange(len(alone)) < wrong, 0, np.maximum(consensus(alone), 0))
-        _posteriors(alone, member, said, np.arange(len(alone))).save(
+        predicted = np.where(np.arange(len(alone)) < wrong, 0, np.maximum(consensus(alone), 0))
+        _posteriors(alone, member, predicted, np.arange(len(alone))).save(
             Run(design.recipe.output).posteriors_path(member)
         )
     report = evaluate_ablation(design, _trained(design))
@@ -395,9 +406,9 @@ def test_the_baseline_stands_beside_the_variants_and_full_is_held_against_it(tmp
 
     def score(name):
         table = Posteriors.load(report.run.posteriors_path(name))
-        own = np.asarray([labels[utterance_id] for utterance_id in table.ids])
-        known = own >= 0
-        return macro_f1(own[known], table.class_probabilities[known].argmax(axis=1), 3)
+        true = np.asarray([labels[utterance_id] for utterance_id in table.ids])
+        known = true >= 0
+        return macro_f1(true[known], table.class_probabilities[known].argmax(axis=1), 3)
 
     full = np.mean([score("full-seed0"), score("full-seed1")])
     assert report.baseline.score.value == pytest.approx(score("linear-baseline"))

@@ -49,14 +49,14 @@ def test_labels_that_nothing_tells_of_score_at_chance_also_by_blind_choice(tmp_p
     for seed in range(6):
         feature_set = layered(tmp_path / str(seed), corpus, strength=0.0, seed=seed)
         reports.append(probe_layers(feature_set, corpus, folds=4, seed=seed, samples=200))
-    assert np.mean([layer.score.value for one in reports for layer in one.layers]) < 0.42
-    assert np.mean([one.chosen_blindly.value for one in reports]) < 0.42
-    assert any("no layer is clearly worse" in one.verdict for one in reports)
+    assert np.mean([layer.score.value for report in reports for layer in report.layers]) < 0.42
+    assert np.mean([report.chosen_blindly.value for report in reports]) < 0.42
+    assert any("no layer is clearly worse" in report.verdict for report in reports)
 
 
 def test_the_verdict_names_those_that_can_be_told_from_the_best(tmp_path, corpus):
     report = probe_layers(layered(tmp_path, corpus), corpus, folds=4)
-    alike = [one if one is report.best else replace(one, p_value=1.0) for one in report.layers]
+    alike = [layer if layer is report.best else replace(layer, p_value=1.0) for layer in report.layers]
     assert "no layer is clearly worse" in replace(report, layers=tuple(alike)).verdict
     alike[0] = replace(alike[0], p_value=0.001)
     assert "only layer-0 is clearly worse" in replace(report, layers=tuple(alike)).verdict
@@ -65,15 +65,15 @@ def test_the_verdict_names_those_that_can_be_told_from_the_best(tmp_path, corpus
 def test_pooled_statistics_are_numpys(tmp_path, corpus):
     feature_set = layered(tmp_path, corpus)
     ids = corpus.ids[5:9]
-    one = pooled_layer(feature_set, ["layer-1"], ids)
+    pooled = pooled_layer(feature_set, ["layer-1"], ids)
     both = pooled_layer(feature_set, ["layer-1", "last"], ids)
     for row, utterance_id in enumerate(ids):
         frames = feature_set.frames(utterance_id, "layer-1").astype(np.float64)
-        np.testing.assert_allclose(one[row], np.concatenate([frames.mean(axis=0), frames.std(axis=0)]))
+        np.testing.assert_allclose(pooled[row], np.concatenate([frames.mean(axis=0), frames.std(axis=0)]))
         summed = frames + feature_set.frames(utterance_id, "last")
         np.testing.assert_allclose(both[row], np.concatenate([summed.mean(axis=0), summed.std(axis=0)]))
     means = pooled_layer(feature_set, ["layer-1"], ids, deviation=False)
-    np.testing.assert_array_equal(means, one[:, :4])
+    np.testing.assert_array_equal(means, pooled[:, :4])
 
 
 def rows_of(labels, folds):
@@ -113,7 +113,10 @@ def test_the_judged_folds_labels_change_none_of_its_predictions_nor_the_blind_ch
     labels, folds = np.random.default_rng(3).integers(0, 3, 90), np.repeat(np.arange(3), 30)
     layers = [vectors_of(labels, seed) for seed in range(4)]
     relabelled = np.where(folds == 1, (labels + 1) % 3, labels)
-    found = [[probe(layer, rows_of(own, folds)) for layer in layers] for own in (labels, relabelled)]
+    found = [
+        [probe(layer, rows_of(some_labels, folds)) for layer in layers]
+        for some_labels in (labels, relabelled)
+    ]
     for before, after in zip(*found, strict=True):
         np.testing.assert_array_equal(before.classes[folds == 1], after.classes[folds == 1])
     choices = [chosen_on_inner_rows(probed, folds)[1] for probed in found]

@@ -34,7 +34,8 @@ SPLIT = ("train",) * 5 + ("development",) + ("test",) * 2
 def without_seconds(report):
     """The trials with what the clock says left out; NaN becomes None, which is equal to itself."""
     return [
-        replace(one, seconds=0.0, score=None if math.isnan(one.score) else one.score) for one in report.trials
+        replace(trial, seconds=0.0, score=None if math.isnan(trial.score) else trial.score)
+        for trial in report.trials
     ]
 
 
@@ -62,7 +63,7 @@ def test_no_trial_has_a_speaker_of_the_reserve(tmp_path):
         corpus = read_corpus(run.recipe().corpus)
         assert {row.speaker for row in corpus.utterances} == searched
         predicted = Posteriors.load(run.posteriors_path("linear"))
-        assert {one.split("/")[0] for one in predicted.ids} <= searched
+        assert {utterance_id.split("/")[0] for utterance_id in predicted.ids} <= searched
         assert set(predicted.origins) == {"out-of-fold"}
     assert report.reserved_scores.speakers == len(reserved)
 
@@ -74,7 +75,7 @@ def test_a_test_split_is_what_the_result_is_judged_on_and_no_trial_has_it(tmp_pa
     assert {row.speaker for row in read_corpus(report.output / "reserved.csv").utterances} == {"s6", "s7"}
     predicted = Posteriors.load(Run(report.output / "trials" / "0").posteriors_path("linear"))
     assert set(predicted.origins) == {"out-of-fold", "development"}
-    assert not {one.split("/")[0] for one in predicted.ids} & {"s6", "s7"}
+    assert not {utterance_id.split("/")[0] for utterance_id in predicted.ids} & {"s6", "s7"}
 
 
 def test_a_test_split_without_labels_judges_nothing_so_speakers_are_set_aside(tmp_path):
@@ -113,12 +114,12 @@ def test_the_labels_of_the_test_split_change_the_judgement_and_nothing_else(tmp_
     assert without_seconds(first) == without_seconds(second)
     assert first.original_score == second.original_score
     for name in ("own", f"trial-{first.best.number}"):
-        one, other = (
+        first, other = (
             Posteriors.load(Run(report.output / "judged" / name).posteriors_path("linear"))
             for report in (first, second)
         )
-        assert np.array_equal(one.class_probabilities, other.class_probabilities)
-        assert set(one.take([row.id for row in corpus.utterances if row.split == "test"]).origins) == {
+        assert np.array_equal(first.class_probabilities, other.class_probabilities)
+        assert set(first.take([row.id for row in corpus.utterances if row.split == "test"]).origins) == {
             "held-out"
         }
     assert first.reserved_scores != second.reserved_scores
@@ -244,7 +245,7 @@ def test_the_folder_of_another_recipe_or_of_a_run_is_refused(tmp_path):
 def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path):
     recipe = small_run(tmp_path)
     report = tune(recipe, space=DIVERGING, trials=5)
-    failed = [one for one in report.trials if one.state == "failed"]
+    failed = [trial for trial in report.trials if trial.state == "failed"]
     assert failed
     for trial in failed:
         assert trial.settings["training.stage1.learning_rate"] == 1e38
@@ -252,7 +253,7 @@ def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path):
         assert math.isnan(trial.score)
     assert report.best.state == "trained"
     rows = list(csv.DictReader((report.output / "tuning.csv").read_text(encoding="utf-8").splitlines()))
-    assert [row["state"] for row in rows] == [one.state for one in report.trials]
+    assert [row["state"] for row in rows] == [trial.state for trial in report.trials]
     assert [row["macro_f1"] == "" for row in rows] == [row["state"] == "failed" for row in rows]
     again = tune(recipe, space=DIVERGING, trials=5)
     assert without_seconds(again) == without_seconds(report)
@@ -265,9 +266,9 @@ def test_settings_that_do_not_go_together_fail_their_trial_only(tmp_path):
         "options.width": Dimension(choices=[8, 9, 11]),
     }
     report = tune(recipe, space=space, trials=6)
-    failed = [one for one in report.trials if one.state == "failed"]
+    failed = [trial for trial in report.trials if trial.state == "failed"]
     assert 0 < len(failed) < 6
-    assert all(one.settings["options.width"] != 8 for one in failed)
+    assert all(trial.settings["options.width"] != 8 for trial in failed)
     assert "not a multiple of attention_heads" in failed[0].note
 
 
@@ -303,26 +304,26 @@ def test_when_time_is_up_no_trial_is_begun(tmp_path):
     with pytest.raises(TrainingError, match="time was up before the first trial"):
         run_tuning(design, timeout_seconds=0.0, workers=1)
     tune(recipe, trials=2)
-    told = []
+    events = []
     report = run_tuning(
-        design, trials=9, timeout_seconds=0.0, workers=1, context=Context(listener=told.append)
+        design, trials=9, timeout_seconds=0.0, workers=1, context=Context(listener=events.append)
     )
     assert len(report.trials) == 2
-    assert "time is up after 2 of 9 trials; the same command goes on" in [event.message for event in told]
+    assert "time is up after 2 of 9 trials; the same command goes on" in [event.message for event in events]
 
 
 def test_progress_is_told_in_events(tmp_path):
-    told = []
-    report = tune(small_run(tmp_path), trials=2, context=Context(listener=told.append))
-    lines = [event.message for event in told if event.task == "trials" and event.kind == "note"]
+    events = []
+    report = tune(small_run(tmp_path), trials=2, context=Context(listener=events.append))
+    lines = [event.message for event in events if event.task == "trials" and event.kind == "note"]
     assert [line.split(":")[0] for line in lines] == ["trial 0", "trial 1"]
     assert f"(best {report.best.score:.3f}, trial {report.best.number})" in lines[-1]
-    assert [event.done for event in told if event.task == "trials" and event.kind == "advance"] == [1, 2]
+    assert [event.done for event in events if event.task == "trials" and event.kind == "advance"] == [1, 2]
 
 
 def test_best_yaml_is_the_recipe_with_the_found_settings_and_trains(tmp_path):
-    own = {**LINEAR, "training": {"mixup": {"alpha": 0.3}}}
-    recipe = small_run(tmp_path, members=[FUSION, own])
+    linear = {**LINEAR, "training": {"mixup": {"alpha": 0.3}}}
+    recipe = small_run(tmp_path, members=[FUSION, linear])
     report = tune(recipe, member="linear", trials=2)
     best = load_recipe(report.best_path)
     found = best.members[1]

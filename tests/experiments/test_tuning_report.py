@@ -8,7 +8,7 @@ from sercache.experiments.tuning_report import ReservedScores, TuningReport, bes
 from sercache.experiments.tuning_study import Trial
 
 
-def a_report(*, inner=0.5, own=0.4, low=0.01, high=0.1, p_value=0.01, speakers=20):
+def a_report(*, inner=0.5, original=0.4, low=0.01, high=0.1, p_value=0.01, speakers=20):
     value = (low + high) / 2
     reserved_scores = ReservedScores(
         90,
@@ -20,12 +20,12 @@ def a_report(*, inner=0.5, own=0.4, low=0.01, high=0.1, p_value=0.01, speakers=2
     )
     trials = (Trial(0, {"a": 1}, inner, 1.0), Trial(1, {"a": 2}, math.nan, 1.0, "bad"))
     return TuningReport(
-        Path("out"), "linear", trials, trials[0], own, {}, "the test split", reserved_scores, 0
+        Path("out"), "linear", trials, trials[0], original, {}, "the test split", reserved_scores, 0
     )
 
 
 @pytest.mark.parametrize(
-    ("changes", "said", "beats"),
+    ("changes", "expected", "beats"),
     [
         ({}, "trial 0 is better than the recipe as it is", True),
         ({"low": -0.1, "high": -0.01}, "trial 0 is worse than the recipe as it is", False),
@@ -34,10 +34,10 @@ def a_report(*, inner=0.5, own=0.4, low=0.01, high=0.1, p_value=0.01, speakers=2
         ({"speakers": 4}, "Only 4 speakers", True),
     ],
 )
-def test_the_verdict_says_no_more_than_was_measured(changes, said, beats):
+def test_the_verdict_says_no_more_than_was_measured(changes, expected, beats):
     report = a_report(**changes)
     sentences = " ".join(report.verdict)
-    assert said in sentences
+    assert expected in sentences
     assert "is the best of 1 by its inner folds, which makes its inner macro-F1 optimistic" in sentences
     assert report.beats_recipe == beats
     assert ("Keep the recipe as it is." in sentences) == (not beats)

@@ -24,7 +24,7 @@ def test_half_a_line_of_a_killed_writer_costs_that_trial_only(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     path.with_name("study.log.lock").symlink_to(path)  # as a killed process leaves it
     reopened = Study(path, SPACE, seed=0)
-    assert [one.score for one in reopened.trials] == [0.0, 0.1]
+    assert [trial.score for trial in reopened.trials] == [0.0, 0.1]
     assert reopened.suggest() == following
     reopened.add(Trial(2, following, 0.3, 1.0))
     assert Study(path, SPACE, seed=0).trials == reopened.trials
@@ -49,7 +49,7 @@ def test_suggestions_lean_towards_what_scored_well_and_away_from_what_failed(tmp
         weight = float(settings["training.attribute_weight"])
         failed = weight < 0.7
         study.add(Trial(number, settings, math.nan if failed else weight, 1.0, "bad" if failed else ""))
-    states = [one.state for one in study.trials]
+    states = [trial.state for trial in study.trials]
     assert states[-20:].count("failed") < states[:20].count("failed")
 
 

@@ -79,9 +79,9 @@ def test_attending_to_itself_is_the_encoder_layer():
         weights[f"project_query.{part}"], weights[f"project_source.{part}"] = joined[:16], joined[16:]
     layer.load_state_dict(weights)
     frames, mask = torch.randn(3, 7, 16), torch.arange(7) < torch.tensor([[7], [3], [5]])
-    one = HeadInput(frames, mask)
+    features = HeadInput(frames, mask)
     wanted = encoder(Padded(frames, mask)).frames
-    torch.testing.assert_close(layer(one, one)[mask], wanted[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(features, features)[mask], wanted[mask], atol=1e-5, rtol=1e-5)
 
 
 def test_a_source_without_frames_gives_its_target_nothing():

@@ -79,14 +79,14 @@ def test_a_missing_feature_set_is_the_same_whatever_stands_in_its_place(name, la
     results = []
     for content in (0.0, padding):
         inputs = in_double(batch(lengths, layer_sum, padding=content, extra=2))
-        for one in inputs:
-            one.frames.requires_grad_()
+        for features in inputs:
+            features.frames.requires_grad_()
         output = head(inputs)
         its_gradients = gradients(head, inputs)
         total(output).backward()
-        for one in inputs:
-            assert one.frames.grad.isfinite().all()
-            assert (one.frames.grad[~one.mask] == 0).all()
+        for features in inputs:
+            assert features.frames.grad.isfinite().all()
+            assert (features.frames.grad[~features.mask] == 0).all()
         results.append([output.logits.detach(), output.attributes.detach(), *its_gradients.values()])
     for reference, got in zip(*results, strict=True):
         assert reference.isfinite().all()
@@ -98,20 +98,20 @@ def test_a_missing_feature_set_is_the_same_whatever_stands_in_its_place(name, la
 def test_every_frame_and_every_feature_set_has_a_say(name, layer_sum):
     head = small(name, layer_sum).double()
     inputs = in_double(batch([(4, 3), (2, 0)], layer_sum))
-    for one in inputs:
-        one.frames.requires_grad_()
+    for features in inputs:
+        features.frames.requires_grad_()
     head.embed(inputs).square().sum().backward()  # the ReLU that follows may be dead for a whole clip
-    for one in inputs:
-        says = one.frames.grad.flatten(2).abs().amax(dim=2) > 0
-        assert torch.equal(says, one.mask)
+    for features in inputs:
+        says = features.frames.grad.flatten(2).abs().amax(dim=2) > 0
+        assert torch.equal(says, features.mask)
 
 
 @every_head
 def test_gradients_are_right_in_double_precision_with_padding_and_a_missing_feature_set(name):
     head = small(name).double().eval()
     inputs = in_double(batch([(4, 3), (2, 0)], padding=7.0))
-    masks = [one.mask for one in inputs]
-    frames = tuple(one.frames.requires_grad_() for one in inputs)
+    masks = [features.mask for features in inputs]
+    frames = tuple(features.frames.requires_grad_() for features in inputs)
 
     def outputs(*frames):
         return tuple(head([HeadInput(*pair) for pair in zip(frames, masks, strict=True)]))
@@ -126,8 +126,8 @@ def test_the_layout_for_a_gpu_gives_the_same_outputs_and_gradients(name, layer_s
     inputs = in_double(batch([(4, 3), (2, 0), (0, 5), (7, 1)], layer_sum, padding=NAN, extra=1))
     wanted, wanted_gradients = head(inputs), gradients(head, inputs)
     monkeypatch.setattr(sys.modules[type(head).__module__], "arrange", Padded, raising=False)
-    for got, its in zip(head(inputs), wanted, strict=True):
-        torch.testing.assert_close(got, its, atol=1e-9, rtol=1e-9)
+    for got, expected in zip(head(inputs), wanted, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
     for parameter, got in gradients(head, inputs).items():
         torch.testing.assert_close(got, wanted_gradients[parameter], atol=1e-9, rtol=1e-9)
 
@@ -196,7 +196,11 @@ def test_mean_linear_is_logistic_regression_on_pooled_frames():
     head = build_head("mean-linear", DIMS, 3, [], {"deviation": False}, 0).eval()
     inputs = batch([(4, 3), (2, 5)])
     pooled = torch.cat(
-        [torch.stack([one.frames[row, one.mask[row]].mean(0) for row in range(2)]) for one in inputs], dim=1
+        [
+            torch.stack([features.frames[row, features.mask[row]].mean(0) for row in range(2)])
+            for features in inputs
+        ],
+        dim=1,
     )
     with torch.no_grad():
         wanted = pooled @ head.class_output.weight.T + head.class_output.bias

@@ -33,11 +33,11 @@ def plain_weights(head, frames):
     return plain_softmax(scores)
 
 
-def plain_sum(head, one, mean, deviation):
+def plain_sum(head, features, mean, deviation):
     """The summed layers ``(B, T, D)`` of a batch, frame by frame."""
-    summed = torch.zeros(*one.mask.shape, DIMS[0], dtype=one.frames.dtype)
-    for row, mask in enumerate(one.mask):
-        standardised = [(frame - mean) / deviation for frame in one.frames[row, mask]]  # of (L, D)
+    summed = torch.zeros(*features.mask.shape, DIMS[0], dtype=features.frames.dtype)
+    for row, mask in enumerate(features.mask):
+        standardised = [(frame - mean) / deviation for frame in features.frames[row, mask]]  # of (L, D)
         weights = plain_weights(head, standardised)
         for time, frame in enumerate(standardised):
             summed[row, time] = sum(weight * layer for weight, layer in zip(weights, frame, strict=True))

@@ -63,9 +63,9 @@ def test_layers_do_not_change_the_other_initial_weights(name):
     single = build_head(name, DIMS, 3, RANGES, {}, 5).state_dict()
     for kind in ("weighted", "gated"):
         layered = build_head(name, DIMS, 3, RANGES, {"layer_sum": kind}, 5, LAYERS).state_dict()
-        own = {key for key in layered if key.startswith("layer_sums.0.")}
-        assert layered.keys() - own == single.keys()
-        assert own
+        layer_weights = {key for key in layered if key.startswith("layer_sums.0.")}
+        assert layered.keys() - layer_weights == single.keys()
+        assert layer_weights
         for key in single.keys() - {"input_mean_0", "input_scale_0"}:
             assert torch.equal(single[key], layered[key])
 

@@ -40,7 +40,8 @@ def test_packed_equals_padded(lengths, heads):
     torch.testing.assert_close(packed.mean(), padded.mean())
     other, other_mask = batch(lengths[::-1], 4, seed=1)
     longer, wanted = (
-        one.followed_by([its]) for one, its in zip((packed, padded), both(other, other_mask), strict=True)
+        sequence.followed_by([other_sequence])
+        for sequence, other_sequence in zip((packed, padded), both(other, other_mask), strict=True)
     )
     torch.testing.assert_close(longer.frames, wanted.frames[wanted.mask])
     assert longer.lengths.counts == tuple(wanted.mask.sum(dim=1).tolist())
@@ -48,17 +49,17 @@ def test_packed_equals_padded(lengths, heads):
 
 @given(lengths=st.lists(st.integers(0, 400), min_size=1, max_size=40))
 def test_every_clip_with_frames_is_in_one_group_of_about_its_length(lengths):
-    its = Lengths(tuple(lengths))
-    rows = [group.rows[group.valid].tolist() for group in its.groups]
+    packed_lengths = Lengths(tuple(lengths))
+    rows = [group.rows[group.valid].tolist() for group in packed_lengths.groups]
     assert sorted(row for part in rows for row in part) == list(range(sum(lengths)))
-    for group in its.groups:
+    for group in packed_lengths.groups:
         present = group.valid.sum(dim=1)
         computed = group.valid.shape[0] * group.valid.shape[1] ** 2
         assert computed - int(present.square().sum()) <= lengths_module._WORTH_A_CALL
         assert len(present) == 1 or computed <= lengths_module._MOST_WEIGHTS
     if any(lengths):
-        together = torch.cat([group.rows[group.valid] for group in its.groups])
-        assert together[its.order_of_groups].tolist() == list(range(sum(lengths)))
+        together = torch.cat([group.rows[group.valid] for group in packed_lengths.groups])
+        assert together[packed_lengths.order_of_groups].tolist() == list(range(sum(lengths)))
 
 
 @given(lengths=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=1, max_size=4))
@@ -67,7 +68,7 @@ def test_a_head_and_its_gradients_are_the_same_in_both_layouts(lengths):
     head = build_head(
         "deepser", [5, 3], 4, [(1, 7)], {"width": 8, "feedforward": 8, "dropout": 0.0}, 1
     ).double()
-    inputs = [HeadInput(*batch([one[part] for one in lengths], dim)) for part, dim in enumerate((5, 3))]
+    inputs = [HeadInput(*batch([length[part] for length in lengths], dim)) for part, dim in enumerate((5, 3))]
     outputs, gradients = [], []
     for layout in (arrange, Padded):
         with pytest.MonkeyPatch.context() as patch:
@@ -76,10 +77,12 @@ def test_a_head_and_its_gradients_are_the_same_in_both_layouts(lengths):
             output = head(inputs)
             (output.logits.square().sum() + output.attributes.square().sum()).backward()
         outputs.append(output)
-        gradients.append([one.grad.clone() for one in head.parameters() if one.grad is not None])
-    torch.testing.assert_close(*[one.logits for one in outputs])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+        gradients.append(
+            [parameter.grad.clone() for parameter in head.parameters() if parameter.grad is not None]
+        )
+    torch.testing.assert_close(*[output.logits for output in outputs])
+    for gradient, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

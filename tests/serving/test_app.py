@@ -311,7 +311,7 @@ def test_a_full_house_refuses_at_once_and_says_when_to_come_again():
         assert "too many" in detail(refused, 503)
         assert 1 <= int(refused.headers["retry-after"]) <= 61
         bundle.gate.set()
-        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert [future.result().status_code for future in waiting] == [200, 200]
         assert ask().status_code == 200
 
 
@@ -330,7 +330,7 @@ def test_those_who_wait_together_are_predicted_together():
             pass
         wait_for_line(client, 4)
         bundle.gate.set()
-        assert {one.result().status_code for one in [first, *others]} == {200}
+        assert {future.result().status_code for future in [first, *others]} == {200}
     assert [len(batch) for batch in bundle.batches] == [1, 3, 1]
 
 

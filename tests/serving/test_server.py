@@ -115,7 +115,7 @@ def test_ctrl_c_ends_it_cleanly_though_work_is_in_flight(start):
         while httpx2.get(f"{address}/api/health").json()["requests"] < 3:
             pass
         process.send_signal(signal.SIGINT)
-        assert {one.result().status_code for one in asked} <= {200, 503}
+        assert {future.result().status_code for future in asked} <= {200, 503}
         output, errors = process.communicate(timeout=30)
         assert process.returncode == 0
         assert output.endswith("ended\n")

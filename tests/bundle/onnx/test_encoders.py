@@ -70,7 +70,7 @@ def test_a_text_encoder_masks_its_special_tokens(tmp_path, checkpoint, kind):
     inputs = {name: tensor[None].numpy() for name, tensor in piece.inputs.items()}
     inputs["special_tokens_mask"] = (~piece.is_word).long()[None].numpy()
     session = onnxruntime.InferenceSession(path)
-    known = {one.name for one in session.get_inputs()}
+    known = {session_input.name for session_input in session.get_inputs()}
     frames, mask = session.run(
         ["frames", "mask"], {name: value for name, value in inputs.items() if name in known}
     )

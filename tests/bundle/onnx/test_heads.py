@@ -45,7 +45,7 @@ def folds(name, layer_sum=None):
 
 def run(path, inputs):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    flat = [tensor.numpy() for one in inputs for tensor in one]
+    flat = [tensor.numpy() for pair in inputs for tensor in pair]
     names = ["frames_speech", "mask_speech", "frames_words", "mask_words"]
     return session.run(["probabilities", "attributes"], dict(zip(names, flat, strict=True)))
 
@@ -64,8 +64,8 @@ def test_the_model_says_what_the_mean_of_the_fold_models_says(tmp_path, name, la
     assert worst <= 1e-4
     for lengths in ([(1, 1)], [(6, 2), (1, 9), (0, 3), (12, 5)]):
         inputs = batch(lengths, layer_sum, padding=float("nan"), extra=3)
-        inputs = [type(one)(one.frames.nan_to_num(nan=7.0), one.mask) for one in inputs]
-        wanted = FoldMean(heads)(*(tensor for one in inputs for tensor in one))
+        inputs = [type(part)(part.frames.nan_to_num(nan=7.0), part.mask) for part in inputs]
+        wanted = FoldMean(heads)(*(tensor for pair in inputs for tensor in pair))
         for found, expected in zip(run(tmp_path / "student.onnx", inputs), wanted, strict=True):
             np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-4)
 
@@ -78,14 +78,14 @@ def exported(tmp_path_factory):
 
 
 def test_names_and_fingerprints_travel_with_the_model(exported):
-    said = read_metadata(exported)
-    assert said["classes"] == DESCRIPTION.classes
-    assert said["attributes"] == [list(one) for one in DESCRIPTION.attributes]
-    assert said["features"] == DESCRIPTION.features
-    assert said["folds"] == 2
-    assert said["normalize"] == "none"
+    metadata = read_metadata(exported)
+    assert metadata["classes"] == DESCRIPTION.classes
+    assert metadata["attributes"] == [list(attribute) for attribute in DESCRIPTION.attributes]
+    assert metadata["features"] == DESCRIPTION.features
+    assert metadata["folds"] == 2
+    assert metadata["normalize"] == "none"
     session = onnxruntime.InferenceSession(exported)
-    assert [one.shape for one in session.get_inputs()][:2] == [
+    assert [session_input.shape for session_input in session.get_inputs()][:2] == [
         ["batch", "time_speech", DIMS[0]],
         ["batch", "time_speech"],
     ]
@@ -106,7 +106,7 @@ def test_a_model_that_disagrees_with_torch_is_not_written(exported, tmp_path):
     path = tmp_path / "student.onnx"
     inputs = batch([(3, 2)], padding=0.0)
     names = ["frames_speech", "mask_speech", "frames_words", "mask_words"]
-    named = dict(zip(names, (tensor for one in inputs for tensor in one), strict=True))
+    named = dict(zip(names, (tensor for pair in inputs for tensor in pair), strict=True))
     trial = graph.Trial(named, {"probabilities": torch.zeros(1, 3)})
     with pytest.raises(ExportError, match="differs from torch by"):
         graph.verify_and_publish(exported.read_bytes(), [trial], path, tolerance=1e-4, what="student")
@@ -122,7 +122,7 @@ def test_a_student_without_attributes_has_one_output(tmp_path):
     description = replace(DESCRIPTION, attributes=[], features={"speech": "f" * 64})
     export_heads([head], description, tmp_path / "student.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
-    assert [one.name for one in session.get_outputs()] == ["probabilities"]
+    assert [session_output.name for session_output in session.get_outputs()] == ["probabilities"]
 
 
 def test_a_student_of_attributes_alone_has_one_output(tmp_path):
@@ -134,7 +134,7 @@ def test_a_student_of_attributes_alone_has_one_output(tmp_path):
     )
     assert export_heads([head], description, tmp_path / "student.onnx") <= 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "student.onnx")
-    assert [one.name for one in session.get_outputs()] == ["attributes"]
+    assert [session_output.name for session_output in session.get_outputs()] == ["attributes"]
 
 
 def test_missing_libraries_are_named_with_how_to_get_them(monkeypatch):

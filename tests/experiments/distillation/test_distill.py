@@ -44,13 +44,13 @@ def test_a_student_lies_in_the_run_as_any_member_does_and_its_report_beside_it(i
     assert (description.member, description.head) == ("distilled-speech", "attentive-statistics")
     assert len(Posteriors.load(in_turn.posteriors_path("distilled-speech")).ids) == 72
     student, teacher = report.of("student"), report.of("teacher")
-    assert student.parameters == 3 * sum(one.numel() for one in head.parameters())
+    assert student.parameters == 3 * sum(parameter.numel() for parameter in head.parameters())
     assert (student.encoders, teacher.encoders) == (("speech",), ("speech", "words"))
     written = read_json(in_turn.distillation_path("distilled-speech"))
     assert written["to_teacher"]["value"] == pytest.approx(
         student.scores["macro_f1"].value - teacher.scores["macro_f1"].value
     )
-    kinds = {one.name: one.kind for one in derived_members(in_turn)}
+    kinds = {derived_member.name: derived_member.kind for derived_member in derived_members(in_turn)}
     assert kinds == {
         "distilled-speech": "distilled",
         "distilled-speech-votes": "control",
@@ -74,7 +74,9 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
 
     monkeypatch.setattr(loop.Training, "steps", record)
     distillation = prepare_distillation(held_out, SMALL)
-    assert {one.split("/")[0] for one in distillation.teacher.targets.ids} == {f"s{k}" for k in range(6)}
+    assert {utterance_id.split("/")[0] for utterance_id in distillation.teacher.targets.ids} == {
+        f"s{k}" for k in range(6)
+    }
     report = run_distillation(distillation, workers=1)
     assert (report.judged_on, report.judged_rows, report.speakers) == ("held-out", 18, 2)
     baseline, student = report.of("baseline"), report.of("student")
@@ -89,8 +91,8 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
     for utterance_id, fold, origin in zip(table.ids, table.folds, table.origins, strict=True):
         folds = [fold] if origin == "out-of-fold" else range(3)
         assert folds
-        for one in folds:
-            assert utterance_id.split("/")[0] not in seen[f"distilled-speech/fold-{one}"]
+        for other_fold in folds:
+            assert utterance_id.split("/")[0] not in seen[f"distilled-speech/fold-{other_fold}"]
 
 
 def test_lessons_are_mixed_with_the_votes_where_there_are_any_and_judged_rows_stay_true(in_turn):
