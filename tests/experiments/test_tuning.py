@@ -114,12 +114,12 @@ def test_the_labels_of_the_test_split_change_the_judgement_and_nothing_else(tmp_
     assert without_seconds(first) == without_seconds(second)
     assert first.original_score == second.original_score
     for name in ("own", f"trial-{first.best.number}"):
-        first, other = (
+        before, after = (
             Posteriors.load(Run(report.output / "judged" / name).posteriors_path("linear"))
             for report in (first, second)
         )
-        assert np.array_equal(first.class_probabilities, other.class_probabilities)
-        assert set(first.take([row.id for row in corpus.utterances if row.split == "test"]).origins) == {
+        assert np.array_equal(before.class_probabilities, after.class_probabilities)
+        assert set(before.take([row.id for row in corpus.utterances if row.split == "test"]).origins) == {
             "held-out"
         }
     assert first.reserved_scores != second.reserved_scores
