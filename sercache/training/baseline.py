@@ -173,7 +173,7 @@ def fit_baseline(
 ) -> BaselineReport | None:
     """Fit the baseline of a run on every fold, write its posteriors and score them.
 
-    The listener is told the score in one event; where the baseline cannot be fitted, why in one warning.
+    The listener receives the score in one event, or why the baseline cannot be fitted in one warning.
 
     Args:
         data: a run that :func:`enter_baseline` has seen.
@@ -314,21 +314,21 @@ def _uar(data: TrainingData, table: Posteriors, ids: tuple[str, ...]) -> SumMetr
 
 
 def _without_folds(data: TrainingData, member: MemberRecipe, listener: Listener) -> Listener:
-    """Return a listener that is told how far reading is; one event tells of all folds when they are fitted.
+    """Return a listener to how far reading is; one event stands for all folds when they are fitted.
 
-    Folds of a member of the recipe are told of as those of every member.
+    Folds of a member of the recipe are reported as those of every member.
     """
     folds = {f"{member.name}/{fold_name(fold)}" for fold in range(data.recipe.folds.count)}
     is_derived = member.name in data.derived
 
-    def tell(event: Event) -> None:
+    def report(event: Event) -> None:
         if event.kind in ("note", "score"):
             return
         if folds.intersection(event.task.split(" + ")) and (is_derived or event.kind == "warning"):
             return
         listener(event)
 
-    return tell
+    return report
 
 
 def _estimate(estimate: Estimate) -> str:
@@ -341,7 +341,7 @@ def _difference(difference: Difference) -> str:
     if math.isnan(difference.low):
         return f"{difference.value:+.3f}"
     figures = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-    if difference.low > 0 and not difference.is_gain:  # the interval alone would say otherwise
+    if difference.low > 0 and not difference.is_gain:  # the interval alone would suggest otherwise
         figures += f", p = {difference.p_value:.3f}"
     return figures
 

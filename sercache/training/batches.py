@@ -71,9 +71,11 @@ class FrameSource:
         """Return the source of some of the utterances, in some of the feature sets; None is all of them."""
         selected = copy(self)
         selected.ids = tuple(ids)
-        selected._rows = np.asarray([self._whole.place_of[one] for one in ids], dtype=np.int64)
+        selected._rows = np.asarray(
+            [self._whole.index_of[utterance_id] for utterance_id in ids], dtype=np.int64
+        )
         if feature_sets is not None:
-            parts = [self._whole.feature_sets.index(one) for one in feature_sets]
+            parts = [self._whole.feature_sets.index(wanted) for wanted in feature_sets]
             selected._parts = np.asarray(parts, dtype=np.int64)
         return selected
 
@@ -110,7 +112,7 @@ class FrameSource:
         return total
 
     def ranks(self, seed: int) -> NDArray[np.int64]:
-        """Return each utterance's place in a random order of all that this was selected from, ``(N,)``."""
+        """Return each utterance's rank in a random order of all that this was selected from, ``(N,)``."""
         order = np.random.default_rng(seed).permutation(len(self._whole.frame_counts))
         ranks: NDArray[np.int64] = order[self._rows]
         return ranks
@@ -171,10 +173,10 @@ class _Whole:
         self.ids = ids
         self.device = device
         self.locations = [feature_set.locate(ids) for feature_set in feature_sets]
-        self.frame_counts = np.stack([one.counts for one in self.locations], axis=1)
+        self.frame_counts = np.stack([located.counts for located in self.locations], axis=1)  # (N, M)
         self._readers: dict[int, FrameReader] = {}
         # Decided once for all: one set on the device must leave room for what the others were promised.
-        sizes = [size_on_device(*one) for one in zip(self.feature_sets, self.locations, strict=True)]
+        sizes = list(map(size_on_device, self.feature_sets, self.locations))
         if resident is None:
             self.resident = resident_parts(sizes, frames_budget(device))
         else:
@@ -189,8 +191,8 @@ class _Whole:
         return self._readers[part]
 
     @cached_property
-    def place_of(self) -> dict[str, int]:
-        return {utterance_id: place for place, utterance_id in enumerate(self.ids)}
+    def index_of(self) -> dict[str, int]:
+        return {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
 
 class _LastBatch:

@@ -37,7 +37,7 @@ _MOST_FEATURES = 8192
 """Of many rows: more would take gigabytes and many minutes."""
 
 _BLOCK_ROWS = 600
-"""Rows that weights of blocks are learned from; more would cost more than they tell."""
+"""Rows that weights of blocks are learned from; more would cost more than they are worth."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def fit_head(
 
     Raises:
         TrainingError: there is nothing to learn from, or the solution needs more memory than there is.
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``should_stop`` returned True.
     """
     assert isinstance(head, PooledLinear)
     if not targets.has_target.any():

@@ -27,7 +27,7 @@ from sercache.training.pooled_features import PooledTable, pooled_table
 from sercache.training.rows import LabelledRows
 from sercache.training.speakers import MIN_CLIPS, SpeakerStatistics, speaker_statistics
 from sercache.training.standardize import InputStatistics, input_statistics
-from sercache.training.teacher_targets import Guide
+from sercache.training.teacher_targets import TeacherTargets
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TrainingData:
     feature_sets: Mapping[str, FeatureSet]
     derived: Mapping[str, DerivedMember] = field(default_factory=dict)
     _rows: dict[TargetsRecipe, LabelledRows] = field(default_factory=dict, repr=False)
-    _guided: dict[str, LabelledRows] = field(default_factory=dict, repr=False)
+    _with_teacher: dict[str, LabelledRows] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[str, tuple[str, ...]], FrameSource] = field(default_factory=dict, repr=False)
     _statistics: dict[tuple[str, tuple[str, ...], bool], InputStatistics] = field(
         default_factory=dict, repr=False
@@ -65,27 +65,27 @@ class TrainingData:
         """Return the feature sets that a member reads, in its order."""
         return [self.feature_sets[name] for name in member.features]
 
-    def judged_rows_of(self, member: MemberRecipe) -> LabelledRows:
-        """Return the truth of the whole corpus as a member's targets see it: what stops and judges it."""
+    def scored_rows_of(self, member: MemberRecipe) -> LabelledRows:
+        """Return the corpus's truth under a member's target policy: it stops and is scored on it."""
         targets = self.recipe.targets_of(member)
         if targets not in self._rows:
             self._rows[targets] = LabelledRows.of(self.corpus, targets)
         return self._rows[targets]
 
     def rows_of(self, member: MemberRecipe) -> LabelledRows:
-        """Return what a member learns from: the truth, of a distilled one mixed with its teacher's word.
+        """Return what a member learns from: the truth; a distilled member's is mixed with its teacher.
 
         Raises:
-            StackingError: what the teacher said is gone or damaged.
+            StackingError: the teacher's predictions are missing or damaged.
         """
-        rows, derived = self.judged_rows_of(member), self.derived.get(member.name)
+        rows, derived = self.scored_rows_of(member), self.derived.get(member.name)
         if derived is None or derived.kind != "distilled":
             return rows
-        if member.name not in self._guided:
+        if member.name not in self._with_teacher:
             teacher = Posteriors.load(self.run.teacher_path(member.name))
-            guide = Guide.of(teacher, self.corpus, float(derived.settings["votes_share"]))
-            self._guided[member.name] = rows.guided(guide)
-        return self._guided[member.name]
+            targets = TeacherTargets.of(teacher, self.corpus, float(derived.settings["votes_share"]))
+            self._with_teacher[member.name] = rows.with_teacher(targets)
+        return self._with_teacher[member.name]
 
     def frames(self, device: str, members: Sequence[MemberRecipe] = ()) -> FrameSource:
         """Return the source of frames from which every head selects its own.
@@ -93,7 +93,7 @@ class TrainingData:
         It has all that the recipe's members read, and what ``members`` read beside: batches are sorted by the
         frames in all of it, so the recipe's members train alike whether or not there are derived ones.
         """
-        wanted = {name for one in (*self.recipe.members, *members) for name in one.features}
+        wanted = {name for member in (*self.recipe.members, *members) for name in member.features}
         key = (device, tuple(sorted(wanted)))
         if key not in self._frames:
             sets = [self.feature_sets[name] for name in key[1]]
@@ -206,7 +206,7 @@ class TrainingData:
     def usable(self, member: MemberRecipe, ids: Sequence[str]) -> tuple[str, ...]:
         """Return those of ``ids`` of which the member has frames in at least one of its feature sets."""
         feature_sets = self.sets_of(member)
-        return tuple(utterance_id for utterance_id in ids if any(utterance_id in one for one in feature_sets))
+        return tuple(row for row in ids if any(row in feature_set for feature_set in feature_sets))
 
 
 @lru_cache(maxsize=1)
@@ -220,8 +220,8 @@ def open_run(root: Path) -> TrainingData:
     recipe = run.recipe()
     corpus = read_run_corpus(recipe)
     rows = LabelledRows.of(corpus, recipe.targets)
-    derived = {one.name: one for one in derived_members(run)}
-    feature_sets = open_feature_sets(recipe, [one.member for one in derived.values()])
+    derived = {member.name: member for member in derived_members(run)}
+    feature_sets = open_feature_sets(recipe, [member.member for member in derived.values()])
     return TrainingData(run, recipe, corpus, rows, FoldMap.load(run.folds_path), feature_sets, derived)
 
 
@@ -249,7 +249,7 @@ def open_feature_sets(recipe: Recipe, derived: Sequence[MemberRecipe] = ()) -> d
         CacheError: one is not in the cache.
     """
     opened = {}
-    for name in sorted({feature for one in (*recipe.members, *derived) for feature in one.features}):
+    for name in sorted({feature for member in (*recipe.members, *derived) for feature in member.features}):
         try:
             opened[name] = Cache(recipe.cache).find(recipe.features[name])
         except CacheError as error:
@@ -278,9 +278,9 @@ def refuse_unextracted(feature_sets: Mapping[str, FeatureSet], corpus: Corpus) -
 
 
 def refuse_crossing_speakers(corpus: Corpus, listener: Listener) -> None:
-    """Make sure that no model will stop on, or be judged on, a speaker that it learned from.
+    """Make sure that no model will stop on, or be scored on, a speaker that it learned from.
 
-    Rows without a speaker cannot be judged; if several splits have such rows, a warning says so.
+    Rows without a speaker cannot be checked; if several splits have such rows, a warning says so.
 
     Raises:
         CorpusError: a speaker is in two splits.
@@ -289,7 +289,7 @@ def refuse_crossing_speakers(corpus: Corpus, listener: Listener) -> None:
     for row in corpus.utterances:
         splits.setdefault(row.speaker, set()).add(row.split or "train")
     nameless = splits.pop(None, set())
-    crossing = sorted(str(speaker) for speaker, its in splits.items() if len(its) > 1)
+    crossing = sorted(str(speaker) for speaker, names in splits.items() if len(names) > 1)
     if crossing:
         where = " and ".join(f"'{split}'" for split in sorted(splits[crossing[0]]))
         raise CorpusError(

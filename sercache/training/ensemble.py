@@ -37,11 +37,11 @@ from sercache.training.members import MemberReport, check_member, train_members,
 class EnsembleReport:
     """What became of a recipe's members.
 
-    ``majority_macro_f1`` is what always saying the most frequent class would score; chance UAR is one over
-    ``num_classes``. With attributes alone ``num_classes`` is 0 and ``majority_macro_f1`` NaN: always saying
-    the mean has a CCC of 0. ``plan`` says in words how it was trained. ``normalized_members`` names the
-    members whose frames are standardised per speaker. ``baseline`` is what every member has to beat; None
-    where it could not be fitted, or was not asked for.
+    ``majority_macro_f1`` is the score of always predicting the most frequent class; chance UAR is one over
+    ``num_classes``. With attributes alone ``num_classes`` is 0 and ``majority_macro_f1`` NaN: always
+    predicting the mean has a CCC of 0. ``plan`` says in words how it was trained. ``normalized_members``
+    names the members whose frames are standardised per speaker. ``baseline`` is what every member has to
+    beat; None where it could not be fitted, or was not asked for.
     """
 
     run: Run
@@ -69,7 +69,7 @@ def train_ensemble(
 ) -> EnsembleReport:
     """Train every member of a recipe on every fold, and write the members' posteriors.
 
-    The baseline comes first: the listener is told its score before anything else is planned or trained.
+    The baseline comes first: its score is reported before anything else is planned or trained.
 
     A row of the training split is predicted by the fold model that never saw its speaker; a row of another
     split by the mean of all fold models. What is finished is not done again; a member that cannot be trained
@@ -110,7 +110,7 @@ def train_ensemble(
         baseline = compare_members(data, baseline, trained.members)
     num_classes = len(data.corpus.classes)
     majority_macro_f1 = _majority_macro_f1(data) if num_classes else float("nan")
-    normalized = tuple(one.name for one in recipe.members if recipe.normalizes_speakers(one))
+    normalized = tuple(member.name for member in recipe.members if recipe.normalizes_speakers(member))
     return EnsembleReport(
         data.run, trained.members, num_classes, majority_macro_f1, trained.plan, normalized, baseline
     )
@@ -158,7 +158,7 @@ def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool 
 
     Args:
         recipe: of the run.
-        listener: told of what is odd.
+        listener: receives warnings of what is unusual.
         with_baseline: whether the run gets a baseline where it has none yet.
 
     Raises:
@@ -184,7 +184,7 @@ def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool 
             "versions": library_versions(),
             "corpus": corpus_digest(corpus),
             "folds": folds.digest,
-            "features": {name: one.spec.fingerprint for name, one in feature_sets.items()},
+            "features": {name: feature_set.spec.fingerprint for name, feature_set in feature_sets.items()},
         },
     )
     folds.save(run.folds_path)
@@ -195,12 +195,12 @@ def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool 
 
 
 def _once(listener: Listener, baseline: BaselineReport, folds: int) -> Listener:
-    """Return a listener that is not told again of the baseline, where it is a member of the recipe."""
+    """Return a listener without a second event of the baseline, where it is a member of the recipe."""
     name = baseline.member.name
-    told = {name, *(f"{name}/{fold_name(fold)}" for fold in range(folds))}
+    reported = {name, *(f"{name}/{fold_name(fold)}" for fold in range(folds))}
 
-    def tell(event: Event) -> None:
-        if event.task not in told:
+    def report(event: Event) -> None:
+        if event.task not in reported:
             listener(event)
 
-    return tell
+    return report

@@ -228,7 +228,7 @@ def size_on_device(feature_set: FeatureSet, locations: Locations) -> int:
 def resident_parts(sizes: Sequence[int], budget: int) -> frozenset[int]:
     """Return which of several feature sets stay on a device: the smallest, as long as all of them fit."""
     parts: set[int] = set()
-    for part in sorted(range(len(sizes)), key=lambda one: sizes[one]):
+    for part in sorted(range(len(sizes)), key=lambda index: sizes[index]):
         budget -= sizes[part]
         if budget < 0:
             break

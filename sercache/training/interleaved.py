@@ -10,7 +10,7 @@ from sercache.training.member import FoldJob, train_fold
 
 
 class FoldsFailed(TrainingError):
-    """Some of the jobs of one task failed; the listener was told of each as it happened.
+    """Some of the jobs of one task failed; each was reported as it happened.
 
     Attributes:
         errors: by the job's name.

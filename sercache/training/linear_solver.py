@@ -86,9 +86,9 @@ class Moments:
         features = rows.shape[1]
         first, second = np.zeros(features), np.zeros((features, features))
         for part, values in rows.blocks():
-            own = weights[part]
-            first += own @ values
-            scaled = values * np.sqrt(own)[:, None]
+            part_weights = weights[part]  # (n,), n rows of a block
+            first += part_weights @ values
+            scaled = values * np.sqrt(part_weights)[:, None]  # (n, P)
             second += scaled.T @ scaled  # (P, P)
         return cls(float(weights.sum()), first, second)
 

@@ -64,13 +64,16 @@ class FoldRows:
 
 
 def is_finished(run: Run, job: FoldJob) -> bool:
-    """Return whether a job's result is there, and remove what a killed process left beside it."""
+    """Return whether a job's weights are there: they are published last."""
+    return (run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists()
+
+
+def remove_leftovers(run: Run, job: FoldJob) -> None:
+    """Remove what a killed process left: temporary files, and the resume state of a finished job."""
     folder = run.fold_folder(job.member, job.fold)
     remove_stale_temporaries(folder)
-    if not (folder / WEIGHTS_NAME).exists():
-        return False
-    (folder / STATE_NAME).unlink(missing_ok=True)
-    return True
+    if is_finished(run, job):
+        (folder / STATE_NAME).unlink(missing_ok=True)
 
 
 def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
@@ -86,6 +89,7 @@ def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
         Interrupted: it was asked to stop; the next call goes on after the last finished epoch.
     """
     data = open_run(job.run_root)
+    remove_leftovers(data.run, job)
     if is_finished(data.run, job):
         return
     folder = data.run.fold_folder(job.member, job.fold)
@@ -102,7 +106,7 @@ def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
         best = {primary.key: solution.score, "penalty": solution.penalty}
     else:
         head, start = _fresh_head(data, job, member, rows.fit, seed, context)
-        learned, judged = data.rows_of(member), data.judged_rows_of(member)
+        learned, scored = data.rows_of(member), data.scored_rows_of(member)
         log = EpochLog(folder / HISTORY_NAME, data.run.tensorboard_folder(job.member, job.fold))
         training = Training(
             CachedFrames(
@@ -113,7 +117,7 @@ def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
                 start=start,
             ),
             learned.select(rows.fit),
-            judged.select(rows.stop),
+            scored.select(rows.stop),
             settings,
             seed=seed,
             stream_seed=derive_seed(data.recipe.seed, "stream"),
@@ -158,7 +162,7 @@ def train_fold(job: FoldJob, *, context: Context = QUIET) -> Iterator[None]:
         input_layers=[len(feature_set.layers) for feature_set in feature_sets],
         features={name: data.feature_sets[name].spec.fingerprint for name in member.features},
         classes=list(data.corpus.classes),
-        attributes=[(one.name, one.low, one.high) for one in data.corpus.attributes],
+        attributes=[(scale.name, scale.low, scale.high) for scale in data.corpus.attributes],
         best=best,
         versions=library_versions(),
         normalize=settings.normalize,
@@ -266,10 +270,10 @@ def fold_rows(data: TrainingData, member: MemberRecipe, fold: int) -> FoldRows:
     train = data.usable(member, sorted(split_ids(corpus, "train")))
     development = data.usable(member, sorted(split_ids(corpus, "development")))
     folds = data.folds.of(train)
-    own = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its == fold)
-    others = tuple(utterance_id for utterance_id, its in zip(train, folds, strict=True) if its != fold)
-    if not others or (not own and fold != ALL_FOLDS):
-        side = "in" if not own else "outside"
+    in_fold = tuple(row for row, row_fold in zip(train, folds, strict=True) if row_fold == fold)
+    others = tuple(row for row, row_fold in zip(train, folds, strict=True) if row_fold != fold)
+    if not others or (not in_fold and fold != ALL_FOLDS):
+        side = "in" if not in_fold else "outside"
         raise TrainingError(
             f"{member.name}/{fold_name(fold)}: no row {side} the fold has frames in {member.features}"
         )
@@ -282,19 +286,20 @@ def fold_rows(data: TrainingData, member: MemberRecipe, fold: int) -> FoldRows:
         seed = derive_seed(data.recipe.seed, "fold", fold)
         fit, stop = inner_slice(corpus.select(others), data.recipe.folds.inner_share, seed)
         refuse_shared_speakers(corpus, fit, stop, f"fold {fold}: learned from and stopped on")
-        refuse_shared_speakers(corpus, stop, own, f"fold {fold}: stopped on and predicted")
-    refuse_shared_speakers(corpus, fit, own, f"fold {fold}: learned from and predicted")
+        refuse_shared_speakers(corpus, stop, in_fold, f"fold {fold}: stopped on and predicted")
+    refuse_shared_speakers(corpus, fit, in_fold, f"fold {fold}: learned from and predicted")
     predicted: dict[Origin, tuple[str, ...]] = {
-        "out-of-fold": own,
+        "out-of-fold": in_fold,
         "development": development,
         "held-out": data.usable(member, split_ids(corpus, "test")),
     }
     return FoldRows(fit, stop, predicted)
 
 
-def refuse_shared_speakers(corpus: Corpus, one: Iterable[str], other: Iterable[str], what: str) -> None:
+def refuse_shared_speakers(corpus: Corpus, first: Iterable[str], second: Iterable[str], what: str) -> None:
     """Raise a TrainingError if a speaker, known or not, has utterances on both sides."""
-    shared = {corpus.by_id[each].speaker for each in one} & {corpus.by_id[each].speaker for each in other}
+    sides = [{corpus.by_id[row].speaker for row in side} for side in (first, second)]
+    shared = sides[0] & sides[1]
     if shared:
         names = ", ".join(sorted(name or "(unknown)" for name in shared)[:3])
         raise TrainingError(f"{what} share {len(shared)} speakers ({names}); this would leak")

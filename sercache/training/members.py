@@ -23,9 +23,14 @@ from sercache.posteriors import ALL_FOLDS, Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.training.data import TrainingData, split_ids
 from sercache.training.interleaved import FoldsFailed, train_folds
+from sercache.training.job_layout import (
+    JobLayout,
+    layout_for_closed_form,
+    layout_for_cluster,
+    layout_for_training,
+)
 from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS, class_weights
-from sercache.training.member import PREDICTIONS_NAME, WEIGHTS_NAME, FoldJob, is_finished
-from sercache.training.planning import Plan, plan_apart, plan_closed_form, plan_training
+from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished, remove_leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +142,7 @@ def train_part(
     _, errors = _train(data, members, part.part(jobs), workers, engine, context)
     for error in errors.values():
         raise error
-    finished = [(data.run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists() for job in jobs]
-    return sum(finished), len(jobs)
+    return sum(is_finished(data.run, job) for job in jobs), len(jobs)
 
 
 def refit_members(
@@ -152,7 +156,7 @@ def refit_members(
 ) -> None:
     """Train one more model of each member, from the rows of all folds: one predicts for the cost of one.
 
-    It learns from more rows than a fold model does, and nobody has judged it out of fold. It stops as they
+    It learns from more rows than a fold model does, and it cannot be scored out of fold. It stops as they
     do, on the development split or an inner slice of other speakers.
 
     Args:
@@ -220,6 +224,7 @@ def _train(
     context = replace(context, listener=_Gathering(data, {job.member for job in jobs}, context.listener))
     left = []
     for job in jobs:
+        remove_leftovers(data.run, job)
         if is_finished(data.run, job):
             context.listener(Event("finish", job.name))
         else:
@@ -229,7 +234,7 @@ def _train(
     quick = [job for job in left if data.is_closed_form(by_name[job.member])]
     others = [job for job in left if job not in quick]
     quick.sort(key=lambda job: _width(data, by_name[job.member]))
-    plans: list[Plan] = []
+    layouts: list[JobLayout] = []
     errors: dict[str, SercacheError] = {}
     try:
         for part in ([*quick, *others],) if choice.is_cluster else (quick, others):
@@ -237,21 +242,21 @@ def _train(
                 continue
             wanted = 1 if choice.name == "in-process" else workers
             if choice.is_cluster:
-                plan = plan_apart(part, workers)
+                layout = layout_for_cluster(part, workers)
             elif part is quick:
-                plan = plan_closed_form(part, wanted)
+                layout = layout_for_closed_form(part, wanted)
             else:
-                plan = plan_training(data, members, part, wanted)
-            plans.append(plan)
-            context.listener(Event("note", "plan", message=plan.description))
-            errors |= _run(data, plan, choice, context)
+                layout = layout_for_training(data, members, part, wanted)
+            layouts.append(layout)
+            context.listener(Event("note", "plan", message=layout.description))
+            errors |= _run(data, layout, choice, context)
     except Interrupted:
         done = sum(is_finished(data.run, job) for job in jobs)
         raise Interrupted(
             f"stopped with {done} of {len(jobs)} folds finished; "
             "the same command goes on after the last finished epoch"
         ) from None
-    return "; then ".join(plan.description for plan in plans), errors
+    return "; then ".join(layout.description for layout in layouts), errors
 
 
 def _width(data: TrainingData, member: MemberRecipe) -> int:
@@ -259,11 +264,13 @@ def _width(data: TrainingData, member: MemberRecipe) -> int:
     return sum(len(feature_set.layers) * feature_set.dim for feature_set in data.sets_of(member))
 
 
-def _run(data: TrainingData, plan: Plan, choice: EngineChoice, context: Context) -> dict[str, SercacheError]:
-    """Run what was planned; return why jobs failed, by their names."""
-    tasks = {" + ".join(job.name for job in group): group for group in plan.groups}
-    engine = choice.open(plan.workers, local="processes" if plan.threads else "in-process")
-    needs = Needs(cores=plan.threads, gpus=0.0 if plan.groups[0][0].device == "cpu" else 1.0)
+def _run(
+    data: TrainingData, layout: JobLayout, choice: EngineChoice, context: Context
+) -> dict[str, SercacheError]:
+    """Run the jobs of a layout; return why jobs failed, by their names."""
+    tasks = {" + ".join(job.name for job in group): group for group in layout.groups}
+    engine = choice.open(layout.workers, local="processes" if layout.threads else "in-process")
+    needs = Needs(cores=layout.threads, gpus=0.0 if layout.groups[0][0].device == "cpu" else 1.0)
     work = [Task(name, train_folds, (group,), needs, _folders(data)) for name, group in tasks.items()]
     errors: dict[str, SercacheError] = {}
     for name, error in engine.run(work, context).items():
@@ -275,7 +282,7 @@ def _run(data: TrainingData, plan: Plan, choice: EngineChoice, context: Context)
 
 
 class _Gathering:
-    """A listener that joins a member's posteriors when its last fold is finished, and tells of its score."""
+    """A listener that joins a member's posteriors when its last fold is finished, and reports its score."""
 
     def __init__(self, data: TrainingData, members: Collection[str], listener: Listener) -> None:
         self.data, self.listener = data, listener
@@ -335,9 +342,10 @@ def gather_posteriors(data: TrainingData, member: MemberRecipe) -> Posteriors:
 
 def score_out_of_fold(data: TrainingData, posteriors: Posteriors) -> OutOfFoldScore:
     """Score the out-of-fold rows."""
-    own = posteriors.origins == "out-of-fold"
-    truth = data.rows.select(posteriors.ids).truth.take(own)
-    probabilities, values = posteriors.class_probabilities[own], posteriors.attribute_values[own]
+    out_of_fold = posteriors.origins == "out-of-fold"
+    truth = data.rows.select(posteriors.ids).truth.take(out_of_fold)
+    probabilities = posteriors.class_probabilities[out_of_fold]  # (N, C)
+    values = posteriors.attribute_values[out_of_fold]  # (N, A)
     scored = truth.is_scored
     # Without attributes np.nan itself, which is equal to itself in a tuple: scores can be compared.
     attributes = mean_ccc(truth.attributes, values) if values.shape[1] else np.nan
@@ -351,18 +359,18 @@ def _refuse_foreign_rows(data: TrainingData, member: MemberRecipe, parts: list[P
     """Raise unless each training row was predicted once, by the model of the fold that holds its speaker."""
     train = set(data.usable(member, split_ids(data.corpus, "train")))
     for fold, part in enumerate(parts):
-        own = [
+        out_of_fold = [
             utterance_id
             for utterance_id, origin in zip(part.ids, part.origins, strict=True)
             if origin == "out-of-fold"
         ]
-        folds = set(part.folds.tolist()) | set(data.folds.of(own).tolist())
+        folds = set(part.folds.tolist()) | set(data.folds.of(out_of_fold).tolist())
         if part.fold_map_digest != data.folds.digest or folds != {fold}:
             raise TrainingError(
                 f"{data.run.fold_folder(member.name, fold)}: predictions of other folds than this run's; "
                 "remove that folder, and the same command trains it again"
             )
-        train -= set(own)
+        train -= set(out_of_fold)
     if train:
         raise TrainingError(
             f"{member.name}: no fold predicted {len(train)} training rows, first '{min(train)}'"
@@ -371,16 +379,16 @@ def _refuse_foreign_rows(data: TrainingData, member: MemberRecipe, parts: list[P
 
 def join_folds(parts: list[Posteriors]) -> Posteriors:
     """Return a member's posteriors: each fold's own rows, and the mean of all folds on every other row."""
-    own = [part.origins == "out-of-fold" for part in parts]
+    out_of_fold = [part.origins == "out-of-fold" for part in parts]
     shared_ids = [
-        utterance_id for utterance_id, is_own in zip(parts[0].ids, own[0], strict=True) if not is_own
+        utterance_id for utterance_id, is_own in zip(parts[0].ids, out_of_fold[0], strict=True) if not is_own
     ]
     shared = [part.take(shared_ids) for part in parts]
     return Posteriors(
         member=parts[0].member,
         ids=tuple(
             utterance_id
-            for part, rows in zip(parts, own, strict=True)
+            for part, rows in zip(parts, out_of_fold, strict=True)
             for utterance_id, is_own in zip(part.ids, rows, strict=True)
             if is_own
         )
@@ -388,19 +396,19 @@ def join_folds(parts: list[Posteriors]) -> Posteriors:
         classes=parts[0].classes,
         attributes=parts[0].attributes,
         class_probabilities=np.concatenate(
-            [part.class_probabilities[rows] for part, rows in zip(parts, own, strict=True)]
+            [part.class_probabilities[rows] for part, rows in zip(parts, out_of_fold, strict=True)]
             + [np.mean([part.class_probabilities for part in shared], axis=0)]
         ),
         attribute_values=np.concatenate(
-            [part.attribute_values[rows] for part, rows in zip(parts, own, strict=True)]
+            [part.attribute_values[rows] for part, rows in zip(parts, out_of_fold, strict=True)]
             + [np.mean([part.attribute_values for part in shared], axis=0)]
         ),
         folds=np.concatenate(
-            [part.folds[rows] for part, rows in zip(parts, own, strict=True)]
+            [part.folds[rows] for part, rows in zip(parts, out_of_fold, strict=True)]
             + [np.full(len(shared_ids), ALL_FOLDS)]
         ),
         origins=np.concatenate(
-            [part.origins[rows] for part, rows in zip(parts, own, strict=True)] + [shared[0].origins]
+            [part.origins[rows] for part, rows in zip(parts, out_of_fold, strict=True)] + [shared[0].origins]
         ),
         fold_map_digest=parts[0].fold_map_digest,
     )

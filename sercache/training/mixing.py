@@ -82,6 +82,6 @@ def mask_modalities(inputs: Sequence[HeadInput], kept: NDArray[np.bool_]) -> lis
     """Return the inputs with the frames of what is not ``kept`` ``(B, M)`` masked."""
     masks = torch.from_numpy(np.ascontiguousarray(kept.T))
     return [
-        one._replace(mask=one.mask & mask.to(one.mask.device, non_blocking=True).unsqueeze(1))
-        for one, mask in zip(inputs, masks, strict=True)
+        given._replace(mask=given.mask & mask.to(given.mask.device, non_blocking=True).unsqueeze(1))  # (B, T)
+        for given, mask in zip(inputs, masks, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Linear models for many penalties, judged by rows whose speakers are left out."""
+"""Linear models for many penalties, scored on rows whose speakers are left out."""
 
 import math
 import os
@@ -46,7 +46,7 @@ class PenaltySearch:
 
     Raises:
         TrainingError: the Gram matrix does not fit into memory.
-        Interrupted: ``should_stop`` said so; any method may raise it.
+        Interrupted: ``should_stop`` returned True; any method may raise it.
     """
 
     def __init__(

@@ -140,8 +140,8 @@ class PooledRows:
             blocks = np.zeros((scale.size, table.values.shape[3], weights.shape[1]))
             kept = np.flatnonzero(scale.ravel())
             size = len(kept) * table.values.shape[3]
-            own = weights[first : first + size].reshape(len(kept), *blocks.shape[1:])
-            blocks[kept] = own * scale.ravel()[kept][:, None, None]
+            kept_weights = weights[first : first + size].reshape(len(kept), *blocks.shape[1:])
+            blocks[kept] = kept_weights * scale.ravel()[kept][:, None, None]
             parts.append(blocks.reshape(table.features, weights.shape[1]))
             first += size
         return np.concatenate(parts)
@@ -223,6 +223,6 @@ def _fill(
 
 
 def refuse_to_go_on(should_stop: ShouldStop) -> None:
-    """Raise Interrupted if ``should_stop`` says so."""
+    """Raise Interrupted if ``should_stop`` returns True."""
     if should_stop():
         raise Interrupted("stopped while a linear model was fitted; it is fitted anew")

@@ -21,7 +21,7 @@ from sercache.corpus.targets import (
 from sercache.evaluation.primary import Truth
 from sercache.recipe import TargetsRecipe
 from sercache.training.objective import Targets
-from sercache.training.teacher_targets import Guide
+from sercache.training.teacher_targets import TeacherTargets
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LabelledRows:
         attributes: ``(N, A)`` float64, NaN where nobody rated.
         votes: that ``soft`` comes from.
         policy: how.
-        guide: a teacher whose word is mixed into ``soft`` and ``attributes``.
+        teacher: whose predictions are mixed into ``soft`` and ``attributes``.
     """
 
     ids: tuple[str, ...]
@@ -44,7 +44,7 @@ class LabelledRows:
     attributes: NDArray[np.float64]
     votes: Votes
     policy: TargetPolicy
-    guide: Guide | None = None
+    teacher: TeacherTargets | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,10 +57,10 @@ class LabelledRows:
         soft = soft_targets(corpus, policy)
         return cls(corpus.ids, soft, plurality(votes), corpus.attribute_values, votes, policy)
 
-    def guided(self, guide: Guide) -> "LabelledRows":
-        """Return the same rows with a teacher's word mixed into what is learned; the consensus stays."""
-        soft, attributes = guide.mixed(self.soft, self.attributes)
-        return replace(self, soft=soft, attributes=attributes, guide=guide)
+    def with_teacher(self, teacher: TeacherTargets) -> "LabelledRows":
+        """Return the same rows with a teacher's predictions mixed into the targets, not the consensus."""
+        soft, attributes = teacher.mixed(self.soft, self.attributes)
+        return replace(self, soft=soft, attributes=attributes, teacher=teacher)
 
     def select(self, ids: Sequence[str]) -> "LabelledRows":
         """Return the rows of ``ids``, in that order."""
@@ -73,7 +73,7 @@ class LabelledRows:
             self.attributes[order],
             self.votes.take(order),
             self.policy,
-            None if self.guide is None else self.guide.take(order),
+            None if self.teacher is None else self.teacher.take(order),
         )
 
     def without_some_raters(self, share: float, generator: np.random.Generator) -> "LabelledRows":
@@ -83,7 +83,7 @@ class LabelledRows:
         raters; one without a target stays without.
         """
         thinned = targets_of(self.votes.thinned(share, generator), self.policy)
-        soft = thinned if self.guide is None else self.guide.mixed(thinned, self.attributes)[0]
+        soft = thinned if self.teacher is None else self.teacher.mixed(thinned, self.attributes)[0]
         return replace(self, soft=np.where(np.isnan(thinned) | np.isnan(self.soft), self.soft, soft))
 
     @property
@@ -125,7 +125,7 @@ def epoch_batches(
 
     Args:
         lengths: ``(N,)`` what padding depends on, for example frames.
-        ranks: ``(N,)`` each row's place in this epoch's random order.
+        ranks: ``(N,)`` each row's rank in this epoch's random order.
         batch_size: rows per batch; one batch may be smaller.
         generator: the order of a pool's batches.
 
@@ -133,14 +133,14 @@ def epoch_batches(
         Row numbers, one array per batch.
     """
     order = np.argsort(ranks, kind="stable")
-    pool_batches = min(_POOL_BATCHES, math.ceil(len(order) / batch_size / 2))
-    pool = batch_size * max(1, pool_batches)
+    batches_per_pool = min(_POOL_BATCHES, math.ceil(len(order) / batch_size / 2))
+    pool = batch_size * max(1, batches_per_pool)
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-        its = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-        batches.extend(its[index] for index in generator.permutation(len(its)))
+        pool_batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+        batches.extend(pool_batches[index] for index in generator.permutation(len(pool_batches)))
     return batches
 
 
@@ -158,7 +158,7 @@ def balanced_draw(
 
     Args:
         consensus: ``(N,)`` of each training row, as :func:`sercache.corpus.targets.consensus` gives it.
-        ranks: ``(N,)`` each row's place in this epoch's random order: the first ones are drawn.
+        ranks: ``(N,)`` each row's rank in this epoch's random order: the first ones are drawn.
         num_classes: C.
         no_agreement_share: rows without consensus, in units of one class's rows.
 

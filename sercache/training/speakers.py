@@ -24,7 +24,7 @@ from sercache.heads.protocol import HeadInput
 from sercache.training.checkpoint import load_tensors, save_tensors
 
 MIN_CLIPS = 3
-"""Of fewer clips, what is said and how would count for the speaker's voice."""
+"""Of fewer clips, words and emotions would be taken for the speaker's voice."""
 
 _AVERAGE = 0
 """The row of a table that normalises clips of no known speaker, or of one with too few clips."""

@@ -1,4 +1,4 @@
-"""What a teacher says of the rows that a distilled member learns from, mixed with what raters said."""
+"""A teacher's predictions of the rows that a distilled member learns from, mixed with the raters' votes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Guide:
-    """A teacher's word on N utterances (Hinton, Vinyals and Dean 2015, section 2, at temperature 1).
+class TeacherTargets:
+    """A teacher's predictions of N utterances (Hinton, Vinyals and Dean 2015, section 2, at temperature 1).
 
     Mixing the targets is mixing the losses: cross-entropy is linear in its target.
 
     Attributes:
-        soft: ``(N, C)``, what it says of the classes; a row of NaN where it says nothing.
+        soft: ``(N, C)``, class probabilities; a row of NaN where there is no prediction.
         attributes: ``(N, A)``, on the corpus's scale; likewise.
         votes_share: of the raters in the mixture; the rest is the teacher's.
     """
@@ -30,8 +30,8 @@ class Guide:
     votes_share: float
 
     @classmethod
-    def of(cls, teacher: Posteriors, corpus: Corpus, votes_share: float) -> "Guide":
-        """Return a teacher's posteriors as a guide for all rows of a corpus; joined by id, matched by name.
+    def of(cls, teacher: Posteriors, corpus: Corpus, votes_share: float) -> "TeacherTargets":
+        """Return a teacher's posteriors as targets for all rows of a corpus; joined by id, matched by name.
 
         Raises:
             TrainingError: it has other classes or attributes than the corpus.
@@ -46,19 +46,19 @@ class Guide:
         rows = [places[utterance_id] for utterance_id in teacher.ids]
         soft = np.full((len(corpus), len(corpus.classes)), np.nan)
         attributes = np.full((len(corpus), len(corpus.attributes)), np.nan)
-        soft[rows] = teacher.class_probabilities[:, [teacher.classes.index(one) for one in corpus.classes]]
-        columns = [teacher.attributes.index(one) for one in corpus.attribute_names]
+        soft[rows] = teacher.class_probabilities[:, [teacher.classes.index(name) for name in corpus.classes]]
+        columns = [teacher.attributes.index(name) for name in corpus.attribute_names]
         attributes[rows] = teacher.attribute_values[:, columns]
         return cls(soft, attributes, votes_share)
 
-    def take(self, rows: NDArray[np.int64] | Sequence[int]) -> "Guide":
-        """Return its word on ``rows``, in that order."""
-        return Guide(self.soft[rows], self.attributes[rows], self.votes_share)
+    def take(self, rows: NDArray[np.int64] | Sequence[int]) -> "TeacherTargets":
+        """Return the predictions of ``rows``, in that order."""
+        return TeacherTargets(self.soft[rows], self.attributes[rows], self.votes_share)
 
     def mixed(self, soft: Floats, attributes: Floats) -> tuple[Floats, Floats]:
         """Return the targets ``(N, C)`` and ``(N, A)`` of raters mixed with the teacher's.
 
-        Where one of the two says nothing, the other's word stands alone.
+        Where one of the two is missing, the other stands alone.
         """
         return self._mixed(soft, self.soft), self._mixed(attributes, self.attributes)
 

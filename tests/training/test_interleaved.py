@@ -19,8 +19,8 @@ from sercache.training import members
 from sercache.training.ensemble import train_ensemble
 from sercache.training.gathering import StreamedFrames
 from sercache.training.interleaved import FoldsFailed, train_folds
+from sercache.training.job_layout import JobLayout
 from sercache.training.member import FoldJob, is_finished
-from sercache.training.planning import Plan
 from support import run_builder
 from support.run_builder import CLASSES, make_corpus, make_run, outcome, write_features, write_recipe
 
@@ -46,7 +46,7 @@ def together(groups_of):
 
     def plan(data, members, jobs, workers):
         groups = groups_of(jobs) if jobs else []
-        return Plan(tuple(map(tuple, groups)), 1, 0, 0.0)
+        return JobLayout(tuple(map(tuple, groups)), 1, 0, 0.0)
 
     return plan
 
@@ -62,14 +62,14 @@ LAYOUTS = {
 def alone(tmp_path_factory):
     recipe = make_run(tmp_path_factory.mktemp("alone"), members=MEMBERS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "plan_training", together(LAYOUTS["one by one"]))
+        patch.setattr(members, "layout_for_training", together(LAYOUTS["one by one"]))
         train_ensemble(recipe, workers=1)
     return outcome(recipe)
 
 
 @pytest.mark.parametrize("layout", ["by fold", "all at once"])
 def test_taking_turns_changes_no_bit(tmp_path, monkeypatch, alone, layout):
-    monkeypatch.setattr(members, "plan_training", together(LAYOUTS[layout]))
+    monkeypatch.setattr(members, "layout_for_training", together(LAYOUTS[layout]))
     recipe = make_run(tmp_path, members=MEMBERS)
     train_ensemble(recipe, workers=1)
     assert outcome(recipe) == alone
@@ -79,7 +79,7 @@ def test_taking_turns_changes_no_bit(tmp_path, monkeypatch, alone, layout):
 def test_turns_interrupted_in_either_stage_end_as_if_nothing_had_happened(
     tmp_path, monkeypatch, alone, stop_after
 ):
-    monkeypatch.setattr(members, "plan_training", together(LAYOUTS["all at once"]))
+    monkeypatch.setattr(members, "layout_for_training", together(LAYOUTS["all at once"]))
     recipe = make_run(tmp_path, members=MEMBERS)
     epochs = []
     stages = set()
@@ -113,7 +113,7 @@ def test_heads_of_one_fold_gather_every_batch_once(tmp_path, monkeypatch):
     gathered = {}
     for layout in ("one by one", "by fold"):
         calls.clear()
-        monkeypatch.setattr(members, "plan_training", together(LAYOUTS[layout]))
+        monkeypatch.setattr(members, "layout_for_training", together(LAYOUTS[layout]))
         folder = tmp_path / layout
         folder.mkdir()
         same = [{"name": f"m{n}", "head": "mean-linear", "features": ["speech"], "seed": n} for n in range(3)]
@@ -131,7 +131,7 @@ def test_heads_of_one_fold_gather_every_batch_once(tmp_path, monkeypatch):
 
 
 def test_a_member_whose_loss_diverges_is_stopped_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "plan_training", together(LAYOUTS["all at once"]))
+    monkeypatch.setattr(members, "layout_for_training", together(LAYOUTS["all at once"]))
     recipe = make_run(tmp_path, members=[MEMBERS[0], WILD])
     warnings = []
     report = train_ensemble(

@@ -39,7 +39,7 @@ class Clips:
 
     Attributes:
         source: the utterances in all feature sets of the member, in its order.
-        live: those feature sets whose encoders are trained, by their place in the member.
+        live: those feature sets whose encoders are trained, by their index in the member.
         max_seconds: longest clip to learn from.
         limit_seconds: most audio in one batch, padding included.
     """
@@ -66,7 +66,7 @@ class Clips:
     def _lengths(self, *, whole: bool) -> NDArray[np.int64]:
         """Return how long the longest live feature set of each utterance is, ``(N,)``."""
         limit = np.inf if whole else self.max_seconds
-        seconds = [one.seconds(self.frame_counts[:, place], limit) for place, one in self.live.items()]
+        seconds = [live.seconds(self.frame_counts[:, index], limit) for index, live in self.live.items()]
         milliseconds: NDArray[np.int64] = np.ceil(1000 * np.max(seconds, axis=0)).astype(np.int64)
         return milliseconds
 
@@ -76,10 +76,10 @@ class Clips:
         limit = 1000 * self.limit_seconds
         return [rows[batch] for batch in batches_by_length(lengths.tolist(), limit)]
 
-    def read_to_learn(self, batches: Sequence[NDArray[np.int64]], seed: int) -> Generator[Prepared]:
+    def read_for_training(self, batches: Sequence[NDArray[np.int64]], seed: int) -> Generator[Prepared]:
         """Yield each batch of clips, prepared; a long one is cut to a stretch, which ``seed`` decides.
 
-        Audio is cut at the same place for all encoders. A text that a model cannot read at once is cut to one
+        Audio is cut at the same time for all encoders. A text that a model cannot read at once is cut to one
         of the pieces that it reads.
 
         Raises:
@@ -88,13 +88,13 @@ class Clips:
 
         def read(rows: NDArray[np.int64]) -> Prepared:
             clips = [self._cut_clip(int(row), seed) for row in rows]
-            return [list(its) for its in zip(*clips, strict=True)]
+            return [list(column) for column in zip(*clips, strict=True)]
 
         items = ((rows, 1.0) for rows in batches)
         with closing(read_ahead(read, items, limit=_BATCHES_AHEAD, workers=_READERS)) as ahead:
             yield from ahead
 
-    def inputs_to_learn(
+    def training_inputs(
         self, rows: NDArray[np.int64], prepared: Prepared, max_frames: int | None, seed: int
     ) -> list[HeadInput]:
         """Return what the head reads of a batch, with gradients into the trained encoders.
@@ -106,13 +106,13 @@ class Clips:
             seed: where such stretches begin.
         """
         inputs = self._cached(rows, max_frames, seed)
-        for (place, live), clips in zip(self.live.items(), prepared, strict=True):
+        for (index, live), clips in zip(self.live.items(), prepared, strict=True):
             present = [clip for clip in clips if clip is not None]
             frames = iter(live.encoder.frames(present) if present else ())
             rate = live.spec.time_pool
-            its = [None if clip is None else pooled(next(frames), rate) for clip in clips]
-            inputs[place] = head_input(its, live.spec, self.source.device)
-        return [inputs[place] for place in sorted(inputs)]
+            clip_frames = [None if clip is None else pooled(next(frames), rate) for clip in clips]
+            inputs[index] = head_input(clip_frames, live.spec, self.source.device)
+        return [inputs[index] for index in sorted(inputs)]
 
     def whole_inputs(self, batches: Sequence[NDArray[np.int64]]) -> Generator[list[HeadInput]]:
         """Yield what the head reads of whole utterances, encoded as extraction does, windows included.
@@ -125,26 +125,26 @@ class Clips:
             return [
                 [
                     prepare_input(live.encoder, live.spec, self._read(live, int(row))) if has else None
-                    for row, has in zip(rows, self.frame_counts[rows, place] > 0, strict=True)
+                    for row, has in zip(rows, self.frame_counts[rows, index] > 0, strict=True)
                 ]
-                for place, live in self.live.items()
+                for index, live in self.live.items()
             ]
 
         items = ((rows, 1.0) for rows in batches)
         with closing(read_ahead(read, items, limit=_BATCHES_AHEAD, workers=_READERS)) as ahead:
             for rows, ready in zip(batches, ahead, strict=True):
                 inputs = self._cached(rows, None, 0)
-                for (place, live), its in zip(self.live.items(), ready, strict=True):
-                    group = [one for one in its if one is not None]
+                for (index, live), clips in zip(self.live.items(), ready, strict=True):
+                    group = [clip for clip in clips if clip is not None]
                     encoded = iter(start_encoding(live.encoder, live.spec, group)())
                     frames = []
-                    for one in its:
-                        result = next(encoded) if one is not None else None
+                    for clip in clips:
+                        result = next(encoded) if clip is not None else None
                         if isinstance(result, FailedRow):
                             raise _unreadable(result)
                         frames.append(None if result is None else torch.from_numpy(result.frames))
-                    inputs[place] = head_input(frames, live.spec, self.source.device)
-                yield [inputs[place] for place in sorted(inputs)]
+                    inputs[index] = head_input(frames, live.spec, self.source.device)
+                yield [inputs[index] for index in sorted(inputs)]
 
     @cached_property
     def frame_counts(self) -> NDArray[np.int64]:
@@ -154,25 +154,25 @@ class Clips:
     @cached_property
     def cached_source(self) -> FrameSource | None:
         """Return the utterances in those feature sets that come from the cache; None if there are none."""
-        sets = [self.source.feature_sets[place] for place in self._cached_places]
+        sets = [self.source.feature_sets[index] for index in self._cached_indices]
         return self.source.select(self.ids, sets) if sets else None
 
     @property
-    def _cached_places(self) -> list[int]:
-        return [place for place in range(len(self.source.feature_sets)) if place not in self.live]
+    def _cached_indices(self) -> list[int]:
+        return [index for index in range(len(self.source.feature_sets)) if index not in self.live]
 
     def _cached(self, rows: NDArray[np.int64], max_frames: int | None, seed: int) -> dict[int, HeadInput]:
         source = self.cached_source
         inputs = [] if source is None else next(source.batches([rows], max_frames, seed))
-        return dict(zip(self._cached_places, inputs, strict=True))
+        return dict(zip(self._cached_indices, inputs, strict=True))
 
     def _cut_clip(self, row: int, seed: int) -> list[Any]:
         """Return what each live encoder reads of one utterance."""
         share = float(np.random.default_rng(derive_seed(seed, "stretch", self.ids[row])).random())
         decoded: dict[int | None, EncoderInput] = {}
         clip: list[Any] = []
-        for place, live in self.live.items():
-            if not self.frame_counts[row, place]:
+        for index, live in self.live.items():
+            if not self.frame_counts[row, index]:
                 clip.append(None)
                 continue
             spec = live.spec

@@ -128,12 +128,12 @@ def finetune_member(
     after = score_out_of_fold(data, gather_posteriors(data, new)) if processes.is_first else before
     encoders = tuple(
         TrainedEncoder(
-            one.name,
-            one.spec.encoder,
-            one.trained.count,
-            sum(parameter.numel() for parameter in one.trained.parameters().values()),
+            feature.name,
+            feature.spec.encoder,
+            feature.trained.count,
+            sum(parameter.numel() for parameter in feature.trained.parameters().values()),
         )
-        for one in live.values()
+        for feature in live.values()
     )
     cached = tuple(feature for feature in member.features if feature not in chosen)
     return FinetuningReport(run, derived, settings, encoders, cached, before, after)
@@ -157,11 +157,13 @@ def _chosen(data: TrainingData, member: MemberRecipe, features: Sequence[str]) -
                 f"member '{member.name}' reads no feature set '{feature}' (it reads: "
                 f"{', '.join(member.features)}).{did_you_mean(feature, member.features)}"
             )
-    reasons = {one: why_not_trainable(data.recipe.features[one]) for one in features or member.features}
+    reasons = {
+        feature: why_not_trainable(data.recipe.features[feature]) for feature in features or member.features
+    }
     for feature, reason in reasons.items():
         if reason and (features or all(reasons.values())):
             raise TrainingError(f"feature set '{feature}' cannot be fine-tuned: {reason}")
-    return [one for one in member.features if not reasons.get(one, "not chosen")]
+    return [feature for feature in member.features if not reasons.get(feature, "not chosen")]
 
 
 def _refuse_closed_form(data: TrainingData, member: MemberRecipe) -> None:
@@ -196,7 +198,7 @@ def _refuse_untrained(data: TrainingData, member: MemberRecipe) -> None:
 
 
 def _checked_name(name: str) -> str:
-    """Return a member's name if it may be one; else the recipe's own rule says why."""
+    """Return a member's name if the recipe's rule for names accepts it."""
     from pydantic import TypeAdapter, ValidationError
 
     from sercache.recipe import Name

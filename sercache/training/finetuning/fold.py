@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from sercache.events import Context, Event
 from sercache.heads.protocol import HeadOutput
 from sercache.posteriors import Posteriors
 from sercache.recipe import FinetuningRecipe, MemberRecipe
-from sercache.run import DerivedMember, Run, library_versions
+from sercache.run import DerivedMember, library_versions
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
 from sercache.training.checkpoint import EpochLog, load_head, save_head
@@ -32,6 +33,7 @@ from sercache.training.member import (
     FoldRows,
     fold_rows,
     is_finished,
+    remove_leftovers,
 )
 
 
@@ -48,7 +50,7 @@ class FoldFinetuning:
         data: the run.
         member: whose heads are started from.
         derived: what comes of it.
-        live: the feature sets whose encoders are trained, by their place in the member.
+        live: the feature sets whose encoders are trained, by their index in the member.
         settings: of fine-tuning.
         processes: that work together.
         context: receives events, and says when to stop.
@@ -71,9 +73,10 @@ class FoldFinetuning:
         """
         data, run = self.data, self.data.run
         job = FoldJob(run.root, self.derived.name, fold, str(self.processes.device))
-        is_over = is_finished(run, job) if self.processes.is_first else _is_there(run, job)
+        if self.processes.is_first:
+            remove_leftovers(run, job)
         self.processes.wait()
-        if is_over:
+        if is_finished(run, job):
             self.context.listener(Event("finish", job.name))
             return
         folder = run.fold_folder(self.derived.name, fold)
@@ -130,7 +133,7 @@ class FoldFinetuning:
 
     def _clips(self, rows: FoldRows) -> Clips:
         """Return all utterances of a fold; what comes from the cache stays there, and off the device."""
-        ids = sorted({*rows.fit, *rows.stop, *(one for its in rows.predicted.values() for one in its)})
+        ids = sorted({*rows.fit, *rows.stop, *chain.from_iterable(rows.predicted.values())})
         sets = self.data.sets_of(self.member)
         source = FrameSource(sets, ids, self.processes.device, resident=False)
         return Clips(source, self.live, self.settings.max_seconds, self.settings.micro_batch_seconds)
@@ -152,8 +155,3 @@ class FoldFinetuning:
             ),
             fold_map_digest=self.data.folds.digest,
         )
-
-
-def _is_there(run: Run, job: FoldJob) -> bool:
-    """Return whether a job is finished, and touch nothing: the first process clears up."""
-    return (run.fold_folder(job.member, job.fold) / WEIGHTS_NAME).exists()

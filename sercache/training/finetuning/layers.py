@@ -58,10 +58,10 @@ class TrainedLayers:
         shared = _shared(stack)
         self.by_depth: list[dict[str, nn.Parameter]] = [
             {
-                f"{prefix}.{own}": parameter
+                f"{prefix}.{name}": parameter
                 for prefix, module in modules.items()
-                for own, parameter in module.named_parameters()
-                if id(parameter) not in shared and (not self.lora or "lora_" in own)
+                for name, parameter in module.named_parameters()
+                if id(parameter) not in shared and (not self.lora or "lora_" in name)
             }
             for modules in self._modules
         ]
@@ -118,11 +118,11 @@ class TrainedLayers:
                 "LoRA needs peft; install it with: pip install 'sercache[finetune]'"
             ) from None
         targets = [
-            f"{prefix}.{own}"
+            f"{prefix}.{name}"
             for modules in self._modules
             for prefix, module in modules.items()
-            for own, part in module.named_modules()
-            if isinstance(part, nn.Linear) and own.rpartition(".")[2] not in _NOT_CALLED
+            for name, part in module.named_modules()
+            if isinstance(part, nn.Linear) and name.rpartition(".")[2] not in _NOT_CALLED
         ]
         config = LoraConfig(r=self.lora, lora_alpha=self.scaling * self.lora, target_modules=targets)  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
@@ -155,7 +155,7 @@ def _shared(stack: nn.ModuleList) -> set[int]:
     seen: set[int] = set()
     shared: set[int] = set()
     for layer in stack:
-        own = {id(parameter) for parameter in layer.parameters()}
-        shared |= seen & own
-        seen |= own
+        identities = {id(parameter) for parameter in layer.parameters()}
+        shared |= seen & identities
+        seen |= identities
     return shared

@@ -129,11 +129,11 @@ def pooled(frames: Tensor, count: int) -> Tensor:
 def head_input(frames: Sequence[Tensor | None], spec: FeatureSpec, device: torch.device) -> HeadInput:
     """Pad the frames of B clips, ``(L, T_i, D)`` each or None, to what a head reads."""
     nothing = torch.zeros(0, len(spec.layers), spec.dim, device=device)
-    rows = [nothing if one is None else one.transpose(0, 1).to(device) for one in frames]
+    rows = [nothing if clip is None else clip.transpose(0, 1).to(device) for clip in frames]  # (T_i, L, D)
     counts = [len(row) for row in rows]
     if not any(counts):
         rows[0] = nothing.new_zeros(1, len(spec.layers), spec.dim)
-    padded = pad_sequence(rows, batch_first=True)
+    padded = pad_sequence(rows, batch_first=True)  # (B, T, L, D)
     mask = torch.arange(padded.shape[1]) < torch.tensor(counts)[:, None]
     if device.type == "cuda":
         mask = mask.pin_memory()

@@ -113,14 +113,14 @@ class EncoderOverlay:
         Raises:
             EncoderError: these weights belong to another encoder, or to another revision of it.
         """
-        its = self.description
-        if (encoder.spec.encoder, encoder.spec.revision) != (its.encoder, its.revision):
+        made_by = self.description
+        if (encoder.spec.encoder, encoder.spec.revision) != (made_by.encoder, made_by.revision):
             raise EncoderError(
-                f"weights of '{its.encoder}' (revision {its.revision[:12]}) do not belong to encoder "
+                f"weights of '{made_by.encoder}' (revision {made_by.revision[:12]}) do not belong to encoder "
                 f"'{encoder.spec.encoder}' (revision {encoder.spec.revision[:12]})"
             )
         if not isinstance(encoder, TransformersEncoder):
-            raise EncoderError(f"encoder '{its.encoder}' has no weights that could be changed")
+            raise EncoderError(f"encoder '{made_by.encoder}' has no weights that could be changed")
         changes = self._changes(encoder.model)
         before = [slot.detach().clone() for slot, _ in changes]
         try:

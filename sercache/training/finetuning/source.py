@@ -134,11 +134,11 @@ class EncodedClips:
     def read(self, steps: Sequence[Step], seed: int, stream_seed: int) -> Generator[Prepared]:
         """Yield the clips of each micro-batch as their encoders read them."""
         batches = [micro_batch.rows for step in steps for micro_batch in step.micro_batches]
-        return self.fit.read_to_learn(batches, seed)
+        return self.fit.read_for_training(batches, seed)
 
     def inputs(self, micro_batch: MicroBatch, read: Prepared) -> list[HeadInput]:
         """Encode the clips of a micro-batch, with gradients into the trained layers."""
-        return self.fit.inputs_to_learn(micro_batch.rows, read, self.member.max_frames, micro_batch.seed)
+        return self.fit.training_inputs(micro_batch.rows, read, self.member.max_frames, micro_batch.seed)
 
     def start_outputs(self, rows: Tensor) -> Tensor | None:
         """Return None: a head with a base is not fine-tuned."""

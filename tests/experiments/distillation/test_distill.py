@@ -97,7 +97,7 @@ def test_no_student_learns_from_a_test_row_or_from_a_speaker_that_it_is_judged_o
 
 def test_lessons_are_mixed_with_the_votes_where_there_are_any_and_judged_rows_stay_true(in_turn):
     distillation = prepare_distillation(in_turn, settings(votes_share=0.25))
-    truth = distillation.data.judged_rows_of(distillation.student)
+    truth = distillation.data.scored_rows_of(distillation.student)
     mixed = distillation.data.rows_of(distillation.student)
     lessons = distillation.teacher.targets.take(truth.ids)
     rated = np.isfinite(truth.soft).all(axis=1)

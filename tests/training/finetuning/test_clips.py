@@ -18,7 +18,7 @@ def clips(run, alone):
 
 def test_long_clips_are_cut_anew_for_every_seed_and_the_same_for_one(clips):
     rows = np.arange(len(clips.ids))
-    [first], [again], [other] = (next(clips.read_to_learn([rows], seed)) for seed in (1, 1, 2))
+    [first], [again], [other] = (next(clips.read_for_training([rows], seed)) for seed in (1, 1, 2))
     frames = clips.source.frame_counts[:, 0]
     long = [row for row in rows if frames[row] > 25]
     assert len(long) > 5

@@ -63,9 +63,9 @@ def test_whisper_and_group_norm_start_there_too(run, alone):
     posteriors = Posteriors.load(run.posteriors_path("whisper")).take(clips.ids)
     assert found.shape == posteriors.class_probabilities.shape
     [batch] = [rows for rows in clips.batches(np.arange(4)) if 0 in rows]
-    prepared = next(clips.read_to_learn([batch], 1))
+    prepared = next(clips.read_for_training([batch], 1))
     with torch.no_grad():
-        [learned] = clips.inputs_to_learn(batch, prepared, None, 1)
+        [learned] = clips.training_inputs(batch, prepared, None, 1)
     cached = clips.source.batch(batch)[0]
     torch.testing.assert_close(learned.frames[learned.mask], cached.frames[cached.mask], rtol=1e-4, atol=1e-4)
 

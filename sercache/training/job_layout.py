@@ -1,8 +1,8 @@
 """Which folds and members train together, and in how many processes: decided by measuring.
 
 What is measured is what a row costs: gathering its frames, and a training step on them. Heads that take
-turns share the gathering; heads that train apart spread better over processes. The plan is the layout that
-would end first. The result of a training does not depend on the plan, so it may be another one tomorrow.
+turns share the gathering; heads that train apart spread better over processes. The layout is the one that
+would end first. The result of a training does not depend on it, so it may be another one tomorrow.
 """
 
 import math
@@ -45,7 +45,7 @@ class RowCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobLayout:
     """What trains where.
 
     Attributes:
@@ -78,9 +78,9 @@ class Plan:
         return f"{trainings}, {how}, in {where}"
 
 
-def plan_training(
+def layout_for_training(
     data: TrainingData, members: Sequence[MemberRecipe], jobs: Sequence[FoldJob], workers: int | None
-) -> Plan:
+) -> JobLayout:
     """Measure each member on a few rows, and return the layout that should end first.
 
     Args:
@@ -90,7 +90,7 @@ def plan_training(
         workers: processes; None is one per core, and 1 on a GPU.
     """
     if not jobs:
-        return Plan((), 1, 0, 0.0)
+        return JobLayout((), 1, 0, 0.0)
     all_jobs = len(members) * data.recipe.folds.count
     on_cpu = jobs[0].device == "cpu"
     if workers is None:
@@ -99,13 +99,13 @@ def plan_training(
     threads = max(1, usable_cores() // workers) if workers > 1 else 0
     by_name = {member.name: member for member in members}
     if len(jobs) == 1:
-        return Plan((tuple(jobs),), workers, threads, 0.0)
+        return JobLayout((tuple(jobs),), workers, threads, 0.0)
     left = [by_name[name] for name in dict.fromkeys(job.member for job in jobs)]
     costs = _measured(data, left, jobs[0].device)
-    return choose(jobs, by_name, costs, lambda member: _row_visits(data, member), workers, threads)
+    return choose_layout(jobs, by_name, costs, lambda member: _row_visits(data, member), workers, threads)
 
 
-def plan_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
+def layout_for_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> JobLayout:
     """Return the layout of fits without epochs: a member's folds together, as they read the same table."""
     grouped: dict[str, list[FoldJob]] = defaultdict(list)
     for job in jobs:
@@ -113,25 +113,25 @@ def plan_closed_form(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
     groups = tuple(map(tuple, grouped.values()))
     wanted = usable_cores() if workers is None and jobs[0].device == "cpu" else workers or 1
     workers = min(wanted, len(groups))
-    return Plan(groups, workers, max(1, usable_cores() // workers) if workers > 1 else 0, 0.0, True)
+    return JobLayout(groups, workers, max(1, usable_cores() // workers) if workers > 1 else 0, 0.0, True)
 
 
-def plan_apart(jobs: Sequence[FoldJob], workers: int | None) -> Plan:
+def layout_for_cluster(jobs: Sequence[FoldJob], workers: int | None) -> JobLayout:
     """Return the layout for a cluster: every job a task of its own, so that little is lost with a machine.
 
     A core each, as on one machine that has no more cores than jobs: the results are the same bits.
     """
-    return Plan(tuple((job,) for job in jobs), workers, 1, math.nan)
+    return JobLayout(tuple((job,) for job in jobs), workers, 1, math.nan)
 
 
-def choose(
+def choose_layout(
     jobs: Sequence[FoldJob],
     members: dict[str, MemberRecipe],
     costs: dict[str, RowCost],
     row_visits: Callable[[MemberRecipe], float],
     workers: int,
     threads: int,
-) -> Plan:
+) -> JobLayout:
     """Return the layout that ends first: single jobs, or groups that share batches.
 
     Args:
@@ -149,8 +149,8 @@ def choose(
         for job in group:
             cost, visits = costs[job.member], row_visits(members[job.member])
             total += visits * cost.step
-            for name, each in cost.gather.items():
-                gathered[name] = max(gathered.get(name, 0.0), visits * each)
+            for name, row_seconds in cost.gather.items():
+                gathered[name] = max(gathered.get(name, 0.0), visits * row_seconds)
         return total + sum(gathered.values())
 
     def by(key: Callable[[FoldJob], Hashable]) -> list[tuple[FoldJob, ...]]:
@@ -170,14 +170,14 @@ def choose(
         ends = _makespan([seconds(group) for group in layout], workers)
         if ends < min(threshold, least):
             best, least = layout, ends
-    return Plan(tuple(best), min(workers, len(best)), threads, least)
+    return JobLayout(tuple(best), min(workers, len(best)), threads, least)
 
 
 def _makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last of some processes ends, each of which takes the longest task that is left."""
+    """Return when the last process ends, if each takes the longest task that is left."""
     ends = np.zeros(workers)
-    for each in seconds:
-        ends[ends.argmin()] += each
+    for task_seconds in seconds:
+        ends[ends.argmin()] += task_seconds
     return float(ends.max())
 
 
@@ -200,19 +200,21 @@ def _measured(data: TrainingData, members: Sequence[MemberRecipe], device: str) 
     lengths = source.select(train).lengths
     middle = np.argsort(lengths, kind="stable")[len(train) // 2 :][: 2 * _MEASURED_ROWS]
     ids = [train[row] for row in middle]
-    stays_in_memory = sum(one.size_bytes for one in data.feature_sets.values()) < _memory_bytes() / 2
+    stays_in_memory = (
+        sum(feature_set.size_bytes for feature_set in data.feature_sets.values()) < _memory_bytes() / 2
+    )
     gathering: dict[str, float] = {}
     steps: dict[Hashable, float] = {}
     costs = {}
     for member in members:
         for name in member.features:
             if name not in gathering:
-                one = source.select(ids, [data.feature_sets[name]])
-                gathering[name] = _gather_seconds(one, stays_in_memory)
+                sample = source.select(ids, [data.feature_sets[name]])
+                gathering[name] = _gather_seconds(sample, stays_in_memory)
         alike = (member.head, tuple(member.features), repr(sorted(member.options.items())))
         if alike not in steps:
-            own = source.select(ids[:_MEASURED_ROWS], data.sets_of(member))
-            steps[alike] = _step_seconds(data, member, own)
+            sample = source.select(ids[:_MEASURED_ROWS], data.sets_of(member))
+            steps[alike] = _step_seconds(data, member, sample)
         costs[member.name] = RowCost(steps[alike], {name: gathering[name] for name in member.features})
     return costs
 
@@ -252,7 +254,7 @@ def _step_seconds(data: TrainingData, member: MemberRecipe, source: FrameSource)
             seconds = _seconds_of(step, source.device)
             if seconds < _QUICK_SECONDS:
                 seconds = min(_seconds_of(step, source.device) for _ in range(2))
-        except torch.OutOfMemoryError:  # its training will say so; the others' need not suffer
+        except torch.OutOfMemoryError:  # its training reports it; the others go on
             return math.inf
     return seconds / len(source.ids)
 
