@@ -72,7 +72,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with everything that says the same without eyes.
+    """A plot, and its content as text and table for those who do not see it.
 
     Attributes:
         svg: the drawing, safe markup.
@@ -117,7 +117,7 @@ class Heat:
         columns: names.
         names: of the rows.
         cells: for each row and column ``(share, text, small)``: depth of the colour from 0 to 1, what the
-            cell says, and what it says below that in small print.
+            cell shows, and the small print below it.
         note: below the title.
     """
 
@@ -214,7 +214,7 @@ class Map:
 class Bar:
     """A class with its shares of votes and of probability, None where there are none.
 
-    Or an attribute with what raters said and what is predicted as shares of its scale; ``words`` then tells
+    Or an attribute with ratings and predictions as shares of its scale; ``words`` then tells
     both, for whom the bar is not seen.
     """
 
@@ -231,7 +231,7 @@ class Clip:
     Attributes:
         label: its id.
         facts: short words about it: speaker, truth, prediction.
-        text: what is said; empty where nobody knows.
+        text: the transcript; empty where there is none.
         bars: of the classes.
         is_wrong: whether the meta-level is.
         audio: where it plays from; None where the recording is not at hand.
@@ -264,7 +264,7 @@ class Section:
     Attributes:
         key: its anchor.
         title: short; the contents name it.
-        lead: what it says, in a sentence or two.
+        lead: its result, in a sentence or two.
         blocks: what shows it.
     """
 
@@ -310,7 +310,7 @@ class Page:
 def render(page: Page) -> str:
     """Return the page as HTML.
 
-    Everything that comes of a corpus is escaped. The page's policy forbids all connections, and lets only its
+    All text from a corpus is escaped. The page's policy forbids all connections, and lets only its
     own script run, which it names by its digest.
 
     Raises:

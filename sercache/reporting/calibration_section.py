@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability diagrams, and what calibrating is worth."""
+"""The section on calibration: reliability diagrams, and what calibrating changes."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from sercache.evaluation.metrics import Floats
 from sercache.reporting.blocks import Block, Cell, Figure, Figures, Prose, Section, Table, count, number
 from sercache.reporting.drawing import ACCENT, INK, MUTED, Canvas
-from sercache.reporting.facts import Facts, Judged, estimate_of
+from sercache.reporting.facts import Facts, ScoredRows, estimate_of
 from sercache.reporting.wording import interval
 
 BINS = 10
@@ -16,16 +16,16 @@ _SIDE = 200
 
 
 def calibration_section(facts: Facts) -> Section | None:
-    """Show a reliability diagram for each stacker, and the judged ways of calibrating the recommended one.
+    """Show a reliability diagram for each stacker, and the scored ways of calibrating the recommended one.
 
     None where there are no classes.
     """
     if not facts.classes:
         return None
     blocks: list[Block] = []
-    if facts.judged is not None and len(facts.judged.known):
+    if facts.scored is not None and len(facts.scored.known):
         order = [facts.choice, *(name for name in facts.stackers if name != facts.choice)]
-        blocks.append(Figures(tuple(_reliability(facts, facts.judged, name) for name in order), "small"))
+        blocks.append(Figures(tuple(_reliability(facts, facts.scored, name) for name in order), "small"))
     found = facts.metrics.get("calibration")
     if found:
         blocks += [_table(found), *(Prose(sentence) for sentence in found["verdict"])]
@@ -35,31 +35,32 @@ def calibration_section(facts: Facts) -> Section | None:
     return Section(
         "calibration",
         "Calibration",
-        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal a probability is right as often as said; "
+        f"ECE of {facts.choice}: {interval(ece)}. On the diagonal the top class is right as often as its "
+        "probability states; "
         "below, it is too sure of itself. Pale points stand for fewer than "
         f"{_FEW} rows; the bars show how many rows there are.",
         blocks,
     )
 
 
-def reliability_bins(judged: Judged, stacker: str, bins: int = BINS) -> tuple[Floats, Floats, Floats]:
+def reliability_bins(scored: ScoredRows, stacker: str, bins: int = BINS) -> tuple[Floats, Floats, Floats]:
     """Return mean confidence, share that is right, and rows of each bin of confidence, ``(bins,)`` each."""
-    known = judged.known
-    probabilities = judged.probabilities(stacker)[known]
+    known = scored.known
+    probabilities = scored.probabilities(stacker)[known]
     confidence = probabilities.max(axis=1)
-    is_right = probabilities.argmax(axis=1) == judged.rows.labels[known]
+    is_right = probabilities.argmax(axis=1) == scored.rows.labels[known]
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.bincount(which, minlength=bins).astype(np.float64)
     sums = (np.bincount(which, weights=values, minlength=bins) for values in (confidence, is_right))
-    mean, right = (np.divide(one, rows, out=np.full(bins, np.nan), where=rows > 0) for one in sums)
+    mean, right = (np.divide(total, rows, out=np.full(bins, np.nan), where=rows > 0) for total in sums)
     return mean, right, rows
 
 
-def _reliability(facts: Facts, judged: Judged, stacker: str) -> Figure:
-    mean, right, rows = reliability_bins(judged, stacker)
+def _reliability(facts: Facts, scored: ScoredRows, stacker: str) -> Figure:
+    mean, right, rows = reliability_bins(scored, stacker)
     ece = facts.score(stacker, "ece")
     there = np.flatnonzero(rows > 0)
-    sure, correct = (float((one * rows)[there].sum() / rows.sum()) for one in (mean, right))
+    sure, correct = (float((values * rows)[there].sum() / rows.sum()) for values in (mean, right))
     gap = sure - correct
     tendency = (
         "too sure of itself" if gap > 0.02 else "not sure enough" if gap < -0.02 else "about as sure as right"
@@ -106,23 +107,23 @@ def _reliability(facts: Facts, judged: Judged, stacker: str) -> Figure:
 
 
 def _table(found: dict[str, Any]) -> Table:
-    def row(one: dict[str, Any]) -> tuple[Cell, ...]:
-        scores = {name: estimate_of(score) for name, score in one["scores"].items()}
-        coverage = estimate_of(one["coverage"])
-        tone = "strong" if one["name"] == found["chosen"] else ""
+    def row(scored_by: dict[str, Any]) -> tuple[Cell, ...]:
+        scores = {name: estimate_of(score) for name, score in scored_by["scores"].items()}
+        coverage = estimate_of(scored_by["coverage"])
+        tone = "strong" if scored_by["name"] == found["chosen"] else ""
         return (
-            Cell(one["name"], tone=tone),
+            Cell(scored_by["name"], tone=tone),
             *(
                 Cell(interval(scores[name]), scores[name].value, is_number=True)
                 for name in ("ece", "consensus_log_loss", "macro_f1")
             ),
             Cell(interval(coverage), coverage.value, is_number=True),
-            number(one["set_size"], 2),
+            number(scored_by["set_size"], 2),
         )
 
     return Table(
-        f"Ways of calibrating {found['stacker']}, each fitted on other speakers than those it is judged on. "
+        f"Ways of calibrating {found['stacker']}, each fitted on other speakers than those it is scored on. "
         f"Coverage: how often the conformal set, asked for {found['coverage']:.0%}, holds the class.",
         ("calibration", "ECE", "log-loss (consensus)", "macro-F1", "coverage", "classes in a set"),
-        tuple(row(one) for one in found["rows"]),
+        tuple(row(scored_by) for scored_by in found["rows"]),
     )

@@ -14,7 +14,7 @@ from sercache.audio import load_audio
 from sercache.errors import AudioError
 from sercache.evaluation.metrics import Floats
 from sercache.reporting.blocks import Bar, Block, Clip, Clips, Folded, Prose, Section, shown
-from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.facts import Facts, ScoredRows
 from sercache.reporting.subgroups_section import vote_entropy
 from sercache.stacking.rows import scaled_ratings, scaled_to_ranges
 
@@ -41,9 +41,9 @@ class AudioLinks:
     embeds: bool = False
     _room: int = field(default=_EMBEDDED_BYTES, init=False)
 
-    def of(self, judged: Judged, row: int) -> str | None:
+    def of(self, scored: ScoredRows, row: int) -> str | None:
         """Return where the recording of a row plays from; None where it is not at hand."""
-        corpus = judged.rows.corpus
+        corpus = scored.rows.corpus
         utterance = corpus.utterances[row]
         if utterance.audio is None:
             return None
@@ -89,19 +89,19 @@ def _link(path: Path, folder: Path) -> str:
 
 def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
     """Show mistakes and ambiguous clips; None where rows are not at hand."""
-    judged = facts.judged
-    if judged is None:
+    scored = facts.scored
+    if scored is None:
         return None
     if not facts.classes:
-        return _attributes_section(facts, judged, links)
-    wrong, unclear = confident_mistakes(judged, facts.choice), most_ambiguous(judged)
+        return _attributes_section(facts, scored, links)
+    wrong, unclear = confident_mistakes(scored, facts.choice), most_ambiguous(scored)
     blocks: list[Block] = []
     for title, rows in (
         (f"The {len(wrong)} most confident mistakes of {facts.choice}", wrong),
         (f"The {len(unclear)} clips that raters differ on most", unclear),
     ):
         if rows:
-            clips = tuple(_clip(facts, judged, row, links.of) for row in rows)
+            clips = tuple(_clip(facts, scored, row, links.of) for row in rows)
             blocks.append(Clips(title, clips[:_SHOWN_CLIPS]))
             if len(clips) > _SHOWN_CLIPS:
                 rest = Clips("", clips[_SHOWN_CLIPS:])
@@ -112,8 +112,8 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
                 )
     if not blocks:
         return None
-    count = len(judged.known)
-    errors = int((judged.decisions(facts.choice)[judged.known] != judged.rows.labels[judged.known]).sum())
+    count = len(scored.known)
+    errors = int((scored.decisions(facts.choice)[scored.known] != scored.rows.labels[scored.known]).sum())
     share = f" ({errors / count:.0%})" if count else ""
     return Section(
         "clips",
@@ -124,14 +124,14 @@ def clips_section(facts: Facts, links: AudioLinks) -> Section | None:
     )
 
 
-def _attributes_section(facts: Facts, judged: Judged, links: AudioLinks) -> Section | None:
-    """Show the clips whose attributes are predicted furthest from what raters said."""
-    errors = attribute_errors(judged, facts.choice)
-    known = judged.known
+def _attributes_section(facts: Facts, scored: ScoredRows, links: AudioLinks) -> Section | None:
+    """Show the clips whose attributes are predicted furthest from the ratings."""
+    errors = attribute_errors(scored, facts.choice)
+    known = scored.known
     if not len(known):
         return None
     order = known[np.argsort(-errors[known], kind="stable")][:MOST_CLIPS]
-    clips = tuple(_attribute_clip(facts, judged, row, links.of) for row in order.tolist())
+    clips = tuple(_attribute_clip(facts, scored, row, links.of) for row in order.tolist())
     blocks: list[Block] = [
         Clips(f"The {len(clips)} clips that {facts.choice} is furthest off on", clips[:_SHOWN_CLIPS])
     ]
@@ -143,19 +143,19 @@ def _attributes_section(facts: Facts, judged: Judged, links: AudioLinks) -> Sect
         "clips",
         "Clips",
         f"{facts.choice} is {float(errors[known].mean()):.0%} of the scale off on average. The upper bar of "
-        "an attribute is what raters said, the lower one the prediction; a full bar is the highest value.",
+        "an attribute is the rating, the lower one the prediction; a full bar is the highest value.",
         blocks,
     )
 
 
-def attribute_errors(judged: Judged, stacker: str) -> Floats:
+def attribute_errors(scored: ScoredRows, stacker: str) -> Floats:
     """Return how far a stacker is off, as a share of the scale, averaged over rated attributes: ``(N,)``.
 
     NaN where nobody rated.
     """
-    inputs = judged.rows.inputs
-    said = scaled_to_ranges(judged.predictions[stacker].attribute_values, inputs)
-    apart = np.abs(said - scaled_ratings(judged.rows))  # (N, A)
+    inputs = scored.rows.inputs
+    predicted = scaled_to_ranges(scored.predictions[stacker].attribute_values, inputs)
+    apart = np.abs(predicted - scaled_ratings(scored.rows))  # (N, A)
     rated = ~np.isnan(apart)
     errors = np.full(len(apart), np.nan)
     np.divide(np.where(rated, apart, 0.0).sum(axis=1), rated.sum(axis=1), out=errors, where=rated.any(axis=1))
@@ -163,61 +163,63 @@ def attribute_errors(judged: Judged, stacker: str) -> Floats:
 
 
 def _attribute_clip(
-    facts: Facts, judged: Judged, row: int, audio_of: Callable[[Judged, int], str | None]
+    facts: Facts, scored: ScoredRows, row: int, audio_of: Callable[[ScoredRows, int], str | None]
 ) -> Clip:
-    rows = judged.rows
+    rows = scored.rows
     utterance, attributes = rows.corpus.utterances[row], rows.inputs.attributes
-    rated, said = rows.attribute_targets[row], judged.predictions[facts.choice].attribute_values[row]
-    shares = scaled_ratings(rows)[row], scaled_to_ranges(said, rows.inputs)
+    rated, predicted = rows.attribute_targets[row], scored.predictions[facts.choice].attribute_values[row]
+    shares = scaled_ratings(rows)[row], scaled_to_ranges(predicted, rows.inputs)
     names = [shown(attribute.name, 20) for attribute in attributes]
-    told = [
+    sentences = [
         f"raters {'unknown' if np.isnan(truth) else f'{truth:.2f}'}, predicted {value:.2f}"
-        for truth, value in zip(rated, said, strict=True)
+        for truth, value in zip(rated, predicted, strict=True)
     ]
-    found = [f"{name}: {words}" for name, words in zip(names, told, strict=True)]
+    found = [f"{name}: {words}" for name, words in zip(names, sentences, strict=True)]
     if rows.speakers[row]:
         found.append(f"speaker {shown(str(rows.speakers[row]), 40)}")
     bars = [
         Bar(name, None if np.isnan(truth) else float(truth), float(value), words)
-        for name, truth, value, words in zip(names, *shares, told, strict=True)
+        for name, truth, value, words in zip(names, *shares, sentences, strict=True)
     ]
     text = shown(utterance.text or "", _LONGEST_TEXT)
-    return Clip(shown(utterance.id, 120), tuple(found), text, tuple(bars), True, audio_of(judged, row))
+    return Clip(shown(utterance.id, 120), tuple(found), text, tuple(bars), True, audio_of(scored, row))
 
 
-def confident_mistakes(judged: Judged, stacker: str, most: int = MOST_CLIPS) -> list[int]:
+def confident_mistakes(scored: ScoredRows, stacker: str, most: int = MOST_CLIPS) -> list[int]:
     """Return the rows that a stacker decides wrongly, surest first."""
-    known = judged.known
-    wrong = known[judged.decisions(stacker)[known] != judged.rows.labels[known]]
-    confidence = judged.probabilities(stacker)[wrong].max(axis=1)
+    known = scored.known
+    wrong = known[scored.decisions(stacker)[known] != scored.rows.labels[known]]
+    confidence = scored.probabilities(stacker)[wrong].max(axis=1)
     return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:most]]
 
 
-def most_ambiguous(judged: Judged, most: int = MOST_CLIPS) -> list[int]:
+def most_ambiguous(scored: ScoredRows, most: int = MOST_CLIPS) -> list[int]:
     """Return the rows whose raters differ most; those where all agree do not count."""
-    entropy = np.nan_to_num(vote_entropy(judged.rows.soft_targets))
+    entropy = np.nan_to_num(vote_entropy(scored.rows.soft_targets))
     order = np.argsort(-entropy, kind="stable")
     return [row for row in order[:most].tolist() if entropy[row] > 1e-9]
 
 
-def _clip(facts: Facts, judged: Judged, row: int, audio_of: Callable[[Judged, int], str | None]) -> Clip:
-    rows = judged.rows
+def _clip(
+    facts: Facts, scored: ScoredRows, row: int, audio_of: Callable[[ScoredRows, int], str | None]
+) -> Clip:
+    rows = scored.rows
     utterance = rows.corpus.utterances[row]
     label, votes = int(rows.labels[row]), rows.soft_targets[row]
-    said = judged.probabilities(facts.choice)[row]
+    predicted = scored.probabilities(facts.choice)[row]
     names = [shown(name, 20) for name in facts.classes]
     truth = names[label] if label >= 0 else "no consensus"
-    best = int(said.argmax())
-    found = [f"raters: {truth}", f"{facts.choice}: {names[best]} {said[best]:.0%}"]
+    best = int(predicted.argmax())
+    found = [f"raters: {truth}", f"{facts.choice}: {names[best]} {predicted[best]:.0%}"]
     if rows.speakers[row]:
         found.append(f"speaker {shown(str(rows.speakers[row]), 40)}")
     shares = [None if np.isnan(vote) else float(vote) for vote in votes]
-    bars = [Bar(*one) for one in zip(names, shares, said.tolist(), strict=True)]
+    bars = [Bar(*bar) for bar in zip(names, shares, predicted.tolist(), strict=True)]
     return Clip(
         shown(utterance.id, 120),
         tuple(found),
         shown(utterance.text or "", _LONGEST_TEXT),
         tuple(bars),
         best != label >= 0,
-        audio_of(judged, row),
+        audio_of(scored, row),
     )

@@ -26,7 +26,7 @@ def comparison_page(comparison: RunComparison) -> Page:
     """Return the page: what differs, and what it did."""
     first, *others = comparison.runs
     key = comparison.primary.key
-    best = max(comparison.of(RECOMMENDED), key=lambda one: one.scores[key].value)
+    best = max(comparison.of(RECOMMENDED), key=lambda entry: entry.scores[key].value)
     answers = [
         Headline(
             shown(entry.run, 60),
@@ -65,28 +65,29 @@ def _scores(comparison: RunComparison) -> Section:
         if entry.differences:
             differences[row] = entry.differences[key]
     title = primary.title
-    description = "; ".join(f"{row} {interval(one)}" for row, one in scores.items()) + "."
+    description = "; ".join(f"{row} {interval(estimate)}" for row, estimate in scores.items()) + "."
     table = Table(
         f"{primary.title} on the shared rows",
         ("run", primary.name, "low", "high"),
         tuple(
-            (Cell(row), number(one.value), number(one.low), number(one.high)) for row, one in scores.items()
+            (Cell(row), number(estimate.value), number(estimate.low), number(estimate.high))
+            for row, estimate in scores.items()
         ),
     )
     figures = [Figure(forest(rows, scores, title, description), title, description, table)]
     title = f"Minus {shown(comparison.runs[0], 40)}'s of the same kind"
-    description = "; ".join(f"{row} {interval(one, '+')}" for row, one in differences.items()) + "."
+    description = "; ".join(f"{row} {interval(estimate, '+')}" for row, estimate in differences.items()) + "."
     table = Table(
         f"{title}; p is Holm-corrected",
         ("run", "difference", "low", "high", "p"),
         tuple(
             (
                 Cell(f"{entry.run}: {entry.kind}"),
-                *(number(getattr(one, part), sign="+") for part in ("value", "low", "high")),
+                *(number(getattr(estimate, part), sign="+") for part in ("value", "low", "high")),
                 p_value(entry.p_value),
             )
             for entry in comparison.entries
-            if entry.differences and (one := entry.differences[key])
+            if entry.differences and (estimate := entry.differences[key])
         ),
     )
     kept = [row for row in rows if row in differences]
@@ -137,7 +138,10 @@ def _settings(comparison: RunComparison) -> Section:
         ("What the runs found and used", comparison.setting_differences),
     ):
         if found:
-            rows = tuple((Cell(one.key), *(Cell(shown(value, 120)) for value in one.values)) for one in found)
+            rows = tuple(
+                (Cell(difference.key), *(Cell(shown(value, 120)) for value in difference.values))
+                for difference in found
+            )
             blocks.append(Table(caption, header, rows, is_sortable=False))
     if not comparison.recipe_differences:
         blocks.append(Prose("The recipes do not differ, or are not at hand.", is_note=True))

@@ -39,7 +39,7 @@ def comparison_section(facts: Facts) -> Section:
     return Section(
         "comparison",
         "Meta-levels",
-        f"{metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers, judged on {where}. "
+        f"{metrics['judged_rows']:,} rows of {metrics['speakers']:,} speakers, {where}. "
         "Intervals: 95 %, over speakers.",
         blocks,
     )
@@ -62,7 +62,8 @@ def _forest(facts: Facts) -> Figure:
         f"{title} of every meta-level",
         ("meta-level", facts.primary.name, "low", "high"),
         tuple(
-            (Cell(name), number(one.value), number(one.low), number(one.high)) for name, one in scores.items()
+            (Cell(name), number(estimate.value), number(estimate.low), number(estimate.high))
+            for name, estimate in scores.items()
         ),
     )
     caption = f"guessing: {guessing}" if guessing else ""
@@ -71,9 +72,9 @@ def _forest(facts: Facts) -> Figure:
 
 def _differences(facts: Facts, whose: str, found: Mapping[str, Difference | None], p_of: str) -> Figure:
     names = facts.stackers
-    differences = {name: one for name, one in found.items() if one is not None}
-    above = [name for name, one in differences.items() if one.low > 0]
-    below = [name for name, one in differences.items() if one.high < 0]
+    differences = {name: difference for name, difference in found.items() if difference is not None}
+    above = [name for name, difference in differences.items() if difference.low > 0]
+    below = [name for name, difference in differences.items() if difference.high < 0]
     title = f"{facts.primary.title} minus {whose}"
     description = (
         "One point and 95 % interval per meta-level, on the same draws of speakers. Wholly above zero: "
@@ -86,12 +87,12 @@ def _differences(facts: Facts, whose: str, found: Mapping[str, Difference | None
         tuple(
             (
                 Cell(name),
-                number(one.value, sign="+"),
-                number(one.low, sign="+"),
-                number(one.high, sign="+"),
+                number(difference.value, sign="+"),
+                number(difference.low, sign="+"),
+                number(difference.high, sign="+"),
                 p_value(_corrected(facts, name, p_of)),
             )
-            for name, one in differences.items()
+            for name, difference in differences.items()
         ),
     )
     return Figure(svg, title, description, numbers)
@@ -114,7 +115,7 @@ def _table(facts: Facts) -> Table:
         return cell, p_value(_corrected(facts, name, p_of))
 
     def row(name: str) -> tuple[Cell, ...]:
-        own = facts.metrics["rows"][name]
+        figures = facts.metrics["rows"][name]
         score = facts.score(name)
         tone = "strong" if name == facts.choice else "dim" if name in facts.guesses else ""
         to_baseline = (
@@ -126,9 +127,9 @@ def _table(facts: Facts) -> Table:
             *(number(facts.score(name, key).value, places) for key, places in decimals.items()),
             *to_baseline,
             *compared(facts.minus_reference(name), name, "p_to_soft_vote"),
-            number(own["leak_gap"], 2, "+"),
-            number(own["fit_seconds"], 2),
-            number(own["predict_seconds"], 2),
+            number(figures["leak_gap"], 2, "+"),
+            number(figures["fit_seconds"], 2),
+            number(figures["predict_seconds"], 2),
         )
 
     if not facts.classes:
@@ -146,7 +147,11 @@ def _table(facts: Facts) -> Table:
 def _leaning(facts: Facts) -> Table | None:
     """Show on which members the stackers lean that do not treat them all alike."""
     shares = {name: facts.metrics["rows"][name]["shares"] for name in facts.stackers}
-    shares = {name: one for name, one in shares.items() if one and len(set(one.values())) > 1}
+    shares = {
+        name: by_member
+        for name, by_member in shares.items()
+        if by_member and len(set(by_member.values())) > 1
+    }
     if not shares:
         return None
     members = facts.metrics["members"]
@@ -154,7 +159,7 @@ def _leaning(facts: Facts) -> Table | None:
         "How much each member counts, in per cent: its weight, or its share of the stacker's Shapley values.",
         ("member", *shares),
         tuple(
-            (Cell(member), *(number(100 * one.get(member, 0.0), 1) for one in shares.values()))
+            (Cell(member), *(number(100 * by_member.get(member, 0.0), 1) for by_member in shares.values()))
             for member in members
         ),
     )

@@ -64,8 +64,8 @@ def corpus_page(report: CorpusReport) -> Page:
         subtitle=f"A corpus before any model: {total.utterances:,} utterances of {total.speakers:,} speakers"
         f"{hours}, {labelled}",
         headlines=_headlines(report),
-        verdict=tuple(_sentence(one) for one in report.findings if one.gravity == "note"),
-        cautions=tuple(_sentence(one) for one in report.findings if one.gravity != "note"),
+        verdict=tuple(_sentence(finding) for finding in report.findings if finding.gravity == "note"),
+        cautions=tuple(_sentence(finding) for finding in report.findings if finding.gravity != "note"),
         sections=tuple(section for section in sections if section is not None),
         footer=f"Made by sercache {__version__}. One file, no network.",
     )
@@ -76,7 +76,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def _headlines(report: CorpusReport) -> tuple[Headline, ...]:
-    leaks = [one for one in report.findings if one.gravity == "leak"]
+    leaks = [finding for finding in report.findings if finding.gravity == "leak"]
     parts = "splits" if report.boundary == "splits" else "speakers"
     return (
         *(_class_headlines(report) if report.class_names else _attribute_headlines(report)),
@@ -93,13 +93,13 @@ def _class_headlines(report: CorpusReport) -> tuple[Headline, ...]:
     counts = {name: report.summary.total.classes[name] for name in report.class_names}
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     agreement = report.agreement
-    told = agreement is not None and agreement.pairable
+    is_known = agreement is not None and agreement.pairable
     return (
         Headline(
             "How far do raters agree?",
-            f"alpha {agreement.alpha:.3f}" if agreement is not None and told else "Not known",
+            f"alpha {agreement.alpha:.3f}" if agreement is not None and is_known else "Not known",
             f"all of them in {agreement.unanimous:.0%} of the utterances"
-            if agreement is not None and told
+            if agreement is not None and is_known
             else "no utterance has several votes",
         ),
         Headline(
@@ -111,7 +111,11 @@ def _class_headlines(report: CorpusReport) -> tuple[Headline, ...]:
 
 
 def _attribute_headlines(report: CorpusReport) -> tuple[Headline, ...]:
-    rated = {one.name: one.values.count for one in report.attributes if one.values is not None}
+    rated = {
+        attribute.name: attribute.values.count
+        for attribute in report.attributes
+        if attribute.values is not None
+    }
     if not rated:
         return ()
     counted = "; ".join(f"{shown(name)} {count:,}" for name, count in rated.items())
@@ -121,21 +125,21 @@ def _attribute_headlines(report: CorpusReport) -> tuple[Headline, ...]:
 def _attributes(report: CorpusReport) -> Section:
     rows = tuple(
         (
-            Cell(shown(one.name, 60)),
-            number(one.low, 1),
-            number(one.high, 1),
-            count(0 if one.values is None else one.values.count),
-            number(None if one.values is None else one.values.mean, 2),
-            number(None if one.values is None else one.deviation, 2),
-            number(None if one.values is None else one.values.median, 2),
+            Cell(shown(attribute.name, 60)),
+            number(attribute.low, 1),
+            number(attribute.high, 1),
+            count(0 if attribute.values is None else attribute.values.count),
+            number(None if attribute.values is None else attribute.values.mean, 2),
+            number(None if attribute.values is None else attribute.deviation, 2),
+            number(None if attribute.values is None else attribute.values.median, 2),
         )
-        for one in report.attributes
+        for attribute in report.attributes
     )
     header = ("attribute", "lowest", "highest", "rated utterances", "mean", "deviation", "median")
     figures = [
-        _histogram(shown(one.name, 60), one.values, "rating")
-        for one in report.attributes
-        if one.values is not None and len(one.values.counts) > 1
+        _histogram(shown(attribute.name, 60), attribute.values, "rating")
+        for attribute in report.attributes
+        if attribute.values is not None and len(attribute.values.counts) > 1
     ]
     blocks: list[Block] = [Figures(tuple(figures), "medium")] if figures else []
     blocks.append(Table("Ratings of every attribute", header, rows))
@@ -145,30 +149,42 @@ def _attributes(report: CorpusReport) -> Section:
 def _classes(report: CorpusReport) -> Section:
     summary = report.summary
     splits = {name: part for name, part in summary.splits.items() if len(summary.splits) > 1}
-    rates = {one.name: one for one in report.agreement.classes} if report.agreement is not None else {}
-    is_told = report.agreement is not None and report.agreement.pairable > 0
+    rates = (
+        {by_class.name: by_class for by_class in report.agreement.classes}
+        if report.agreement is not None
+        else {}
+    )
+    is_known = report.agreement is not None and report.agreement.pairable > 0
     rows, bars = [], []
     for name, utterances in summary.total.classes.items():
         is_class = name in report.class_names
         if not (utterances or is_class):
             continue
         rate = rates.get(name)
-        said = shown(_NAMES.get(name, name), 60)
+        label = shown(_NAMES.get(name, name), 60)
         share = 100 * utterances / summary.total.utterances
-        bars.append((said, utterances))
+        bars.append((label, utterances))
         rows.append(
             (
-                Cell(said, tone="" if is_class else "dim"),
+                Cell(label, tone="" if is_class else "dim"),
                 count(utterances),
                 number(share, 1),
                 *(count(part.classes[name]) for part in splits.values()),
                 count(report.speakers.by_class[name]) if is_class else Cell("", is_number=True),
                 number(None if rate is None else 100 * rate.vote_share, 1),
-                *((number(None if rate is None else rate.alpha),) if is_told else ()),
+                *((number(None if rate is None else rate.alpha),) if is_known else ()),
             )
         )
-    header = ("class", "utterances", "%", *splits, "speakers", "% of votes", *(("alpha",) if is_told else ()))
-    caption = "Utterances by consensus" + ("; alpha: this class against all others" if is_told else "")
+    header = (
+        "class",
+        "utterances",
+        "%",
+        *splits,
+        "speakers",
+        "% of votes",
+        *(("alpha",) if is_known else ()),
+    )
+    caption = "Utterances by consensus" + ("; alpha: this class against all others" if is_known else "")
     table = Table(caption, header, tuple(rows))
     title = "Utterances of every class"
     described = "; ".join(f"{name} {utterances:,}" for name, utterances in bars)
@@ -181,10 +197,10 @@ def _agreement(report: CorpusReport) -> Section | None:
     agreement = report.agreement
     if agreement is None or not agreement.pairable:
         return None
-    names = [one.name for one in agreement.classes]
+    names = [by_class.name for by_class in agreement.classes]
     cells = []
-    for one in agreement.classes:
-        shares = dict(one.taken_for) | {one.name: one.again}
+    for by_class in agreement.classes:
+        shares = dict(by_class.taken_for) | {by_class.name: by_class.again}
         cells.append(
             tuple(
                 (share, f"{share:.0%}" if share else "", "") for share in (shares.get(n, 0.0) for n in names)
@@ -268,7 +284,7 @@ def _leaks(report: CorpusReport) -> Section:
             Cell(_LEAKS[leak.kind], tone="" if leak.kind in ("text", "sentence") else "bad"),
             Cell(" and ".join(leak.between)),
             count(leak.shared),
-            Cell(" and ".join(f"{one:,}" for one in leak.rows), is_number=True),
+            Cell(" and ".join(f"{row:,}" for row in leak.rows), is_number=True),
             Cell("; ".join(shown(example, 60) for example in leak.examples)),
         )
         for leak in report.leaks

@@ -149,7 +149,7 @@ def _inline(drawn: str, title: str, description: str) -> str:
             if child.tag.endswith(("}metadata", "}style")):
                 element.remove(child)
         element.attrib = {
-            (own := name.rpartition("}")[2]): _of_this_page(own, value, digest)
+            (local_name := name.rpartition("}")[2]): _of_this_page(local_name, value, digest)
             for name, value in element.attrib.items()
         }
         if element.tag not in _REFERRED:

@@ -27,8 +27,8 @@ from sercache.stacking.table import REFERENCE
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The rows that stackers were judged on, and what each said of them.
+class ScoredRows:
+    """The rows that stackers were scored on, and each stacker's predictions of them.
 
     Attributes:
         rows: members' posteriors and the truth, N rows.
@@ -49,7 +49,7 @@ class Judged:
         return np.flatnonzero(self.rows.truth.is_scored).astype(np.int64)
 
     def probabilities(self, stacker: str) -> Floats:
-        """Return what a stacker said, ``(N, C)``."""
+        """Return the class probabilities of a stacker, ``(N, C)``."""
         return self.predictions[stacker].class_probabilities
 
     def decisions(self, stacker: str) -> NDArray[np.int64]:
@@ -57,7 +57,7 @@ class Judged:
         return np.asarray(self.probabilities(stacker).argmax(axis=1), dtype=np.int64)
 
     def prediction(self, stacker: str) -> Prediction:
-        """Return all that a stacker said."""
+        """Return the prediction of a stacker."""
         found = self.predictions[stacker]
         return Prediction(found.class_probabilities, found.attribute_values)
 
@@ -71,7 +71,7 @@ class Facts:
         recipe: None where others' predictions were stacked.
         description: of ``run.json``; empty where there is none.
         metrics: of ``metrics.json``.
-        judged: None where corpus or predictions are not at hand; ``warnings`` says why.
+        scored: None where corpus or predictions are missing; ``warnings`` has the reason.
         warnings: what was odd when the rows were read.
     """
 
@@ -79,7 +79,7 @@ class Facts:
     recipe: Recipe | None
     description: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    judged: Judged | None
+    scored: ScoredRows | None
     warnings: tuple[str, ...]
 
     @property
@@ -186,7 +186,7 @@ def read_metrics(run: Run) -> Mapping[str, Any]:
 def read_facts(run: Run, listener: Listener = ignore) -> Facts:
     """Read a run, or a folder where others' predictions were stacked.
 
-    What is not at hand any more (the corpus, files of predictions) is told as a warning; the rest is shown.
+    What is missing by now (the corpus, files of predictions) becomes a warning; the rest is shown.
 
     Raises:
         ReportError: nothing was stacked there yet, or ``metrics.json`` is damaged.
@@ -203,17 +203,17 @@ def read_facts(run: Run, listener: Listener = ignore) -> Facts:
             listener(event)
 
     try:
-        judged: Judged | None = read_judged(run, recipe, metrics, listen)
+        scored: ScoredRows | None = read_scored(run, recipe, metrics, listen)
     except (SercacheError, OSError) as error:
         warnings.append(f"Rows cannot be shown one by one: {error}")
-        judged = None
-    return Facts(run, recipe, description, metrics, judged, tuple(dict.fromkeys(warnings)))
+        scored = None
+    return Facts(run, recipe, description, metrics, scored, tuple(dict.fromkeys(warnings)))
 
 
-def read_judged(
+def read_scored(
     run: Run, recipe: Recipe | None, metrics: Mapping[str, Any], listener: Listener = ignore
-) -> Judged:
-    """Read the rows that stackers were judged on.
+) -> ScoredRows:
+    """Read the rows that stackers were scored on.
 
     Raises:
         SercacheError: corpus, posteriors or predictions are gone, or are not those that were stacked.
@@ -225,19 +225,19 @@ def read_judged(
     else:
         rows = load_rows(run, allow_in_sample=True, listener=listener)
         seed, samples = recipe.seed, recipe.stacking.bootstrap_samples
-    judged = make_splits(rows).scored
+    scored = make_splits(rows).scored
     stale = (
         f"{run.root}: corpus or members have changed since they were stacked; sercache stack does it again"
     )
-    if judged.inputs.classes != tuple(metrics["classes"]) or len(judged) != metrics["judged_rows"]:
+    if scored.inputs.classes != tuple(metrics["classes"]) or len(scored) != metrics["judged_rows"]:
         raise ReportError(stale)
     predictions = {}
     for name in metrics["rows"]:
         found = Posteriors.load(run.stacker_folder(name) / "posteriors.parquet")
-        if found.ids != judged.inputs.ids:
+        if found.ids != scored.inputs.ids:
             raise ReportError(stale)
         predictions[name] = found
-    return Judged(judged, predictions, samples, derive_seed(seed, "bootstrap"))
+    return ScoredRows(scored, predictions, samples, derive_seed(seed, "bootstrap"))
 
 
 def _float(value: float | None) -> float:

@@ -12,7 +12,7 @@ from sercache.errors import Interrupted, SercacheError
 from sercache.evaluation.metrics import Floats
 from sercache.events import QUIET, Context
 from sercache.reporting.blocks import Cell, Colouring, Map, MapPoint, Section, Table, count, number, shown
-from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.facts import Facts, ScoredRows
 
 MOST_POINTS = 1200
 """What t-SNE places in some seconds, and a page holds easily."""
@@ -26,26 +26,33 @@ _THIRDS = ("low third", "middle third", "high third")
 
 def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
     """Show the map; None where rows are not at hand, or are too few."""
-    judged = facts.judged
-    if judged is None or len(judged.rows) < 5:
+    scored = facts.scored
+    if scored is None or len(scored.rows) < 5:
         return None
-    chosen = _sample(judged)
-    vectors, chosen, source = _vectors(facts, judged, chosen, context)
+    chosen = _sample(scored)
+    vectors, chosen, source = _vectors(facts, scored, chosen, context)
     if len(chosen) < 5:
         return None
-    places, method = in_the_plane(vectors, judged.seed)
-    groups = _groups(facts, judged, chosen)
+    places, method = in_the_plane(vectors, scored.seed)
+    groups = _groups(facts, scored, chosen)
     colourings = [_colouring(name, names) for name, names in groups.items()]
-    own = [_places(names, one) for names, one in zip(groups.values(), colourings, strict=True)]
+    indices = [
+        _places(names, colouring) for names, colouring in zip(groups.values(), colourings, strict=True)
+    ]
     first, names_of_first = next(iter(groups.items()))
-    labels = names_of_first if facts.classes else _ratings(judged, chosen)
+    labels = names_of_first if facts.classes else _ratings(scored, chosen)
     points = tuple(
-        MapPoint(float(x), float(y), _label(judged, row, labels[place]), tuple(one[place] for one in own))
+        MapPoint(
+            float(x),
+            float(y),
+            _label(scored, row, labels[place]),
+            tuple(of_colouring[place] for of_colouring in indices),
+        )
         for place, ((x, y), row) in enumerate(zip(places, chosen.tolist(), strict=True))
     )
     drawn = (
-        f"{len(points):,} of {len(judged.rows):,} rows, drawn at random"
-        if len(points) < len(judged.rows)
+        f"{len(points):,} of {len(scored.rows):,} rows, drawn at random"
+        if len(points) < len(scored.rows)
         else ""
     )
     description = (
@@ -64,7 +71,7 @@ def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
                 number(100 * float(places[own_rows, 1].mean()), 0),
             )
             for name in colourings[0].groups
-            if (own_rows := np.asarray([one == name for one in names_of_first])).any()
+            if (own_rows := np.asarray([group == name for group in names_of_first])).any()
         ),
     )
     title = "Map"
@@ -106,15 +113,15 @@ def in_the_plane(vectors: Floats, seed: int) -> tuple[Floats, str]:
     return (places - low) / np.where(high > low, high - low, 1.0), method
 
 
-def _sample(judged: Judged) -> NDArray[np.int64]:
-    count_rows = len(judged.rows)
+def _sample(scored: ScoredRows) -> NDArray[np.int64]:
+    count_rows = len(scored.rows)
     if count_rows <= MOST_POINTS:
         return np.arange(count_rows)
-    return np.sort(np.random.default_rng(judged.seed).permutation(count_rows)[:MOST_POINTS])
+    return np.sort(np.random.default_rng(scored.seed).permutation(count_rows)[:MOST_POINTS])
 
 
 def _vectors(
-    facts: Facts, judged: Judged, chosen: NDArray[np.int64], context: Context
+    facts: Facts, scored: ScoredRows, chosen: NDArray[np.int64], context: Context
 ) -> tuple[Floats, NDArray[np.int64], str]:
     """Return what the rows are placed by, the rows that have it, and what it is in words."""
     recipe = facts.recipe
@@ -123,12 +130,12 @@ def _vectors(
         for name, _ in read.most_common():
             try:
                 feature_set = Cache(recipe.cache).find(recipe.features[name])
-                ids = [judged.rows.inputs.ids[row] for row in chosen.tolist()]
-                there = np.asarray([one in feature_set for one in ids])
+                ids = [scored.rows.inputs.ids[row] for row in chosen.tolist()]
+                there = np.asarray([row_id in feature_set for row_id in ids])
                 if not there.any():
                     continue
-                own = [one for one, is_there in zip(ids, there, strict=True) if is_there]
-                pooled = pooled_layer(feature_set, feature_set.layers[-1:], own, context=context)
+                present = [row_id for row_id, is_there in zip(ids, there, strict=True) if is_there]
+                pooled = pooled_layer(feature_set, feature_set.layers[-1:], present, context=context)
                 words = f"the pooled features '{name}' ({shown(feature_set.spec.encoder, 60)})"
                 return pooled, chosen[there], words
             except Interrupted:
@@ -136,34 +143,34 @@ def _vectors(
             except SercacheError:
                 continue
     if not facts.classes:
-        values = judged.rows.inputs.attribute_values[chosen].reshape(len(chosen), -1)
+        values = scored.rows.inputs.attribute_values[chosen].reshape(len(chosen), -1)
         return values, chosen, "the members' attribute values (no features are at hand)"
-    probabilities = judged.rows.inputs.class_probabilities[chosen]
+    probabilities = scored.rows.inputs.class_probabilities[chosen]
     logs = np.log(np.clip(probabilities, 1e-6, None)).reshape(len(chosen), -1)
     return logs, chosen, "the members' log-probabilities (no features are at hand)"
 
 
-def _groups(facts: Facts, judged: Judged, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
+def _groups(facts: Facts, scored: ScoredRows, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
     """Return the ways to colour the points, the first one first, and the group of each point."""
-    speakers = [shown(judged.rows.speakers[row] or "", 20) for row in chosen.tolist()]
+    speakers = [shown(scored.rows.speakers[row] or "", 20) for row in chosen.tolist()]
     by_speaker = {"speaker": speakers} if len(set(speakers) - {""}) > 1 else {}
     if not facts.classes:
-        thirds = _thirds(judged, chosen)
+        thirds = _thirds(scored, chosen)
         return dict(list(thirds.items())[: _MOST_COLOURINGS - len(by_speaker)]) | by_speaker
-    labels = judged.rows.labels[chosen].tolist()
-    decisions = judged.decisions(facts.choice)[chosen].tolist()
+    labels = scored.rows.labels[chosen].tolist()
+    decisions = scored.decisions(facts.choice)[chosen].tolist()
     classes = [shown(facts.classes[label], 20) if label >= 0 else "no consensus" for label in labels]
     outcomes = [
-        "no consensus" if label < 0 else "right" if label == said else "wrong"
-        for label, said in zip(labels, decisions, strict=True)
+        "no consensus" if label < 0 else "right" if label == decision else "wrong"
+        for label, decision in zip(labels, decisions, strict=True)
     ]
     return {"class": classes} | by_speaker | {"right or wrong": outcomes}
 
 
-def _thirds(judged: Judged, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
+def _thirds(scored: ScoredRows, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
     """Return by attribute in which third of the ratings each row is: low, middle or high."""
     thirds = {}
-    for attribute, values in zip(judged.rows.inputs.attributes, judged.rows.attribute_targets.T, strict=True):
+    for attribute, values in zip(scored.rows.inputs.attributes, scored.rows.attribute_targets.T, strict=True):
         known = values[~np.isnan(values)]
         if not len(known):
             continue
@@ -176,14 +183,14 @@ def _thirds(judged: Judged, chosen: NDArray[np.int64]) -> dict[str, list[str]]:
     return thirds
 
 
-def _ratings(judged: Judged, chosen: NDArray[np.int64]) -> list[str]:
-    """Return what raters said of each row, in words."""
-    names = [shown(attribute.name, 20) for attribute in judged.rows.inputs.attributes]
+def _ratings(scored: ScoredRows, chosen: NDArray[np.int64]) -> list[str]:
+    """Return the ratings of each row, in words."""
+    names = [shown(attribute.name, 20) for attribute in scored.rows.inputs.attributes]
     return [
         ", ".join(
             f"{name} {value:.1f}" for name, value in zip(names, values, strict=True) if not np.isnan(value)
         )
-        for values in judged.rows.attribute_targets[chosen]
+        for values in scored.rows.attribute_targets[chosen]
     ]
 
 
@@ -192,14 +199,14 @@ def _colouring(name: str, groups: Sequence[str]) -> Colouring:
     sizes = Counter(groups)
     rest = {"no consensus", "no rating", ""}
     ranked = [
-        one for one, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if one not in rest
+        group for group, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0])) if group not in rest
     ]
     if name == "right or wrong":
-        ranked = [one for one in ("right", "wrong") if one in sizes]
+        ranked = [group for group in ("right", "wrong") if group in sizes]
     elif set(ranked) <= set(_THIRDS):
-        ranked = [one for one in _THIRDS if one in sizes]
+        ranked = [group for group in _THIRDS if group in sizes]
     named = ranked[:_COLOURS]
-    others = sum(sizes.values()) - sum(sizes[one] for one in named)
+    others = sum(sizes.values()) - sum(sizes[group] for group in named)
     grey = (
         "no rating"
         if "no rating" in sizes
@@ -208,19 +215,19 @@ def _colouring(name: str, groups: Sequence[str]) -> Colouring:
         else "others"
     )
     legend = (*named, grey) if others else tuple(named)
-    return Colouring(name, legend, tuple([sizes[one] for one in named] + ([others] if others else [])))
+    return Colouring(name, legend, tuple([sizes[group] for group in named] + ([others] if others else [])))
 
 
 def _places(groups: Sequence[str], colouring: Colouring) -> list[int]:
     place_of = {name: place for place, name in enumerate(colouring.groups[:_COLOURS])}
     place_of.pop("no consensus", None)
     place_of.pop("no rating", None)
-    return [place_of.get(one, _COLOURS) for one in groups]
+    return [place_of.get(group, _COLOURS) for group in groups]
 
 
-def _label(judged: Judged, row: int, class_name: str) -> str:
-    speaker = judged.rows.speakers[row]
-    return f"{shown(judged.rows.inputs.ids[row], 60)} · {class_name}" + (
+def _label(scored: ScoredRows, row: int, class_name: str) -> str:
+    speaker = scored.rows.speakers[row]
+    return f"{shown(scored.rows.inputs.ids[row], 60)} · {class_name}" + (
         f" · {shown(speaker, 30)}" if speaker else ""
     )
 

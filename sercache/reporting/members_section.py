@@ -8,7 +8,7 @@ import numpy as np
 from sercache.evaluation.bootstrap import Difference, SpeakerBootstrap, holm_corrected
 from sercache.evaluation.metrics import Floats, ccc, macro_f1, mean_ccc
 from sercache.reporting.blocks import Block, Cell, Heat, Heats, Section, Table, number, shown
-from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.facts import Facts, ScoredRows
 from sercache.reporting.wording import interval, p_value
 from sercache.stacking.baselines import BASELINE
 from sercache.stacking.rows import scaled_to_ranges
@@ -20,11 +20,11 @@ _LONGEST_HEADING = 12
 
 def members_section(facts: Facts) -> Section | None:
     """Show disagreement and correlation of members, neighbours beside each other; None for one member."""
-    judged = facts.judged
-    if judged is None or len(judged.rows.inputs.members) < 2 or not len(judged.known):
+    scored = facts.scored
+    if scored is None or len(scored.rows.inputs.members) < 2 or not len(scored.known):
         return None
-    members = [shown(name, 22) for name in judged.rows.inputs.members]
-    apart, alike = disagreement(judged), correlation(judged)
+    members = [shown(name, 22) for name in scored.rows.inputs.members]
+    apart, alike = disagreement(scored), correlation(scored)
     order = _neighbours(apart)
     pairs = [(first, second) for first in range(len(members)) for second in range(first)]
     nearest = min(pairs, key=lambda pair: apart[pair])
@@ -70,57 +70,59 @@ def members_section(facts: Facts) -> Section | None:
             ),
         )
     )
-    to_baseline = differences_to_baseline(judged)
+    to_baseline = differences_to_baseline(scored)
     if to_baseline and not facts.metrics["is_leaky"]:
         lead += f" {members_above(to_baseline, facts.score(BASELINE), facts.primary)}"
     table = _table if facts.classes else _attributes_table
-    blocks: list[Block] = [heats, table(judged, apart, to_baseline)]
+    blocks: list[Block] = [heats, table(scored, apart, to_baseline)]
     return Section("members", "Members", lead, blocks)
 
 
-def disagreement(judged: Judged) -> Floats:
+def disagreement(scored: ScoredRows) -> Floats:
     """Return the share of rows that each pair of members decides differently, ``(M, M)``.
 
     With attributes alone, their mean distance as a share of the scale.
     """
-    inputs = judged.rows.inputs
+    inputs = scored.rows.inputs
     if not inputs.classes:
         scaled = scaled_to_ranges(inputs.attribute_values, inputs)  # (N, M, A)
         return np.asarray(
-            [np.abs(scaled - scaled[:, [one]]).mean(axis=(0, 2)) for one in range(scaled.shape[1])]
+            [np.abs(scaled - scaled[:, [member]]).mean(axis=(0, 2)) for member in range(scaled.shape[1])]
         )
-    decisions = judged.rows.inputs.class_probabilities.argmax(axis=2)
-    return np.asarray([(decisions != decisions[:, [one]]).mean(axis=0) for one in range(decisions.shape[1])])
+    decisions = scored.rows.inputs.class_probabilities.argmax(axis=2)
+    return np.asarray(
+        [(decisions != decisions[:, [member]]).mean(axis=0) for member in range(decisions.shape[1])]
+    )
 
 
-def correlation(judged: Judged) -> Floats:
+def correlation(scored: ScoredRows) -> Floats:
     """Return the correlation of the probabilities given to the true class, ``(M, M)``; NaN for a constant.
 
     With attributes alone, the mean correlation of their values over attributes.
     """
-    known, inputs = judged.known, judged.rows.inputs
+    known, inputs = scored.known, scored.rows.inputs
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
         if not inputs.classes:
-            each = [
+            by_attribute = [
                 np.atleast_2d(np.corrcoef(values.T)) for values in np.moveaxis(inputs.attribute_values, 2, 0)
             ]
-            return np.asarray(np.mean(each, axis=0))
-        own = inputs.class_probabilities[known, :, judged.rows.labels[known]]
-        return np.atleast_2d(np.corrcoef(own.T))
+            return np.asarray(np.mean(by_attribute, axis=0))
+        of_truth = inputs.class_probabilities[known, :, scored.rows.labels[known]]
+        return np.atleast_2d(np.corrcoef(of_truth.T))
 
 
-def differences_to_baseline(judged: Judged) -> dict[str, Difference]:
+def differences_to_baseline(scored: ScoredRows) -> dict[str, Difference]:
     """Return each member's primary score minus the linear baseline's; p-values are Holm-corrected.
 
     Empty where there is no baseline. A member that is the baseline itself is left out.
     """
-    if BASELINE not in judged.predictions:
+    if BASELINE not in scored.predictions:
         return {}
-    inputs, truth = judged.rows.inputs, judged.rows.truth
-    bootstrap = SpeakerBootstrap(judged.rows.speakers, judged.samples, judged.seed)
-    said = judged.prediction(BASELINE)
-    baseline = (said.class_probabilities, said.attribute_values)  # (N, C), (N, A)
+    inputs, truth = scored.rows.inputs, scored.rows.truth
+    bootstrap = SpeakerBootstrap(scored.rows.speakers, scored.samples, scored.seed)
+    prediction = scored.prediction(BASELINE)
+    baseline = (prediction.class_probabilities, prediction.attribute_values)  # (N, C), (N, A)
     members = {
         name: (inputs.class_probabilities[:, index], inputs.attribute_values[:, index])
         for index, name in enumerate(inputs.members)
@@ -163,13 +165,13 @@ def _heat(title: str, note: str, members: list[str], values: Floats, order: list
     return Heat(title, "", tuple(columns), tuple(names), cells, note)
 
 
-def _attributes_table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
-    inputs, truth = judged.rows.inputs, judged.rows.attribute_targets
+def _attributes_table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
+    inputs, truth = scored.rows.inputs, scored.rows.attribute_targets
 
     def scores(values: Floats) -> tuple[Cell, ...]:
         """Return the cells of predictions ``(N, A)``."""
-        each = [ccc(*pair) for pair in zip(truth.T, values.T, strict=True)]
-        return number(mean_ccc(truth, values)), *(number(value) for value in each)
+        by_attribute = [ccc(*pair) for pair in zip(truth.T, values.T, strict=True)]
+        return number(mean_ccc(truth, values)), *(number(value) for value in by_attribute)
 
     def row(place: int) -> tuple[Cell, ...]:
         name = inputs.members[place]
@@ -184,11 +186,11 @@ def _attributes_table(judged: Judged, apart: Floats, to_baseline: Mapping[str, D
     baseline: tuple[tuple[Cell, ...], ...] = ()
     if to_baseline:
         header = ("minus baseline", "p (Holm)")
-        values = judged.prediction(BASELINE).attribute_values
+        values = scored.prediction(BASELINE).attribute_values
         baseline = ((Cell(BASELINE, tone="dim"), *scores(values), *(Cell("", is_number=True),) * 3),)
     names = [f"CCC {shown(attribute.name, 20)}" for attribute in inputs.attributes]
     return Table(
-        "Members by themselves, on the judged rows. Apart: from the others, on average, in per cent of the "
+        "Members by themselves, on the scored rows. Apart: from the others, on average, in per cent of the "
         "scale.",
         ("member", "mean CCC", *names, *header, "apart %"),
         (*(row(place) for place in range(len(inputs.members))), *baseline),
@@ -206,8 +208,8 @@ def _compared(name: str, to_baseline: Mapping[str, Difference]) -> tuple[Cell, .
     return cell, p_value(difference.p_value)
 
 
-def _table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
-    known, rows = judged.known, judged.rows
+def _table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[str, Difference]) -> Table:
+    known, rows = scored.known, scored.rows
     decisions = rows.inputs.class_probabilities.argmax(axis=2)[known]
     labels = rows.labels[known]
     is_wrong = decisions != labels[:, None]
@@ -228,11 +230,11 @@ def _table(judged: Judged, apart: Floats, to_baseline: Mapping[str, Difference])
     baseline: tuple[tuple[Cell, ...], ...] = ()
     if to_baseline:
         header = ("minus baseline", "p (Holm)")
-        score = macro_f1(labels, judged.decisions(BASELINE)[known], len(rows.inputs.classes))
+        score = macro_f1(labels, scored.decisions(BASELINE)[known], len(rows.inputs.classes))
         empty = Cell("", is_number=True)
         baseline = ((Cell(BASELINE, tone="dim"), number(score), empty, empty, empty, empty),)
     return Table(
-        "Members by themselves, on the judged rows. Disagrees: with the others, on average. Alone right: "
+        "Members by themselves, on the scored rows. Disagrees: with the others, on average. Alone right: "
         "rows that only this member decides rightly.",
         ("member", "macro-F1", *header, "disagrees %", "alone right %"),
         (*(row(place) for place in range(len(rows.inputs.members))), *baseline),

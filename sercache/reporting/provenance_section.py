@@ -35,8 +35,8 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
     """Show what a reader needs to do it again."""
     pairs = [("folder", shown(str(facts.run.root.resolve()), 200))]
     summary = None
-    if facts.judged is not None:
-        summary = summarize(facts.judged.rows.corpus)
+    if facts.scored is not None:
+        summary = summarize(facts.scored.rows.corpus)
         pairs.append(("judged rows", _corpus_words(summary)))
     if facts.recipe is not None:
         pairs.append(("corpus", shown(str(facts.recipe.corpus), 200)))
@@ -60,7 +60,7 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
         blocks.append(_features_table(sets))
     blocks.append(_stages_table(facts, sets))
     if summary is not None and facts.classes:
-        blocks.append(Folded("Judged rows by class", (_classes_table(facts, summary),)))
+        blocks.append(Folded("ScoredRows rows by class", (_classes_table(facts, summary),)))
     if facts.recipe is not None:
         blocks.append(Folded("Members", (_members_table(facts),)))
         blocks.append(Folded("The resolved recipe", (Source("recipe.yaml", dump_recipe(facts.recipe)),)))
@@ -110,7 +110,7 @@ def _classes_table(facts: Facts, summary: CorpusSummary) -> Table:
     classes = {name: rows for name, rows in summary.total.classes.items() if rows or name in facts.classes}
     words = {"X": "X (no agreement)", "O": "O (other)"}
     return Table(
-        "Judged rows by their consensus class",
+        "ScoredRows rows by their consensus class",
         ("class", "rows", "%"),
         tuple(
             (
@@ -124,8 +124,8 @@ def _classes_table(facts: Facts, summary: CorpusSummary) -> Table:
 
 
 def _features_table(sets: Mapping[str, FeatureSet]) -> Table:
-    def row(name: str, one: FeatureSet) -> tuple[Cell, ...]:
-        spec = one.spec
+    def row(name: str, feature_set: FeatureSet) -> tuple[Cell, ...]:
+        spec = feature_set.spec
         rate = spec.frame_rate_hz / spec.time_pool if spec.frame_rate_hz else None
         return (
             Cell(shown(name, 40)),
@@ -134,8 +134,8 @@ def _features_table(sets: Mapping[str, FeatureSet]) -> Table:
             count(spec.dim),
             number(rate, 1),
             Cell(spec.dtype or ""),
-            count(len(one)),
-            Cell(size(one.size_bytes), one.size_bytes, is_number=True),
+            count(len(feature_set)),
+            Cell(size(feature_set.size_bytes), feature_set.size_bytes, is_number=True),
             Cell(spec.fingerprint[:_DIGITS]),
         )
 
@@ -152,7 +152,7 @@ def _features_table(sets: Mapping[str, FeatureSet]) -> Table:
             "size",
             "fingerprint",
         ),
-        tuple(row(name, one) for name, one in sets.items()),
+        tuple(row(name, feature_set) for name, feature_set in sets.items()),
     )
 
 
@@ -186,8 +186,8 @@ def _stages_table(facts: Facts, sets: Mapping[str, FeatureSet]) -> Table:
         )
         rows.append((Cell(stage), known, Cell(words)))
 
-    for name, one in sets.items():
-        speeds = read_speeds(one.folder)
+    for name, feature_set in sets.items():
+        speeds = read_speeds(feature_set.folder)
         seconds = sum(speed.encode_seconds for speed in speeds.values()) if speeds else float("nan")
         cost = "; ".join(
             f"{speed.seconds_per_minute:.2g} s for a minute of speech on {device}"
@@ -198,9 +198,9 @@ def _stages_table(facts: Facts, sets: Mapping[str, FeatureSet]) -> Table:
     if histories:
         total = sum(fold.seconds for fold in histories)
         add("train the members", total, f"{len(histories)} trainings, {total / len(histories):.1f} s each")
-    own: list[dict[str, Any]] = [facts.metrics["rows"][name] for name in facts.stackers]
-    fit = float(np.sum([one["fit_seconds"] for one in own]))
-    predict = float(np.sum([one["predict_seconds"] for one in own]))
+    of_stackers: list[dict[str, Any]] = [facts.metrics["rows"][name] for name in facts.stackers]
+    fit = float(np.sum([figures["fit_seconds"] for figures in of_stackers]))
+    predict = float(np.sum([figures["predict_seconds"] for figures in of_stackers]))
     add("fit every meta-level once", fit, f"on {facts.metrics['fitting_rows']:,} rows")
     add("predict with every meta-level", predict, f"{facts.metrics['judged_rows']:,} rows")
     return Table("Time, added over processes", ("stage", "time", ""), tuple(rows), is_sortable=False)
@@ -212,10 +212,12 @@ _SHOWN = 50
 def failures_of(sets: Mapping[str, FeatureSet]) -> dict[str, list[Failure]]:
     """Return which utterances have no frames, by feature set; none where nothing failed."""
     found = {}
-    for name, one in sets.items():
+    for name, feature_set in sets.items():
         try:
             failures = [
-                failure for failure in Ledger(one.folder).failures.values() if failure.utterance not in one
+                failure
+                for failure in Ledger(feature_set.folder).failures.values()
+                if failure.utterance not in feature_set
             ]
         except CacheError:
             continue
@@ -227,11 +229,12 @@ def failures_of(sets: Mapping[str, FeatureSet]) -> dict[str, list[Failure]]:
 def troubles_section(facts: Facts, failures: Mapping[str, list[Failure]]) -> Section:
     """Show failures and warnings, or say that there are none."""
     blocks: list[Block] = [Prose(warning, is_note=True) for warning in facts.warnings]
-    every = [(name, failure) for name, own in failures.items() for failure in own]
-    if every:
+    all_failures = [(name, failure) for name, of_set in failures.items() for failure in of_set]
+    if all_failures:
         blocks.append(
             Table(
-                f"{len(every):,} failures" + (f", the first {_SHOWN}" if len(every) > _SHOWN else ""),
+                f"{len(all_failures):,} failures"
+                + (f", the first {_SHOWN}" if len(all_failures) > _SHOWN else ""),
                 ("utterance", "feature set", "stage", "attempts", "what happened"),
                 tuple(
                     (
@@ -241,11 +244,11 @@ def troubles_section(facts: Facts, failures: Mapping[str, list[Failure]]) -> Sec
                         count(failure.attempts),
                         Cell(shown(failure.message, 200)),
                     )
-                    for name, failure in every[:_SHOWN]
+                    for name, failure in all_failures[:_SHOWN]
                 ),
             )
         )
     lead = "Nothing failed, and nothing was odd."
-    if every or facts.warnings:
-        lead = f"{len(every):,} utterances lack features; {len(facts.warnings)} warnings."
+    if all_failures or facts.warnings:
+        lead = f"{len(all_failures):,} utterances lack features; {len(facts.warnings)} warnings."
     return Section("troubles", "Warnings", lead, blocks)

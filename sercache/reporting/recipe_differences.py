@@ -30,14 +30,16 @@ def recipe_differences(recipes: Sequence[Recipe]) -> tuple[KeyDifference, ...]:
 
 def differing(flat: Sequence[Mapping[str, Any]]) -> tuple[KeyDifference, ...]:
     """Return the keys whose values are not the same in all mappings, in the order they come."""
-    keys = dict.fromkeys(key for one in flat for key in one)
-    wholly_absent = {key for key in keys if _is_whole(key) and any(key not in one for one in flat)}
+    keys = dict.fromkeys(key for values_by_key in flat for key in values_by_key)
+    wholly_absent = {
+        key for key in keys if _is_whole(key) and any(key not in values_by_key for values_by_key in flat)
+    }
     found = []
     for key in keys:
         parent = ".".join(key.split(".")[:2])
         if key != parent and parent in wholly_absent:
             continue
-        values = [one.get(key, ABSENT) for one in flat]
+        values = [values_by_key.get(key, ABSENT) for values_by_key in flat]
         if _is_whole(key) and key not in wholly_absent:
             continue  # its own keys tell in what it differs
         if any(value != values[0] for value in values):
@@ -55,11 +57,11 @@ def _flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in content.items():
         key = f"{prefix}{name}"
         if name in _NAMED and not prefix:
-            its = value if isinstance(value, dict) else {one["name"]: one for one in value}
-            for own, described in its.items():
-                flat[f"{key}.{_safe(own)}"] = _summary(described)
-                rest = {part: one for part, one in described.items() if part != "name"}
-                flat |= _flattened(rest, f"{key}.{_safe(own)}.")
+            described_by = value if isinstance(value, dict) else {entry["name"]: entry for entry in value}
+            for part_name, described in described_by.items():
+                flat[f"{key}.{_safe(part_name)}"] = _summary(described)
+                rest = {part: entry for part, entry in described.items() if part != "name"}
+                flat |= _flattened(rest, f"{key}.{_safe(part_name)}.")
         elif isinstance(value, dict):
             flat |= _flattened(value, f"{key}.")
         else:

@@ -43,7 +43,7 @@ def write_report(
         run: its folder; or a folder where others' predictions were stacked.
         output: where the page goes; None: ``report.html`` in the run.
         embed_audio: put the sound of the listed clips into the page. Without, it plays them where they lie.
-        context: receives events, and says when to stop.
+        context: receives events, and is asked whether to stop.
 
     Raises:
         ReportError: nothing was stacked yet, or a library is missing.

@@ -20,7 +20,7 @@ from sercache.evaluation.primary import PrimaryScore, primary_in
 from sercache.events import Event, Listener, ignore
 from sercache.files import without_nan
 from sercache.posteriors import Posteriors
-from sercache.reporting.facts import Facts, Judged, read_facts
+from sercache.reporting.facts import Facts, ScoredRows, read_facts
 from sercache.reporting.recipe_differences import KeyDifference, differing, recipe_differences
 from sercache.reporting.wording import interval, listed
 from sercache.run import Run
@@ -68,7 +68,7 @@ class RunComparison:
         recipe_differences: keys that differ.
         setting_differences: of versions, features, corpus and folds.
         entries: kind by kind, in the order of the runs; a kind that all runs recommend is there once.
-        rows: that all runs judged.
+        rows: that all runs scored.
         speakers: of those.
         notes: what to know before reading the differences.
     """
@@ -93,7 +93,7 @@ class RunComparison:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """What may be said, a sentence per run and kind."""
+        """The conclusions, a sentence per run and kind."""
         sentences = [
             _sentence(entry, self.runs[0], self.primary) for entry in self.entries if entry.differences
         ]
@@ -108,7 +108,7 @@ class RunComparison:
 
 
 def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunComparison:
-    """Compare stacked runs on the rows that all of them judged.
+    """Compare stacked runs on the rows that all of them scored.
 
     Speakers are drawn with replacement, the same in every run. The truth is the first run's.
 
@@ -118,12 +118,12 @@ def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunCompari
     if len(runs) < 2:
         raise ReportError("compare wants two runs or more, such as: sercache compare runs/a runs/b")
     names = _names(runs)
-    read: list[tuple[Facts, Judged]] = []
+    read: list[tuple[Facts, ScoredRows]] = []
     for done, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
         facts = read_facts(run)
-        if facts.judged is None:
+        if facts.scored is None:
             raise ReportError(f"{name}: {facts.warnings[-1]}")
-        read.append((facts, facts.judged))
+        read.append((facts, facts.scored))
         listener(Event("advance", "read runs", done=done, total=len(runs)))
     listener(Event("finish", "read runs"))
     first_facts, first = read[0]
@@ -134,11 +134,11 @@ def compare_runs(runs: Sequence[Run], listener: Listener = ignore) -> RunCompari
                 f"{', '.join(facts.classes) or '(none)'}: they cannot be compared; 'classes' in a recipe "
                 "chooses them"
             )
-    shared = set.intersection(*(set(judged.rows.inputs.ids) for _, judged in read))
-    ids = tuple(one for one in first.rows.inputs.ids if one in shared)
+    shared = set.intersection(*(set(scored.rows.inputs.ids) for _, scored in read))
+    ids = tuple(row_id for row_id in first.rows.inputs.ids if row_id in shared)
     if not ids:
-        raise ReportError(f"{listed(names)} judged no utterance in common: they cannot be compared")
-    rows = _shared_rows(first.rows, ids, [judged.rows for _, judged in read])
+        raise ReportError(f"{listed(names)} have no scored utterance in common: they cannot be compared")
+    rows = _shared_rows(first.rows, ids, [scored.rows for _, scored in read])
     if not rows.inputs.classes and not rows.inputs.attributes:
         raise ReportError(f"{listed(names)} have no attribute in common: they cannot be compared")
     bootstrap = SpeakerBootstrap(rows.speakers, first.samples, first.seed)
@@ -176,11 +176,11 @@ def _names(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _shared_rows(first: StackingRows, ids: tuple[str, ...], every: Sequence[StackingRows]) -> StackingRows:
     """Return the first run's rows of these utterances, with the attributes that all runs have."""
-    place_of = {one: place for place, one in enumerate(first.inputs.ids)}
-    rows = first.take(np.asarray([place_of[one] for one in ids], dtype=np.int64))
-    names = [{attribute.name for attribute in one.inputs.attributes} for one in every]
+    place_of = {row_id: place for place, row_id in enumerate(first.inputs.ids)}
+    rows = first.take(np.asarray([place_of[row_id] for row_id in ids], dtype=np.int64))
+    names = [{attribute.name for attribute in table.inputs.attributes} for table in every]
     common = set.intersection(*names)
-    kept = [place for place, one in enumerate(rows.inputs.attributes) if one.name in common]
+    kept = [index for index, attribute in enumerate(rows.inputs.attributes) if attribute.name in common]
     inputs = replace(
         rows.inputs,
         attributes=tuple(rows.inputs.attributes[place] for place in kept),
@@ -191,7 +191,7 @@ def _shared_rows(first: StackingRows, ids: tuple[str, ...], every: Sequence[Stac
 
 def _entries(
     names: Sequence[str],
-    read: Sequence[tuple[Facts, Judged]],
+    read: Sequence[tuple[Facts, ScoredRows]],
     rows: StackingRows,
     bootstrap: SpeakerBootstrap,
 ) -> tuple[Entry, ...]:
@@ -222,8 +222,12 @@ def _entries(
             entries.append(Entry(name, kind, stacker, scores, differences, float("nan"), to_baseline))
             before = metrics if place == 0 else before
     entries = _with_corrected_baselines(entries)
-    corrected = iter(holm([one.differences[key].p_value for one in entries if one.differences]).tolist())
-    return tuple(replace(one, p_value=float(next(corrected))) if one.differences else one for one in entries)
+    corrected = iter(
+        holm([entry.differences[key].p_value for entry in entries if entry.differences]).tolist()
+    )
+    return tuple(
+        replace(entry, p_value=float(next(corrected))) if entry.differences else entry for entry in entries
+    )
 
 
 def _with_corrected_baselines(entries: Sequence[Entry]) -> list[Entry]:
@@ -241,20 +245,22 @@ def _metrics(facts: Facts, stacker: str, rows: StackingRows) -> dict[str, SumMet
     every = []
     for repeat in range(facts.metrics["repeats"]):
         found = Posteriors.load(folder / (f"posteriors-{repeat}.parquet" if repeat else "posteriors.parquet"))
-        own = found.take(rows.inputs.ids)
-        order = columns_in_order("classes", own.classes, rows.inputs.classes)
-        values = [own.attributes.index(name) for name in attributes]
+        taken = found.take(rows.inputs.ids)
+        order = columns_in_order("classes", taken.classes, rows.inputs.classes)
+        values = [taken.attributes.index(name) for name in attributes]
         every.append(
-            scores_of(rows, Prediction(own.class_probabilities[:, order], own.attribute_values[:, values]))
+            scores_of(
+                rows, Prediction(taken.class_probabilities[:, order], taken.attribute_values[:, values])
+            )
         )
     names = [name for name in every[0] if not name.startswith("f1:")]
-    return {name: mean_over([one[name] for one in every]) for name in names}
+    return {name: mean_over([repeat[name] for repeat in every]) for name in names}
 
 
 def _settings(facts: Facts) -> dict[str, Any]:
     described = dict(facts.description)
-    found = {f"versions.{name}": one for name, one in described.get("versions", {}).items()}
-    found |= {f"fingerprint of {name}": one[:12] for name, one in described.get("features", {}).items()}
+    found = {f"versions.{name}": value for name, value in described.get("versions", {}).items()}
+    found |= {f"fingerprint of {name}": value[:12] for name, value in described.get("features", {}).items()}
     found |= {f"{name} digest": described[name] for name in ("corpus", "folds") if name in described}
     return found | {
         "recommended": facts.choice,
@@ -266,36 +272,38 @@ def _settings(facts: Facts) -> dict[str, Any]:
 
 def _notes(
     names: Sequence[str],
-    read: Sequence[tuple[Facts, Judged]],
+    read: Sequence[tuple[Facts, ScoredRows]],
     rows: StackingRows,
     ids: tuple[str, ...],
 ) -> tuple[str, ...]:
     notes = []
-    for name, (facts, judged) in zip(names, read, strict=True):
-        left = len(judged.rows) - len(ids)
+    for name, (facts, scored) in zip(names, read, strict=True):
+        left = len(scored.rows) - len(ids)
         if left:
             notes.append(
-                f"{left:,} of {len(judged.rows):,} rows that {name} judged are not in all runs: left out."
+                f"{left:,} of {len(scored.rows):,} rows that {name} scored are not in all runs: left out."
             )
         if facts.metrics["is_leaky"]:
-            notes.append(f"{name}: members trained on rows they are judged on; its scores say nothing.")
-    for name, (facts, judged) in zip(names[1:], read[1:], strict=True):
-        place_of = {one: place for place, one in enumerate(judged.rows.inputs.ids)}
-        own = [judged.rows.labels[place_of[one]] for one in ids]
-        theirs = [facts.classes[label] if label >= 0 else "" for label in own]
+            notes.append(
+                f"{name}: members trained on rows they are scored on; its scores hold for no new speaker."
+            )
+    for name, (facts, scored) in zip(names[1:], read[1:], strict=True):
+        place_of = {row_id: place for place, row_id in enumerate(scored.rows.inputs.ids)}
+        labels = [scored.rows.labels[place_of[row_id]] for row_id in ids]
+        theirs = [facts.classes[label] if label >= 0 else "" for label in labels]
         ours = [rows.inputs.classes[label] if label >= 0 else "" for label in rows.labels]
-        differ = sum(one != other for one, other in zip(ours, theirs, strict=True))
+        differ = sum(label != other for label, other in zip(ours, theirs, strict=True))
         if differ:
             notes.append(
-                f"{differ:,} shared rows have another consensus in {name}: judged by that of {names[0]}."
+                f"{differ:,} shared rows have another consensus in {name}: scored by that of {names[0]}."
             )
         first_facts = read[0][0]
         if facts.metrics["judged_on"] != first_facts.metrics["judged_on"]:
             notes.append(
-                f"{names[0]} was judged on {first_facts.metrics['judged_on']} rows and {name} on "
+                f"{names[0]} was scored on {first_facts.metrics['judged_on']} rows and {name} on "
                 f"{facts.metrics['judged_on']}: they learned from different numbers of rows."
             )
-        elif judged.rows.fold_map_digest != read[0][1].rows.fold_map_digest:
+        elif scored.rows.fold_map_digest != read[0][1].rows.fold_map_digest:
             notes.append(
                 f"{name} has other folds than {names[0]}: part of the difference is the luck of the folds."
             )

@@ -48,9 +48,9 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]], primary: PrimaryScore)
     drawn = {order: points[order] for order in _ORDERS if order in points}
     title, key = f"{primary.title} of the soft vote, by the number of members", primary.key
     parts = []
-    for order, own in drawn.items():
-        first, last = estimate_of(own[0][key]), estimate_of(own[-1][key])
-        best = max(own, key=lambda point: estimate_of(point[key]).value)
+    for order, of_order in drawn.items():
+        first, last = estimate_of(of_order[0][key]), estimate_of(of_order[-1][key])
+        best = max(of_order, key=lambda point: estimate_of(point[key]).value)
         parts.append(
             f"{order} from {first.value:.3f} with one to {last.value:.3f} with all, "
             f"highest with {best['size']}"
@@ -58,31 +58,33 @@ def _curve(points: Mapping[str, list[Mapping[str, Any]]], primary: PrimaryScore)
     description = f"A line per order in which members join: {'; '.join(parts)}."
     with Canvas(520, 260) as canvas:
         axes = canvas.axes
-        for order, own in drawn.items():
+        for order, of_order in drawn.items():
             colour, dashes, name = _ORDERS[order]
-            sizes = [point["size"] for point in own]
-            scores = [estimate_of(point[key]) for point in own]
+            sizes = [point["size"] for point in of_order]
+            scores = [estimate_of(point[key]) for point in of_order]
             if order in ("best", "random"):
                 axes.fill_between(
                     sizes,
-                    [one.low for one in scores],
-                    [one.high for one in scores],
+                    [estimate.low for estimate in scores],
+                    [estimate.high for estimate in scores],
                     color=colour,
                     alpha=0.12,
                     linewidth=0,
                 )
-            axes.plot(sizes, [one.value for one in scores], color=colour, linestyle=dashes, label=name)
+            axes.plot(
+                sizes, [estimate.value for estimate in scores], color=colour, linestyle=dashes, label=name
+            )
         axes.set_xlabel("members")
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="lower right", labelcolor=INK)
     numbers = Table(
         "Every order and size",
         ("order", "members", primary.name, "minus all", "encoders", "s per minute of speech", "joins"),
-        tuple(_row(point, key) for own in drawn.values() for point in own),
+        tuple(_row(point, key) for of_order in drawn.values() for point in of_order),
     )
     caption = (
         "Bands: 95 % over speakers (best first), 90 % of random orders. Each order is decided on other rows "
-        "than those it is judged on."
+        "than those it is scored on."
     )
     return Figure(canvas.svg(title, description), title, description, numbers, caption)
 
@@ -106,14 +108,18 @@ def _row(point: Mapping[str, Any], key: str) -> tuple[Cell, ...]:
 
 def _without(found: Mapping[str, Any], primary: PrimaryScore) -> Table:
     differences = sorted(
-        ((name, difference_of(one)) for name, one in found.items()), key=lambda one: one[1].value
+        ((name, difference_of(raw)) for name, raw in found.items()), key=lambda pair: pair[1].value
     )
     return Table(
         f"Leaving one out: {primary.name} of the soft vote without a member, minus that with all. Negative: "
         "it is missed.",
         ("without", "difference", "p (Holm)"),
         tuple(
-            (Cell(shown(name, 60)), Cell(interval(one, "+"), one.value, is_number=True), p_value(one.p_value))
-            for name, one in differences
+            (
+                Cell(shown(name, 60)),
+                Cell(interval(difference, "+"), difference.value, is_number=True),
+                p_value(difference.p_value),
+            )
+            for name, difference in differences
         ),
     )

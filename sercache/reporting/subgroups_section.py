@@ -11,7 +11,7 @@ from sercache.evaluation.bootstrap import Estimate, SpeakerBootstrap
 from sercache.evaluation.metrics import Floats
 from sercache.evaluation.primary import PrimaryScore
 from sercache.reporting.blocks import Block, Cell, Folded, Section, Table, count, shown
-from sercache.reporting.facts import Facts, Judged
+from sercache.reporting.facts import Facts, ScoredRows
 from sercache.reporting.wording import interval
 from sercache.stacking.base import Prediction
 
@@ -25,7 +25,7 @@ _SPEAKER_SAMPLES = 500
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some of the judged rows.
+    """Some of the scored rows.
 
     Attributes:
         name: of the group.
@@ -56,23 +56,23 @@ class Grouping:
     @property
     def worst(self) -> Group | None:
         """The group with the lowest score, among those with enough rows; None where there are not two."""
-        large = [one for one in self.groups if one.rows >= FEWEST_ROWS]
-        return min(large, key=lambda one: one.score.value) if len(large) > 1 else None
+        large = [group for group in self.groups if group.rows >= FEWEST_ROWS]
+        return min(large, key=lambda group: group.score.value) if len(large) > 1 else None
 
 
 def groupings(facts: Facts) -> tuple[Grouping, ...]:
-    """Part the judged rows in every way that the corpus allows, and score the recommended stacker."""
-    judged = facts.judged
-    if judged is None or not len(judged.known):
+    """Split the scored rows in every way that the corpus allows, and score the recommended stacker."""
+    scored = facts.scored
+    if scored is None or not len(scored.known):
         return ()
-    said = judged.prediction(facts.choice)
+    prediction = scored.prediction(facts.choice)
     found = [
-        _by_name("gender", judged, said, _genders(judged)),
-        _by_quantile("duration", judged, said, _seconds(judged), "{:.1f} to {:.1f} s"),
-        *([_by_ambiguity(judged, said)] if facts.classes else []),
-        _by_name("speaker", judged, said, list(judged.rows.speakers)),
+        _by_name("gender", scored, prediction, _genders(scored)),
+        _by_quantile("duration", scored, prediction, _seconds(scored), "{:.1f} to {:.1f} s"),
+        *([_by_ambiguity(scored, prediction)] if facts.classes else []),
+        _by_name("speaker", scored, prediction, list(scored.rows.speakers)),
     ]
-    return tuple(one for one in found if len(one.groups) > 1)
+    return tuple(grouping for grouping in found if len(grouping.groups) > 1)
 
 
 def subgroups_section(facts: Facts, found: Sequence[Grouping]) -> Section | None:
@@ -80,71 +80,73 @@ def subgroups_section(facts: Facts, found: Sequence[Grouping]) -> Section | None
     if not found:
         return None
     overall = facts.score(facts.choice)
-    said = [
-        f"by {one.name}, {worst.name} ({interval(worst.score)} on {worst.rows:,} rows)"
-        for one in found
-        if (worst := one.worst) is not None
+    sentences = [
+        f"by {grouping.name}, {worst.name} ({interval(worst.score)} on {worst.rows:,} rows)"
+        for grouping in found
+        if (worst := grouping.worst) is not None
     ]
     lead = (
         f"{facts.primary.title} of {facts.choice}, over all {interval(overall)}. "
-        + (f"Worst: {'; '.join(said)}. " if said else "")
+        + (f"Worst: {'; '.join(sentences)}. " if sentences else "")
         + "Of many groups one is always worst by luck: look at the intervals."
     )
     blocks: list[Block] = []
-    for one in found:
-        table = _table(one, overall, facts.primary)
-        if one.name == "speaker" and len(one.groups) > _SHOWN_SPEAKERS:
+    for grouping in found:
+        table = _table(grouping, overall, facts.primary)
+        if grouping.name == "speaker" and len(grouping.groups) > _SHOWN_SPEAKERS:
             half = _SHOWN_SPEAKERS // 2
-            ends = Grouping(one.name, one.groups[:half] + one.groups[-half:])
-            caption = f"By speaker: the {half} worst and the {half} best of {len(one.groups)}"
+            ends = Grouping(grouping.name, grouping.groups[:half] + grouping.groups[-half:])
+            caption = f"By speaker: the {half} worst and the {half} best of {len(grouping.groups)}"
             blocks += [
                 _table(ends, overall, facts.primary, caption),
-                Folded(f"All {len(one.groups)} speakers", (table,)),
+                Folded(f"All {len(grouping.groups)} speakers", (table,)),
             ]
         else:
             blocks.append(table)
     return Section("groups", "Groups", lead, blocks)
 
 
-def _table(one: Grouping, overall: Estimate, primary: PrimaryScore, caption: str = "") -> Table:
-    over = "clips" if one.name == "speaker" else "speakers"
+def _table(grouping: Grouping, overall: Estimate, primary: PrimaryScore, caption: str = "") -> Table:
+    over = "clips" if grouping.name == "speaker" else "speakers"
 
     def row(group: Group) -> tuple[Cell, ...]:
         score = group.score
         tone = "bad" if score.high < overall.value else "dim" if group.rows < FEWEST_ROWS else ""
         return (
-            Cell(group.name, tone="strong" if group == one.worst else ""),
+            Cell(group.name, tone="strong" if group == grouping.worst else ""),
             count(group.rows),
             count(group.speakers),
             Cell(interval(score), score.value, is_number=True, tone=tone),
         )
 
     return Table(
-        f"{caption or f'By {one.name}'}; intervals over {over}. Red: wholly below the score over all. The "
-        f"worst group of at least {FEWEST_ROWS} rows is bold.",
-        (one.name, "rows", "speakers", primary.name),
-        tuple(row(group) for group in one.groups),
+        f"{caption or f'By {grouping.name}'}; intervals over {over}. Red: wholly below the score over all. "
+        f"The worst group of at least {FEWEST_ROWS} rows is bold.",
+        (grouping.name, "rows", "speakers", primary.name),
+        tuple(row(group) for group in grouping.groups),
     )
 
 
-def _by_name(name: str, judged: Judged, said: Prediction, names: Sequence[str | None]) -> Grouping:
+def _by_name(name: str, scored: ScoredRows, prediction: Prediction, names: Sequence[str | None]) -> Grouping:
     is_speaker = name == "speaker"
     places: dict[str, list[int]] = {}
-    for place in judged.known.tolist():
-        own = names[place]
-        if own:
-            places.setdefault(own, []).append(place)
+    for place in scored.known.tolist():
+        name_of_row = names[place]
+        if name_of_row:
+            places.setdefault(name_of_row, []).append(place)
     groups = [
-        _group(shown(own, 40), judged, said, np.asarray(rows), over_clips=is_speaker)
-        for own, rows in sorted(places.items())
+        _group(shown(name_of_row, 40), scored, prediction, np.asarray(rows), over_clips=is_speaker)
+        for name_of_row, rows in sorted(places.items())
     ]
     if is_speaker:
-        groups.sort(key=lambda one: one.score.value)
+        groups.sort(key=lambda group: group.score.value)
     return Grouping(name, tuple(groups))
 
 
-def _by_quantile(name: str, judged: Judged, said: Prediction, values: Floats, words: str) -> Grouping:
-    known = judged.known[~np.isnan(values[judged.known])]
+def _by_quantile(
+    name: str, scored: ScoredRows, prediction: Prediction, values: Floats, words: str
+) -> Grouping:
+    known = scored.known[~np.isnan(values[scored.known])]
     if not len(known):
         return Grouping(name, ())
     edges = np.unique(np.quantile(values[known], [0, 0.25, 0.5, 0.75, 1]))
@@ -154,16 +156,16 @@ def _by_quantile(name: str, judged: Judged, said: Prediction, values: Floats, wo
     return Grouping(
         name,
         tuple(
-            _group(words.format(edges[part], edges[part + 1]), judged, said, known[which == part])
+            _group(words.format(edges[part], edges[part + 1]), scored, prediction, known[which == part])
             for part in range(len(edges) - 1)
             if (which == part).any()
         ),
     )
 
 
-def _by_ambiguity(judged: Judged, said: Prediction) -> Grouping:
+def _by_ambiguity(scored: ScoredRows, prediction: Prediction) -> Grouping:
     """Part by how much the raters differ: all alike, and two halves of the rest."""
-    entropy = vote_entropy(judged.rows.soft_targets)[judged.known]
+    entropy = vote_entropy(scored.rows.soft_targets)[scored.known]
     differ = entropy > 1e-9
     if not differ.any():
         return Grouping("ambiguity", ())
@@ -176,7 +178,9 @@ def _by_ambiguity(judged: Judged, said: Prediction) -> Grouping:
     return Grouping(
         "ambiguity",
         tuple(
-            _group(name, judged, said, judged.known[chosen]) for name, chosen in parts.items() if chosen.any()
+            _group(name, scored, prediction, scored.known[chosen])
+            for name, chosen in parts.items()
+            if chosen.any()
         ),
     )
 
@@ -192,28 +196,30 @@ def vote_entropy(soft_targets: Floats) -> Floats:
 
 def _group(
     name: str,
-    judged: Judged,
-    said: Prediction,
+    scored: ScoredRows,
+    prediction: Prediction,
     rows: NDArray[np.int64],
     *,
     over_clips: bool = False,
 ) -> Group:
-    speakers = [judged.rows.speakers[row] for row in rows.tolist()]
-    metric = judged.rows.truth.take(rows).metric(said.class_probabilities[rows], said.attribute_values[rows])
+    speakers = [scored.rows.speakers[row] for row in rows.tolist()]
+    metric = scored.rows.truth.take(rows).metric(
+        prediction.class_probabilities[rows], prediction.attribute_values[rows]
+    )
     clusters: list[str | None] = [None] * len(rows) if over_clips else speakers
-    samples = min(judged.samples, _SPEAKER_SAMPLES) if over_clips else judged.samples
-    bootstrap = SpeakerBootstrap(clusters, samples, judged.seed)
+    samples = min(scored.samples, _SPEAKER_SAMPLES) if over_clips else scored.samples
+    bootstrap = SpeakerBootstrap(clusters, samples, scored.seed)
     return Group(name, len(rows), len(set(speakers) - {None}), bootstrap.estimate(metric))
 
 
-def _genders(judged: Judged) -> list[str | None]:
+def _genders(scored: ScoredRows) -> list[str | None]:
     def of(extras: dict[str, str]) -> str | None:
         by_name = {name.lower(): value for name, value in extras.items()}
         return next((by_name[column].strip() for column in GENDER_COLUMNS if column in by_name), None)
 
-    return [of(dict(row.extras)) for row in judged.rows.corpus.utterances]
+    return [of(dict(row.extras)) for row in scored.rows.corpus.utterances]
 
 
-def _seconds(judged: Judged) -> Floats:
-    corpus = judged.rows.corpus
+def _seconds(scored: ScoredRows) -> Floats:
+    corpus = scored.rows.corpus
     return np.asarray([utterance_seconds(corpus, row) for row in corpus.utterances], dtype=np.float64)

@@ -45,9 +45,9 @@ def headlines(facts: Facts, found: Sequence[Grouping]) -> tuple[Headline, ...]:
     if parts:
         worst = min(parts, key=lambda name: parts[name])
         groups = [
-            f"{one.name} {group.name} at {group.score.value:.3f}"
-            for one in found
-            if (group := one.worst) is not None
+            f"{grouping.name} {group.name} at {group.score.value:.3f}"
+            for grouping in found
+            if (group := grouping.worst) is not None
         ]
         answers.append(
             Headline(
@@ -67,43 +67,45 @@ def cautions(
 ) -> tuple[str, ...]:
     """Return what to beware of, the worst first."""
     metrics, choice = facts.metrics, facts.choice
-    said = []
+    sentences = []
     if metrics["is_leaky"]:
-        said.append(
-            "Members trained on rows they are judged on here: no score says anything of new speakers."
-        )
+        sentences.append("Members trained on rows they are scored on here: no score holds for new speakers.")
     if facts.recipe is not None:
-        random = [name for name, one in facts.recipe.features.items() if has_random_weights(one.encoder)]
+        random = [
+            name for name, feature in facts.recipe.features.items() if has_random_weights(feature.encoder)
+        ]
         if random:
-            said.append(f"Encoders with random weights made {listed(random)}: these results mean nothing.")
+            sentences.append(
+                f"Encoders with random weights made {listed(random)}: these results mean nothing."
+            )
     if metrics["speakers"] < _FEW_SPEAKERS:
-        said.append(f"Only {metrics['speakers']} speakers: take every interval as rough.")
+        sentences.append(f"Only {metrics['speakers']} speakers: take every interval as rough.")
     gap = metrics["rows"][choice]["leak_gap"]
     if gap is not None and gap > _LARGE_GAP:
-        said.append(
+        sentences.append(
             f"{choice} scores {gap:+.2f} higher on the rows it was fitted on: it learned some by heart."
         )
     missed = [shown(name) for name in facts.classes if facts.score(choice, f"f1:{name}").value < _NEVER_RIGHT]
     if missed:
         are = "is" if len(missed) == 1 else "are"
-        said.append(f"{listed(missed)} {are} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
+        sentences.append(f"{listed(missed)} {are} hardly ever recognised (F1 below {_NEVER_RIGHT}).")
     ece = facts.score(choice, "ece") if facts.classes else None
     if ece is not None and ece.value > _LARGE_ECE:
-        said.append(
+        sentences.append(
             f"Its probabilities are not to be taken at their word before calibration (ECE {ece.value:.3f})."
         )
     overall = facts.score(choice).value
-    for one in found:
-        worst = one.worst
+    for grouping in found:
+        worst = grouping.worst
         if worst is not None and worst.score.high < overall:
-            said.append(
-                f"It is clearly worse for {one.name} {worst.name}: {facts.primary.name} "
+            sentences.append(
+                f"It is clearly worse for {grouping.name} {worst.name}: {facts.primary.name} "
                 f"{interval(worst.score)}."
             )
     failed = sum(map(len, failures.values()))
     if failed:
-        said.append(f"{failed:,} utterances have no features.")
-    return (*said, *facts.warnings)
+        sentences.append(f"{failed:,} utterances have no features.")
+    return (*sentences, *facts.warnings)
 
 
 def _what_it_is(name: str, *, has_classes: bool) -> str:

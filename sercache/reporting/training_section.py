@@ -34,7 +34,9 @@ def read_histories(run: Run, member: str) -> tuple[FoldHistory, ...]:
     """Return the histories of a member's folds; none where it has no ``history.csv``."""
     paths = (run.root / "members" / member).glob(f"fold-*/{HISTORY_NAME}")
     found = (_read(path) for path in paths)
-    return tuple(sorted((one for one in found if one is not None), key=lambda one: one.fold))
+    return tuple(
+        sorted((history for history in found if history is not None), key=lambda history: history.fold)
+    )
 
 
 def _read(path: Path) -> FoldHistory | None:

@@ -49,7 +49,7 @@ def p_value(value: float) -> Cell:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it.
+    """Return a length of time in the units that people use.
 
     >>> duration(0.25), duration(75), duration(7300)
     ('0.25 s', '1 min 15 s', '2 h 1 min')

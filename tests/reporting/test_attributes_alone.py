@@ -58,35 +58,35 @@ def test_the_page_has_what_attributes_allow_and_nothing_of_classes(run):
 
 
 def test_groups_have_the_mean_ccc_of_an_oracle(facts):
-    judged = facts.judged
+    scored = facts.scored
     found = {one.name: one for one in groupings(facts)}
     assert list(found) == ["gender", "duration", "speaker"]
-    said = judged.predictions[facts.choice].attribute_values
+    said = scored.predictions[facts.choice].attribute_values
     assert found["speaker"].groups
     for group in found["speaker"].groups:
-        rows = [row for row in judged.known if judged.rows.speakers[row] == group.name]
-        assert group.score.value == pytest.approx(lins_mean(judged.rows.attribute_targets[rows], said[rows]))
+        rows = [row for row in scored.known if scored.rows.speakers[row] == group.name]
+        assert group.score.value == pytest.approx(lins_mean(scored.rows.attribute_targets[rows], said[rows]))
 
 
 def test_members_are_apart_by_the_mean_distance_on_the_scale(facts):
-    values = facts.judged.rows.inputs.attribute_values
+    values = facts.scored.rows.inputs.attribute_values
     shares = (values - [1, -1]) / [6, 2]
-    apart = disagreement(facts.judged)
+    apart = disagreement(facts.scored)
     assert apart.shape == (3, 3)
     assert apart[0, 2] == pytest.approx(np.abs(shares[:, 0] - shares[:, 2]).mean())
     assert np.diag(apart).tolist() == [0, 0, 0]
 
 
 def test_clips_are_those_that_are_furthest_off(run, facts):
-    judged = facts.judged
-    errors = attribute_errors(judged, facts.choice)
-    unrated = np.isnan(judged.rows.attribute_targets).all(axis=1)
+    scored = facts.scored
+    errors = attribute_errors(scored, facts.choice)
+    unrated = np.isnan(scored.rows.attribute_targets).all(axis=1)
     assert np.isnan(errors).tolist() == unrated.tolist()
     clips = next(
         section for section in make_page(run, AudioLinks(run.root)).sections if section.key == "clips"
     )
     first = clips.blocks[0].clips[0]
-    assert first.label == judged.rows.inputs.ids[int(np.nanargmax(errors))]
+    assert first.label == scored.rows.inputs.ids[int(np.nanargmax(errors))]
     assert first.bars
     assert all(bar.words for bar in first.bars)
 
@@ -105,8 +105,8 @@ def test_the_linear_baseline_is_shown_by_its_mean_ccc(tmp_path):
     facts = read_facts(runs[1])
     score = facts.score("baseline")
     assert facts.nothing_above_baseline
-    differences = differences_to_baseline(facts.judged)
-    truth, inputs = facts.judged.rows.attribute_targets, facts.judged.rows.inputs
+    differences = differences_to_baseline(facts.scored)
+    truth, inputs = facts.scored.rows.attribute_targets, facts.scored.rows.inputs
     for index, name in enumerate(inputs.members):
         own = lins_mean(truth, inputs.attribute_values[:, index])
         assert differences[name].value == pytest.approx(own - score.value)

@@ -47,19 +47,19 @@ def test_the_report_says_that_nothing_is_above_it_and_what_is(runs):
         assert "Macro-F1 minus the linear baseline" in page
 
 
-def test_members_are_held_against_it_on_the_judged_rows(runs):
-    judged = read_facts(runs[1]).judged
-    rows, known = judged.rows, judged.known
+def test_members_are_held_against_it_on_the_scored_rows(runs):
+    scored = read_facts(runs[1]).scored
+    rows, known = scored.rows, scored.known
     labels = rows.labels[known]
 
     def score(probabilities):
         return f1_score(labels, probabilities[known].argmax(axis=1), average="macro")
 
-    found = differences_to_baseline(judged)
+    found = differences_to_baseline(scored)
     assert list(found) == ["m0", "m1", "m2"]
     for place, difference in enumerate(found.values()):
         member = rows.inputs.class_probabilities[:, place]
-        assert difference.value == pytest.approx(score(member) - score(judged.probabilities("baseline")))
+        assert difference.value == pytest.approx(score(member) - score(scored.probabilities("baseline")))
 
 
 def test_a_report_of_a_run_without_one_does_not_speak_of_it(tmp_path):

@@ -35,11 +35,11 @@ def test_the_table_of_meta_levels_is_comparison_csv(facts):
 def test_confusion_matrices_are_those_of_scikit_learn_and_give_the_measured_macro_f1(facts):
     for stacker in (*facts.stackers, *facts.baselines):
         said = Posteriors.load(facts.run.stacker_folder(stacker) / "posteriors.parquet")
-        rows = facts.judged.rows
+        rows = facts.scored.rows
         known = rows.labels >= 0
         predicted = said.class_probabilities.argmax(axis=1)
         expected = confusion_matrix(rows.labels[known], predicted[known], labels=range(4))
-        np.testing.assert_array_equal(confusion_of(facts.judged, stacker), expected)
+        np.testing.assert_array_equal(confusion_of(facts.scored, stacker), expected)
         f1 = f1_score(rows.labels[known], predicted[known], average="macro")
         assert f1 == pytest.approx(facts.metrics["rows"][stacker]["macro_f1_by_repeat"][0])
 
@@ -53,37 +53,37 @@ def test_f1_by_class_is_that_of_metrics_json(facts):
 
 
 def test_reliability_is_that_of_scikit_learn(facts):
-    judged = facts.judged
-    mean, right, rows = reliability_bins(judged, "soft-vote")
-    probabilities = judged.probabilities("soft-vote")[judged.known]
-    is_right = probabilities.argmax(axis=1) == judged.rows.labels[judged.known]
+    scored = facts.scored
+    mean, right, rows = reliability_bins(scored, "soft-vote")
+    probabilities = scored.probabilities("soft-vote")[scored.known]
+    is_right = probabilities.argmax(axis=1) == scored.rows.labels[scored.known]
     share, confidence = calibration_curve(is_right, probabilities.max(axis=1), n_bins=10)
     np.testing.assert_allclose(mean[rows > 0], confidence)
     np.testing.assert_allclose(right[rows > 0], share)
-    assert rows.sum() == len(judged.known)
+    assert rows.sum() == len(scored.known)
 
 
 def test_disagreement_and_correlation_are_those_of_plain_loops(facts):
-    judged = facts.judged
-    said, labels = judged.rows.inputs.class_probabilities, judged.rows.labels
+    scored = facts.scored
+    said, labels = scored.rows.inputs.class_probabilities, scored.rows.labels
     for first in range(3):
         for second in range(3):
             differ = [a.argmax() != b.argmax() for a, b in zip(said[:, first], said[:, second], strict=True)]
-            assert disagreement(judged)[first, second] == pytest.approx(np.mean(differ))
-            pair = [[said[row, one, labels[row]] for row in judged.known] for one in (first, second)]
-            assert correlation(judged)[first, second] == pytest.approx(np.corrcoef(pair)[0, 1])
+            assert disagreement(scored)[first, second] == pytest.approx(np.mean(differ))
+            pair = [[said[row, one, labels[row]] for row in scored.known] for one in (first, second)]
+            assert correlation(scored)[first, second] == pytest.approx(np.corrcoef(pair)[0, 1])
 
 
 def test_groups_part_all_rows_and_have_the_macro_f1_of_scikit_learn(facts):
-    judged = facts.judged
+    scored = facts.scored
     found = {one.name: one for one in groupings(facts)}
     assert list(found) == ["gender", "duration", "ambiguity", "speaker"]
     for one in found.values():
-        assert sum(group.rows for group in one.groups) == len(judged.known)
-    decisions = judged.decisions(facts.choice)
+        assert sum(group.rows for group in one.groups) == len(scored.known)
+    decisions = scored.decisions(facts.choice)
     for group in found["speaker"].groups:
-        rows = [row for row in judged.known if judged.rows.speakers[row] == group.name]
-        f1 = f1_score(judged.rows.labels[rows], decisions[rows], average="macro")
+        rows = [row for row in scored.known if scored.rows.speakers[row] == group.name]
+        f1 = f1_score(scored.rows.labels[rows], decisions[rows], average="macro")
         assert group.score.value == pytest.approx(f1)
     scores = [group.score.value for group in found["speaker"].groups]
     assert scores == sorted(scores)
@@ -96,24 +96,24 @@ def test_groups_part_all_rows_and_have_the_macro_f1_of_scikit_learn(facts):
 
 
 def test_mistakes_are_wrong_and_surest_first(facts):
-    judged = facts.judged
-    rows = confident_mistakes(judged, facts.choice)
-    confidence = judged.probabilities(facts.choice)[rows].max(axis=1)
+    scored = facts.scored
+    rows = confident_mistakes(scored, facts.choice)
+    confidence = scored.probabilities(facts.choice)[rows].max(axis=1)
     assert len(rows) == 20
-    assert (judged.decisions(facts.choice)[rows] != judged.rows.labels[rows]).all()
+    assert (scored.decisions(facts.choice)[rows] != scored.rows.labels[rows]).all()
     assert (np.diff(confidence) <= 0).all()
     others = set(
-        judged.known[judged.decisions(facts.choice)[judged.known] != judged.rows.labels[judged.known]]
+        scored.known[scored.decisions(facts.choice)[scored.known] != scored.rows.labels[scored.known]]
     )
     rest = sorted(others - set(rows))
-    assert judged.probabilities(facts.choice)[rest].max() <= confidence.min() + 1e-12
+    assert scored.probabilities(facts.choice)[rest].max() <= confidence.min() + 1e-12
 
 
 def test_the_most_ambiguous_clips_have_the_highest_entropy(facts):
-    targets = facts.judged.rows.soft_targets
+    targets = facts.scored.rows.soft_targets
     expected = entropy(targets, axis=1) / np.log(4)
     np.testing.assert_allclose(vote_entropy(targets), expected, atol=1e-12)
-    rows = most_ambiguous(facts.judged)
+    rows = most_ambiguous(facts.scored)
     assert expected[rows].min() >= np.sort(expected)[-20] - 1e-12
 
 

@@ -20,13 +20,13 @@ from support.simulated_members import simulate
 FEW = {"stackers": ["soft-vote"], "repeats": 1}
 
 
-def test_a_class_that_is_never_judged(tmp_path):
+def test_a_class_that_is_never_scored(tmp_path):
     def without_sad(place, row):
         return replace(row, votes=(1.0, 0.0, float(place % 3), 0.5))
 
     facts = facts_of(tmp_path, changed_rows(simulate(rows=10), without_sad), **FEW)
     section = classes_section(facts)
-    assert "Not in the judged rows: Sad" in section.lead or facts.score(facts.choice, "f1:Sad").value == 0
+    assert "Not in the scored rows: Sad" in section.lead or facts.score(facts.choice, "f1:Sad").value == 0
     assert write_report(facts.run).exists()
 
 
@@ -58,7 +58,7 @@ def test_another_corpus_than_the_stacked_one_is_noticed(tmp_path):
     lines = (tmp_path / "corpus.csv").read_text().splitlines()
     (tmp_path / "corpus.csv").write_text("\n".join(lines[:-1]) + "\n")
     facts = read_facts(run)
-    assert facts.judged is None
+    assert facts.scored is None
     assert any("not in the corpus" in warning for warning in facts.warnings)
 
 
@@ -77,17 +77,17 @@ def test_it_can_be_interrupted_and_writes_nothing_then(tmp_path):
     assert not run.report_path.exists()
 
 
-def test_held_out_rows_are_the_judged_ones(tmp_path):
+def test_held_out_rows_are_the_scored_ones(tmp_path):
     facts = facts_of(tmp_path, simulate(rows=10, test_speakers=4), **FEW)
-    assert facts.judged is not None
-    assert set(facts.judged.rows.origins) == {"held-out"}
+    assert facts.scored is not None
+    assert set(facts.scored.rows.origins) == {"held-out"}
 
 
 def test_without_features_the_map_shows_what_members_say(facts):
     section = map_section(facts)
     assert "log-probabilities" in section.lead
     points = section.blocks[0].points
-    assert len(points) == len(facts.judged.rows)
+    assert len(points) == len(facts.scored.rows)
     assert all(0 <= point.x <= 1 and 0 <= point.y <= 1 for point in points)
     assert len({point.label.split(" · ")[0] for point in points}) == len(points)
 

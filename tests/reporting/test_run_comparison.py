@@ -87,7 +87,7 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, tmp_path):
     simulation = simulate()
     other = renamed(simulation, [f"other-{name}" for name in simulation.corpus.ids])
     foreign = stacked(tmp_path / "ids", other, stackers=["soft-vote"], repeats=1)
-    with pytest.raises(ReportError, match="no utterance in common"):
+    with pytest.raises(ReportError, match="have no scored utterance in common"):
         compare_runs([runs[0], foreign])
     classes = ("Angry", "Sad", "Happy", "Calm")
     other = replace(
