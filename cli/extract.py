@@ -99,7 +99,6 @@ def extract(
     from sercache.errors import RecipeError
     from sercache.extract.extraction import extract as extract_features
     from sercache.recipe import load_recipe
-    from sercache.stacking.registry import check_recipe_names
 
     from . import cache_remote, extract_preview
     from .console import command_context, console, print_json, say_next
@@ -115,6 +114,8 @@ def extract(
     if is_recipe:
         if encoder or list(options.values()) != [1, "auto", "auto", None, False]:
             raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
+        from sercache.stacking.registry import check_recipe_names  # imports torch
+
         recipe = load_recipe(source)
         check_recipe_names(recipe)
         corpus_path, cache_root, features = recipe.corpus, cache or recipe.cache, recipe.features
