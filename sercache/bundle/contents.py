@@ -194,8 +194,13 @@ def _refuse_stale(run: Run, recipe: Recipe, metrics: Mapping[str, Any], stacker:
     splits = make_splits(load_rows(run), settings.repeats, recipe.seed, ignore)
     digest = input_digest(stacker, splits.digest(), settings, recipe.seed)
     result = earlier_result(stacker, digest, run.stacker_folder(stacker), splits.repeats)
-    is_same = result is not None and tuple(metrics["members"]) == splits.fitting.inputs.members
-    if result is None or not is_same or metrics["rows"][stacker]["fit_seconds"] != result.fit_seconds:
+    scored_digest = metrics["rows"][stacker].get("input_digest")
+    if scored_digest is None:
+        raise BundleError(
+            f"{run.root} was stacked by an earlier version, which did not record what '{stacker}' was fitted "
+            f"on; run sercache stack {run.root} again"
+        )
+    if result is None or scored_digest != digest:
         raise BundleError(
             f"{run.root}: members, settings or the corpus have changed since sercache stack; run sercache "
             f"stack {run.root} again"

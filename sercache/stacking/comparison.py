@@ -262,6 +262,7 @@ class _Scored:
             folder=folder,
             to_baseline=self.differences(name, BASELINE) if is_compared else {},
             p_to_baseline=to_baseline[name].p_value if is_compared else np.nan,
+            input_digest=result.input_digest,
         )
 
 

@@ -137,6 +137,7 @@ class ComparisonRow:
         folder: where the fitted stacker lies.
         to_baseline: difference to the linear baseline by score name; empty for baselines, and without one.
         p_to_baseline: p-value of the difference in the primary score, Holm-corrected over the stackers.
+        input_digest: of what the stacker was fitted on; empty of the linear baseline.
     """
 
     stacker: str
@@ -153,6 +154,7 @@ class ComparisonRow:
     folder: Path
     to_baseline: Mapping[str, Difference] = field(default_factory=dict)
     p_to_baseline: float = math.nan
+    input_digest: str = ""
 
 
 @dataclass(frozen=True)

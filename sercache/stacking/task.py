@@ -43,6 +43,7 @@ class StackerResult:
         fit_seconds: to fit on all fitting rows.
         predict_seconds: to predict all scored rows once.
         shares: how much each member counts in the stacker fitted on all fitting rows.
+        input_digest: of what it was fitted on, see :func:`input_digest`; empty of the linear baseline.
     """
 
     name: str
@@ -51,6 +52,7 @@ class StackerResult:
     fit_seconds: float
     predict_seconds: float
     shares: Mapping[str, float]
+    input_digest: str = ""
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
@@ -77,7 +79,7 @@ def earlier_result(name: str, digest: str, folder: Path, repeats: int) -> Stacke
         posteriors = tuple(Posteriors.load(posteriors_path(folder, repeat)) for repeat in range(repeats))
         figures = {figure: found["figures"][figure] for figure in _FIGURES}
         fitting_score = found["figures"][_fitting_key(posteriors[0].classes)]
-        return StackerResult(name, posteriors, fitting_score, **figures)
+        return StackerResult(name, posteriors, fitting_score, **figures, input_digest=digest)
     except (OSError, KeyError, TypeError, ValueError, StackingError):
         return None
 
@@ -158,6 +160,7 @@ def _run_stacker(
         fit_seconds=fit_seconds,
         predict_seconds=predict_seconds / splits.repeats,
         shares=dict(stacker.shares_),
+        input_digest=digest,
     )
     stacker.save(folder)
     for repeat, posteriors in enumerate(result.posteriors):

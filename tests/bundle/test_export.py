@@ -101,6 +101,34 @@ def test_figures_of_other_members_are_refused(finished, tmp_path):
         export_bundle(run, tmp_path / "b", stacker="neural")
 
 
+def change_neural_row(run, change):
+    """Rewrite the row of ``neural`` in a run's metrics."""
+    metrics = json.loads(run.metrics_path.read_text())
+    change(metrics["rows"]["neural"])
+    run.metrics_path.write_text(json.dumps(metrics))
+
+
+def test_scores_belong_to_a_stacker_by_the_digest_of_its_inputs_not_by_its_seconds(finished, tmp_path):
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    change_neural_row(run, lambda row: row.update(fit_seconds=1e6))
+    assert export_bundle(run, tmp_path / "b", stacker="neural").folder.is_dir()
+    change_neural_row(run, lambda row: row.update(input_digest="0" * 64))
+    with pytest.raises(BundleError, match="have changed since sercache stack"):
+        export_bundle(run, tmp_path / "c", stacker="neural")
+
+
+def test_a_run_that_was_stacked_without_digests_must_be_stacked_again(finished, tmp_path):
+    run = Run(shutil.copytree(finished.run.root, tmp_path / "run"))
+    change_neural_row(run, lambda row: row.pop("input_digest"))
+    with pytest.raises(
+        BundleError, match=r"did not record .* 'neural' .*; run sercache stack .* again"
+    ) as error:
+        export_bundle(run, tmp_path / "b", stacker="neural")
+    assert "\n" not in str(error.value)
+    compare(run)
+    assert export_bundle(run, tmp_path / "b", stacker="neural").folder.is_dir()
+
+
 def test_another_version_of_the_library_is_worth_a_warning(bundle_folder, monkeypatch):
     monkeypatch.setattr("transformers.__version__", "99.0")
     events = []
