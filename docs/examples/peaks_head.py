@@ -23,6 +23,6 @@ class Peaks(Head):
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         # `read` standardises, sums layers, and sets padding to zero. One more zero frame behind every clip
         # makes the peak at least zero, so that it does not depend on how much padding there was.
-        frames = [self.read(index, one) for index, one in enumerate(inputs)]
-        peaks = [nn.functional.pad(one, (0, 0, 0, 1)).amax(dim=1) for one in frames]
+        frames = [self.read(index, features) for index, features in enumerate(inputs)]
+        peaks = [nn.functional.pad(frame, (0, 0, 0, 1)).amax(dim=1) for frame in frames]
         return self.project(torch.cat(peaks, dim=1))

@@ -18,7 +18,11 @@ def main(bundle_folder: Path, path: Path, text: str | None = None) -> ClipPredic
     if isinstance(answer, FailedClip):
         print(answer.id, "failed:", answer.error)
         return answer
-    print(answer.id, answer.label, {name: round(one, 3) for name, one in answer.probabilities.items()})
+    print(
+        answer.id,
+        answer.label,
+        {name: round(probability, 3) for name, probability in answer.probabilities.items()},
+    )
     print("attributes", answer.attributes, "members disagree", round(answer.disagreement, 3))
     return answer
 

@@ -84,9 +84,9 @@ def main(folder: Path) -> dict[str, np.ndarray]:
     described = read_description(folder)
     frames: dict[str, np.ndarray] = {}
     for path in list_shards(folder):
-        for utterance_id, its in read_shard(path, described):
-            frames.setdefault(utterance_id, its)
-    total = sum(its.shape[1] for its in frames.values())
+        for utterance_id, utterance_frames in read_shard(path, described):
+            frames.setdefault(utterance_id, utterance_frames)
+    total = sum(frame.shape[1] for frame in frames.values())
     print(f"{described['encoder']}: {len(frames)} utterances, {total} frames")
     return frames
 

@@ -3,7 +3,7 @@
 python stack_predictions.py CORPUS OUTPUT PREDICTIONS...
 
 Each file has a column `id` and a column per class. Rows of the development split are fitted on, rows of the
-test split are judged on.
+test split are scored on.
 """
 
 import sys
@@ -28,9 +28,10 @@ def main(corpus: Path, output: Path, files: Sequence[Path]) -> Comparison:
         print(f"{row.stacker}: macro-F1 {row.scores['macro_f1'].value:.3f}")
 
     stacker = load_stacker(run.stacker_folder(comparison.choice))  # what `comparison` recommends
-    said = stacker.predict(rows.inputs)
+    prediction = stacker.predict(rows.inputs)
     print(
-        comparison.choice, dict(zip(rows.inputs.classes, said.class_probabilities[0].round(3), strict=True))
+        comparison.choice,
+        dict(zip(rows.inputs.classes, prediction.class_probabilities[0].round(3), strict=True)),
     )
     return comparison
 

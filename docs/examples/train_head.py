@@ -28,22 +28,22 @@ def main(recipe_path: Path, epochs: int = EPOCHS) -> float:
     recipe = load_recipe(recipe_path)
     corpus = read_corpus(recipe.corpus)
     feature_sets = [Cache(recipe.cache).find(wanted) for wanted in recipe.features.values()]
-    fit_ids, judged_ids = inner_slice(corpus, share=0.25, seed=recipe.seed)  # no speaker in both
+    fit_ids, test_ids = inner_slice(corpus, share=0.25, seed=recipe.seed)  # no speaker in both
 
     device = torch.device("cpu")
     source = FrameSource(feature_sets, corpus.ids, device)
     rows = LabelledRows.of(corpus, recipe.targets)
-    fit, judged = source.select(fit_ids), source.select(judged_ids)
+    fit, test = source.select(fit_ids), source.select(test_ids)
     soft, attributes = rows.select(fit_ids).targets(device)
 
     head = build_head(
         "deepser",
-        [one.dim for one in feature_sets],
+        [feature_set.dim for feature_set in feature_sets],
         len(corpus.classes),
-        [(one.low, one.high) for one in corpus.attributes],
+        [(attribute.low, attribute.high) for attribute in corpus.attributes],
         {"width": 32, "feedforward": 64},
         seed=0,
-        input_layers=[len(one.layers) for one in feature_sets],
+        input_layers=[len(feature_set.layers) for feature_set in feature_sets],
     )
     for index, feature_set in enumerate(feature_sets):
         mean, deviation = input_statistics(feature_set, fit_ids, seed=0)
@@ -62,10 +62,10 @@ def main(recipe_path: Path, epochs: int = EPOCHS) -> float:
             loss.backward()
             optimizer.step()
 
-    said = predict(head, judged, BATCH_SIZE).logits.argmax(dim=1).numpy()
-    truth = rows.select(judged_ids).consensus
+    predicted = predict(head, test, BATCH_SIZE).logits.argmax(dim=1).numpy()
+    truth = rows.select(test_ids).consensus
     has_class = truth >= 0
-    score = macro_f1(truth[has_class], said[has_class], len(corpus.classes))
+    score = macro_f1(truth[has_class], predicted[has_class], len(corpus.classes))
     print(f"macro-F1 on {has_class.sum()} rows of other speakers: {score:.3f}")
     return score
 

@@ -65,29 +65,29 @@ def pool_statistics(frames: Tensor, mask: Tensor, statistics: Sequence[str] = ST
     deviation = _root(centred.square().sum(dim=1) / count.clamp_min(1))  # (B, ...)
 
     def change() -> Tensor:
-        pairs = valid[:, 1:] & valid[:, :-1]
+        pairs = valid[:, 1:] & valid[:, :-1]  # (B, T - 1, 1, ...)
         steps = torch.where(pairs, frames[:, 1:] - frames[:, :-1], 0.0)  # (B, T - 1, ...)
-        number = (count - 1).clamp_min(1)
-        centre = (steps.sum(dim=1) / number).unsqueeze(1)
-        return _root(torch.where(pairs, steps - centre, 0.0).square().sum(dim=1) / number)
+        number = (count - 1).clamp_min(1)  # (B, 1, ...)
+        centre = (steps.sum(dim=1) / number).unsqueeze(1)  # (B, 1, ...)
+        return _root(torch.where(pairs, steps - centre, 0.0).square().sum(dim=1) / number)  # (B, ...)
 
     def skewness() -> Tensor:
-        cubes = centred.pow(3).sum(dim=1) / count.clamp_min(1)
+        cubes = centred.pow(3).sum(dim=1) / count.clamp_min(1)  # (B, ...)
         return cubes / deviation.clamp_min(1e-4 * (1 + mean.abs())).pow(3)
 
     def trend() -> Tensor:
-        position = torch.arange(frames.shape[1], device=frames.device)
-        first = (position < (lengths // 2).unsqueeze(1)).view(valid.shape)
-        half = (lengths // 2).view(-1, *extra).to(frames.dtype)
-        early = torch.where(first, frames, 0.0).sum(dim=1)
+        position = torch.arange(frames.shape[1], device=frames.device)  # (T,)
+        first = (position < (lengths // 2).unsqueeze(1)).view(valid.shape)  # (B, T, 1, ...)
+        half = (lengths // 2).view(-1, *extra).to(frames.dtype)  # (B, 1, ...)
+        early = torch.where(first, frames, 0.0).sum(dim=1)  # (B, ...)
         late = mean * count - early
         difference = late / (count - half).clamp_min(1) - early / half.clamp_min(1)
         return torch.where(half > 0, difference, 0.0)
 
     def extreme(largest: bool) -> Tensor:
         bound = torch.finfo(frames.dtype).min
-        signed = torch.where(valid, frames if largest else -frames, bound)
-        found = torch.cat([signed, torch.full_like(mean, bound).unsqueeze(1)], dim=1).amax(dim=1)
+        signed = torch.where(valid, frames if largest else -frames, bound)  # (B, T, ...)
+        found = torch.cat([signed, torch.full_like(mean, bound).unsqueeze(1)], dim=1).amax(dim=1)  # (B, ...)
         return torch.where(count > 0, found if largest else -found, 0.0)
 
     functions: dict[str, Callable[[], Tensor]] = {
@@ -99,7 +99,7 @@ def pool_statistics(frames: Tensor, mask: Tensor, statistics: Sequence[str] = ST
         "minimum": lambda: extreme(largest=False),
         "maximum": lambda: extreme(largest=True),
     }
-    return torch.stack([functions[name]() for name in statistics], dim=1)
+    return torch.stack([functions[name]() for name in statistics], dim=1)  # (B, S, ...)
 
 
 def _root(values: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class PooledLinear(Head):
         attribute_ranges: ``(low, high)`` of each attribute.
         statistics: what is pooled, ``all`` or names in :data:`STATISTICS` joined by ``+``.
         penalty: of the squared weights, relative to the mean squared length of a pooled clip; 0: the one that
-            predicts speakers best who are left out of the training rows.
+            predicts left-out speakers best.
         balance: power of the class weights: 0 none, 1 all classes count alike.
         learn_blocks: whether feature sets, layers and statistics are weighted by how well they predict
             left-out speakers; else all count alike.
@@ -187,7 +187,7 @@ class PooledLinear(Head):
 
     def embed(self, inputs: Sequence[HeadInput]) -> Tensor:
         """Return the standardised statistics, ``(B, P)``: feature set, statistic, layer, feature."""
-        return torch.cat([self._pooled(index, given) for index, given in enumerate(inputs)], dim=1)
+        return torch.cat([self._pooled(index, given) for index, given in enumerate(inputs)], dim=1)  # (B, P)
 
     def _pooled(self, index: int, given: HeadInput) -> Tensor:
         frames = self.read(index, given)  # (B, T, D) or (B, T, L, D)
@@ -197,7 +197,7 @@ class PooledLinear(Head):
     def standardized(self, index: int, pooled: Tensor, present: Tensor) -> Tensor:
         """Return pooled statistics ``(B, S * L * D)`` standardised, zero for clips not ``present``."""
         mean, scale = self.get_buffer(f"pooled_mean_{index}"), self.get_buffer(f"pooled_scale_{index}")
-        return (pooled - mean) * scale * present.unsqueeze(1)
+        return (pooled - mean) * scale * present.unsqueeze(1)  # (B, S * L * D)
 
     @torch.no_grad()
     def set_solution(

@@ -79,14 +79,14 @@ def learned(run):
 
 
 def check_ensemble(nodes, tmp_path, members, folds, before_kill):
-    own = [
+    members = [
         {"name": f"m{n}", "head": "mean-linear", "features": [("speech", "words")[n % 2]], "seed": n}
         for n in range(members)
     ]
     folders = [tmp_path / "alone", tmp_path / "spread"]
     for folder in folders:
         folder.mkdir()
-        make_run(folder, members=own, folds={"count": folds, "inner_share": 0.25})
+        make_run(folder, members=members, folds={"count": folds, "inner_share": 0.25})
     alone, spread = (folder / "recipe.yaml" for folder in folders)
     assert_fine(finish(begin("train-ensemble", alone, "--workers", 2)))
     shutil.rmtree(folders[0] / "attempts")

@@ -61,7 +61,7 @@ def test_a_job_array_trains_what_one_command_trains(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (("--task-range", "4/3"), "--task-range 4/3"),
         (("--task-range", "env"), "no job array here"),
@@ -71,8 +71,8 @@ def test_a_job_array_trains_what_one_command_trains(tmp_path, monkeypatch):
         (("--engine", "ray", "--address", "127.0.0.1:1"), "no Ray cluster"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(manifest, tmp_path, options, said):
+def test_what_cannot_be_meant_is_one_line(manifest, tmp_path, options, expected):
     done = finish(extract(manifest, tmp_path / "cache", *options))
     assert done.code == 2
-    assert said in done.errors.splitlines()[-1]
+    assert expected in done.errors.splitlines()[-1]
     assert "Traceback" not in done.errors

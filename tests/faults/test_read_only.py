@@ -62,9 +62,9 @@ def test_an_incomplete_read_only_cache_is_one_line(corpus, whole_cache, tmp_path
     next(cache.glob("*/shard-*.h5")).unlink()
     before = contents(cache)
     through = read_only(cache)
-    said = ("cannot be written", "finished shards are kept")
-    assert_one_line(extract(corpus, cache, through=through), 2, *said)
-    assert_one_line(extract(corpus, cache, "--retry-failed", through=through), 2, *said)
+    expected = ("cannot be written", "finished shards are kept")
+    assert_one_line(extract(corpus, cache, through=through), 2, *expected)
+    assert_one_line(extract(corpus, cache, "--retry-failed", through=through), 2, *expected)
     assert contents(cache) == before
 
 

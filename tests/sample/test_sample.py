@@ -66,9 +66,9 @@ def test_raters_agree_less_where_a_clip_lies_between_two_emotions():
 def test_making_it_again_gives_the_same_manifest_and_sounds(tmp_path, corpus):
     first, again = (script.make_sample(tmp_path / name, speakers_per_gender=1) for name in ("one", "two"))
     assert (tmp_path / "one/corpus.csv").read_bytes() == (tmp_path / "two/corpus.csv").read_bytes()
-    for one, other in zip(first.utterances[:5], again.utterances[:5], strict=True):
+    for utterance, other in zip(first.utterances[:5], again.utterances[:5], strict=True):
         np.testing.assert_array_equal(
-            load_audio(first.audio_path(one), SAMPLE_RATE_HZ),
+            load_audio(first.audio_path(utterance), SAMPLE_RATE_HZ),
             load_audio(again.audio_path(other), SAMPLE_RATE_HZ),
         )
 
