@@ -72,7 +72,7 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def threads_worth_having(cells: int) -> Iterator[None]:
+def threads_for_table(cells: int) -> Iterator[None]:
     """Limit BLAS and torch to one thread while a table is small.
 
     On a small table threads wait for each other longer than they compute, above all on a busy machine.

@@ -3,7 +3,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sercache.devices import MANY_CELLS, threads_worth_having
+from sercache.devices import MANY_CELLS, threads_for_table
 
 
 def threads():
@@ -24,14 +24,14 @@ def several():
 
 
 def test_a_small_table_has_one_thread_and_a_large_one_all(several):
-    with threads_worth_having(MANY_CELLS - 1):
+    with threads_for_table(MANY_CELLS - 1):
         assert threads() == (1, 1)
     assert threads() == several
-    with threads_worth_having(MANY_CELLS):
+    with threads_for_table(MANY_CELLS):
         assert threads() == several
 
 
 def test_threads_are_given_back_after_an_error(several):
-    with pytest.raises(KeyError), threads_worth_having(1):
+    with pytest.raises(KeyError), threads_for_table(1):
         raise KeyError
     assert threads() == several

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sercache.devices import threads_worth_having
+from sercache.devices import threads_for_table
 from sercache.engines.protocol import Needs, Task
 from sercache.engines.registry import AUTO, LOCAL, EngineChoice
 from sercache.errors import Interrupted
@@ -120,7 +120,7 @@ def compare_rows(
     ):
         results.append(linear)
     context.listener(Event("start", "stack/intervals", total=1))
-    with threads_worth_having(splits.fitting.inputs.features().size):
+    with threads_for_table(splits.fitting.inputs.features().size):
         comparison = score_results(splits, results, settings, seed, run, context.listener)
         normalized = tuple(name for name in comparison.members if name in normalized_members)
         comparison = replace(comparison, normalized_members=normalized)

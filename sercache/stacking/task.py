@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sercache.devices import threads_worth_having
+from sercache.devices import threads_for_table
 from sercache.errors import Interrupted, StackingError
 from sercache.evaluation.metrics import confusion, macro_f1_of_confusion, mean_ccc
 from sercache.evaluation.primary import primary_score
@@ -114,7 +114,7 @@ def run_stacker(
         Interrupted: ``context.should_stop`` returned True; the next call fits the stacker from the start.
     """
     STACKERS[name]  # loads its libraries, whose threads are limited from here on
-    with threads_worth_having(splits.fitting.inputs.features().size):
+    with threads_for_table(splits.fitting.inputs.features().size):
         return _run_stacker(name, splits, settings, seed, digest, folder, context)
 
 
