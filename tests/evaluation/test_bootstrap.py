@@ -59,8 +59,8 @@ def test_every_metric_of_sums_equals_the_metric_of_rows():
         direct = getattr(metrics, name)
 
         def of_rows(rows, direct=direct):
-            judged = rows[labels[rows] >= 0]
-            return direct(labels[judged], predicted[judged], 3)
+            scored = rows[labels[rows] >= 0]
+            return direct(labels[scored], predicted[scored], 3)
 
         pairs.append((confusion_metric(labels, predicted, 3, score), of_rows))
     bootstrap = SpeakerBootstrap(who, samples=30, seed=1)

@@ -129,7 +129,7 @@ def test_calibration_error_by_hand():
     assert metrics.expected_calibration_error(np.array([0, 1, 1]), certain) == 0
 
 
-def test_an_empty_judgement_is_nan_and_not_a_crash():
+def test_a_score_of_no_rows_is_nan_and_not_a_crash():
     none = np.array([], dtype=np.int64)
     assert np.isnan(metrics.macro_f1(none, none, 3))
     assert np.isnan(metrics.uar(none, none, 3))

@@ -59,13 +59,15 @@ def test_the_page_has_what_attributes_allow_and_nothing_of_classes(run):
 
 def test_groups_have_the_mean_ccc_of_an_oracle(facts):
     scored = facts.scored
-    found = {one.name: one for one in groupings(facts)}
+    found = {grouping.name: grouping for grouping in groupings(facts)}
     assert list(found) == ["gender", "duration", "speaker"]
-    said = scored.predictions[facts.choice].attribute_values
+    predicted = scored.predictions[facts.choice].attribute_values
     assert found["speaker"].groups
     for group in found["speaker"].groups:
         rows = [row for row in scored.known if scored.rows.speakers[row] == group.name]
-        assert group.score.value == pytest.approx(lins_mean(scored.rows.attribute_targets[rows], said[rows]))
+        assert group.score.value == pytest.approx(
+            lins_mean(scored.rows.attribute_targets[rows], predicted[rows])
+        )
 
 
 def test_members_are_apart_by_the_mean_distance_on_the_scale(facts):
@@ -108,8 +110,8 @@ def test_the_linear_baseline_is_shown_by_its_mean_ccc(tmp_path):
     differences = differences_to_baseline(facts.scored)
     truth, inputs = facts.scored.rows.attribute_targets, facts.scored.rows.inputs
     for index, name in enumerate(inputs.members):
-        own = lins_mean(truth, inputs.attribute_values[:, index])
-        assert differences[name].value == pytest.approx(own - score.value)
+        expected = lins_mean(truth, inputs.attribute_values[:, index])
+        assert differences[name].value == pytest.approx(expected - score.value)
     page = make_page(runs[1], AudioLinks(runs[1].root))
     assert page.headlines[0].answer == "baseline"
     section = next(section for section in page.sections if section.key == "members")

@@ -82,10 +82,10 @@ def test_compare_shows_the_baseline_of_each_run_and_what_is_not_above_it(runs):
             entry.scores["macro_f1"].value - beside.scores["macro_f1"].value
         )
         assert beside.to_baseline is None
-    (said,) = [sentence for sentence in found.verdict if "not above the linear baseline" in sentence]
+    (sentence,) = [sentence for sentence in found.verdict if "not above the linear baseline" in sentence]
     below = found.of("recommended")[1]
-    assert f"{below.run} ({below.stacker}, " in said
-    assert found.runs[0] not in said
+    assert f"{below.run} ({below.stacker}, " in sentence
+    assert found.runs[0] not in sentence
     json.dumps(as_json(found), allow_nan=False)
     assert "minus its baseline" in render(comparison_page(found))
 
@@ -96,4 +96,4 @@ def test_compare_with_a_run_that_has_none_shows_the_other_one(runs, tmp_path):
     (entry,) = found.of("baseline")
     assert entry.differences == {}
     assert np.isnan(entry.p_value)
-    assert [one.to_baseline is None for one in found.of("soft-vote")] == [True, False]
+    assert [entry.to_baseline is None for entry in found.of("soft-vote")] == [True, False]

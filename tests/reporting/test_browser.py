@@ -50,19 +50,22 @@ def page_path(hostile_run):
 def opened(browser, page_path):
     """The page, and what it said and asked for."""
     page = browser.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    logged, asked = [], []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_path.as_uri())
-    yield page, said, asked
+    yield page, logged, asked
     page.close()
 
 
 def violations(page):
     # The page's policy lets no foreign script in, not even axe-core: the context is one that ignores it.
     found = axe_module.Axe().run(page, options=RULES).response["violations"]
-    return [(one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    return [
+        (violation["id"], violation["help"], [node["html"][:200] for node in violation["nodes"][:3]])
+        for violation in found
+    ]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
@@ -79,30 +82,30 @@ def test_axe_finds_no_violation_and_nothing_is_wider_than_the_screen(browser, pa
 
 
 def test_it_says_nothing_to_the_console_and_asks_for_nothing(opened, page_path):
-    page, said, asked = opened
+    page, logged, asked = opened
     page.wait_for_load_state("networkidle")
     for link in page.query_selector_all("nav a"):
         link.click()
-    assert said == []
+    assert logged == []
     assert asked == [page_path.as_uri()]
     assert page.evaluate("document.querySelectorAll('script').length") == 1
 
 
 def test_a_table_is_sorted_by_a_click_and_back_by_another(opened):
-    page, said, _ = opened
+    page, logged, _ = opened
     head = page.locator("#comparison ~ .scroll table.sortable th button", has_text="UAR").first
     column = "#comparison ~ .scroll table.sortable tbody tr td:nth-child(3)"
     head.click()
-    down = [float(one) for one in page.locator(column).all_text_contents()[:4]]
+    down = [float(text) for text in page.locator(column).all_text_contents()[:4]]
     assert down == sorted(down, reverse=True)
     head.click()
-    up = [float(one) for one in page.locator(column).all_text_contents()[:4]]
+    up = [float(text) for text in page.locator(column).all_text_contents()[:4]]
     assert up == sorted(up)
-    assert said == []
+    assert logged == []
 
 
 def test_the_map_tells_whose_point_it_is_by_pointer_and_by_keys(opened):
-    page, said, _ = opened
+    page, logged, _ = opened
     drawing = page.locator(".map svg")
     drawing.focus()
     first = page.locator(".map output").text_content()
@@ -113,19 +116,19 @@ def test_the_map_tells_whose_point_it_is_by_pointer_and_by_keys(opened):
     point = page.locator(".map circle").nth(7)
     point.hover(force=True)
     assert " · " in page.locator(".map output").text_content()
-    before = point.evaluate("(one) => getComputedStyle(one).fill")
+    before = point.evaluate("(element) => getComputedStyle(element).fill")
     page.locator(".map input.by2").check()
     assert page.locator(".map .legend.of2").is_visible()
     assert not page.locator(".map .legend.of0").is_visible()
     right, wrong = (page.locator(f".map circle.c{group}").first for group in (0, 1))
-    fills = [one.evaluate("(one) => getComputedStyle(one).fill") for one in (right, wrong)]
+    fills = [point.evaluate("(element) => getComputedStyle(element).fill") for point in (right, wrong)]
     assert fills[0] != fills[1]
     assert before.startswith("rgb")
-    assert said == []
+    assert logged == []
 
 
 def test_a_clip_beside_the_page_can_be_played(opened):
-    page, said, _ = opened
+    page, logged, _ = opened
     length = page.evaluate(
         """() => new Promise((done) => {
             const audio = document.querySelector("audio");
@@ -136,7 +139,7 @@ def test_a_clip_beside_the_page_can_be_played(opened):
         })"""
     )
     assert length == pytest.approx(0.2, abs=0.01)
-    assert said == []
+    assert logged == []
 
 
 def test_a_comparison_is_as_clean(browser, run, tmp_path):
@@ -145,10 +148,10 @@ def test_a_comparison_is_as_clean(browser, run, tmp_path):
     path.write_text(render(comparison_page(compare_runs([run, other]))))
     context = browser.new_context(viewport={"width": 390, "height": 844}, bypass_csp=True)
     page = context.new_page()
-    said = []
-    page.on("console", lambda message: said.append(message.text))
+    logged = []
+    page.on("console", lambda message: logged.append(message.text))
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert violations(page) == []
-    assert said == []
+    assert logged == []
     context.close()

@@ -34,10 +34,10 @@ def test_the_table_of_meta_levels_is_comparison_csv(facts):
 
 def test_confusion_matrices_are_those_of_scikit_learn_and_give_the_measured_macro_f1(facts):
     for stacker in (*facts.stackers, *facts.baselines):
-        said = Posteriors.load(facts.run.stacker_folder(stacker) / "posteriors.parquet")
+        posteriors = Posteriors.load(facts.run.stacker_folder(stacker) / "posteriors.parquet")
         rows = facts.scored.rows
         known = rows.labels >= 0
-        predicted = said.class_probabilities.argmax(axis=1)
+        predicted = posteriors.class_probabilities.argmax(axis=1)
         expected = confusion_matrix(rows.labels[known], predicted[known], labels=range(4))
         np.testing.assert_array_equal(confusion_of(facts.scored, stacker), expected)
         f1 = f1_score(rows.labels[known], predicted[known], average="macro")
@@ -65,21 +65,26 @@ def test_reliability_is_that_of_scikit_learn(facts):
 
 def test_disagreement_and_correlation_are_those_of_plain_loops(facts):
     scored = facts.scored
-    said, labels = scored.rows.inputs.class_probabilities, scored.rows.labels
+    posteriors, labels = scored.rows.inputs.class_probabilities, scored.rows.labels
     for first in range(3):
         for second in range(3):
-            differ = [a.argmax() != b.argmax() for a, b in zip(said[:, first], said[:, second], strict=True)]
+            differ = [
+                a.argmax() != b.argmax()
+                for a, b in zip(posteriors[:, first], posteriors[:, second], strict=True)
+            ]
             assert disagreement(scored)[first, second] == pytest.approx(np.mean(differ))
-            pair = [[said[row, one, labels[row]] for row in scored.known] for one in (first, second)]
+            pair = [
+                [posteriors[row, member, labels[row]] for row in scored.known] for member in (first, second)
+            ]
             assert correlation(scored)[first, second] == pytest.approx(np.corrcoef(pair)[0, 1])
 
 
 def test_groups_part_all_rows_and_have_the_macro_f1_of_scikit_learn(facts):
     scored = facts.scored
-    found = {one.name: one for one in groupings(facts)}
+    found = {grouping.name: grouping for grouping in groupings(facts)}
     assert list(found) == ["gender", "duration", "ambiguity", "speaker"]
-    for one in found.values():
-        assert sum(group.rows for group in one.groups) == len(scored.known)
+    for grouping in found.values():
+        assert sum(group.rows for group in grouping.groups) == len(scored.known)
     decisions = scored.decisions(facts.choice)
     for group in found["speaker"].groups:
         rows = [row for row in scored.known if scored.rows.speakers[row] == group.name]

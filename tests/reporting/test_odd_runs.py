@@ -40,7 +40,7 @@ def test_without_speakers_or_with_one_there_are_no_groups_by_speaker(tmp_path, s
     run = stacked(tmp_path, simulation, **FEW)
     html = write_report(run).read_text()
     assert 'id="attributes"' not in html
-    assert "speaker" not in {one.name for one in groupings(read_facts(run))}
+    assert "speaker" not in {grouping.name for grouping in groupings(read_facts(run))}
     assert "nan" not in html.split("<main")[1].split("<script")[0]
 
 

@@ -36,12 +36,12 @@ def test_scores_and_differences_are_those_of_the_shared_rows(runs):
     known = (votes == top).sum(axis=1) == 1
     expected = []
     for run in runs:
-        each = []
+        by_repeat = []
         for name in ("posteriors.parquet", "posteriors-1.parquet"):
-            said = Posteriors.load(run.stacker_folder("soft-vote") / name).take(corpus.ids)
-            predicted = said.class_probabilities.argmax(axis=1)
-            each.append(f1_score(votes.argmax(axis=1)[known], predicted[known], average="macro"))
-        expected.append(np.mean(each))
+            posteriors = Posteriors.load(run.stacker_folder("soft-vote") / name).take(corpus.ids)
+            predicted = posteriors.class_probabilities.argmax(axis=1)
+            by_repeat.append(f1_score(votes.argmax(axis=1)[known], predicted[known], average="macro"))
+        expected.append(np.mean(by_repeat))
     soft = found.of("soft-vote")
     assert [entry.scores["macro_f1"].value for entry in soft] == pytest.approx(expected)
     difference = soft[1].differences["macro_f1"]
@@ -53,7 +53,7 @@ def test_scores_and_differences_are_those_of_the_shared_rows(runs):
 
 
 def test_differences_of_recipes_are_told_by_key_and_whole_members_in_one_line(runs):
-    found = {one.key: one.values for one in compare_runs(runs).recipe_differences}
+    found = {difference.key: difference.values for difference in compare_runs(runs).recipe_differences}
     assert found.pop("corpus")
     assert found == {"members.m3": (ABSENT, "deepser on logmel"), "stacking.inner_share": ("0.15", "0.2")}
 
@@ -67,7 +67,7 @@ def test_settings_of_one_member_are_named_by_it():
     }
     first = Recipe.model_validate(content)
     second = first.model_copy(update={"members": [first.members[0].model_copy(update={"seed": 4})]})
-    assert [(one.key, one.values) for one in recipe_differences([first, second])] == [
+    assert [(difference.key, difference.values) for difference in recipe_differences([first, second])] == [
         ("members.m·1.seed", ("0", "4"))
     ]
 

@@ -113,9 +113,11 @@ def test_the_table_is_sorted_by_the_mean_ccc_of_an_oracle(compared):
         by_repeat = []
         for repeat in range(comparison.repeats):
             name = f"posteriors-{repeat}.parquet" if repeat else "posteriors.parquet"
-            said = Posteriors.load(run.stacker_folder(row.stacker) / name)
-            assert said.classes == ()
-            by_repeat.append(lins_mean(truth.select(said.ids).attribute_values, said.attribute_values))
+            posteriors = Posteriors.load(run.stacker_folder(row.stacker) / name)
+            assert posteriors.classes == ()
+            by_repeat.append(
+                lins_mean(truth.select(posteriors.ids).attribute_values, posteriors.attribute_values)
+            )
         assert row.scores["mean_ccc"].value == pytest.approx(np.mean(by_repeat))
         assert row.score_by_repeat == pytest.approx(by_repeat)
         scores.append(np.mean(by_repeat))
@@ -167,7 +169,7 @@ def test_guessers_are_not_recommended(tmp_path):
     assert "not clearly better than always giving the mean rating" in compare(run).verdict[0]
 
 
-def test_a_rated_test_split_is_judged_and_an_unrated_one_is_not(tmp_path):
+def test_a_rated_test_split_is_scored_and_an_unrated_one_is_not(tmp_path):
     simulation = simulate_attributes(test_speakers=3)
     splits = make_splits(simulation.rows())
     assert splits.held_out is not None
@@ -188,17 +190,17 @@ def test_curves_are_those_of_an_oracle(rows):
     for name, way in (("best", by_score), ("greedy", greedy)):
         orders = [way(half[0]), way(half[1])]
         for point in curves.of(name):
-            said = [
-                judged.inputs.attribute_values[:, list(order[: point.size])].mean(axis=1)
-                for judged, order in zip((half[1], half[0]), orders, strict=True)
+            values = [
+                scored.inputs.attribute_values[:, list(order[: point.size])].mean(axis=1)
+                for scored, order in zip((half[1], half[0]), orders, strict=True)
             ]
             truth = np.concatenate([half[1].attribute_targets, half[0].attribute_targets])
-            assert point.score.value == pytest.approx(lins_mean(truth, np.concatenate(said)))
+            assert point.score.value == pytest.approx(lins_mean(truth, np.concatenate(values)))
     assert curves.rows == int((~np.isnan(rows.attribute_targets)).any(axis=1).sum())
     assert "macro" not in " ".join(curves.verdict)
 
 
-def test_the_same_corpus_with_classes_is_judged_by_them(tmp_path):
+def test_the_same_corpus_with_classes_is_scored_by_them(tmp_path):
     """Attributes that stand beside classes decide nothing."""
     simulation = simulate_attributes()
     classes = ("Angry", "Sad")

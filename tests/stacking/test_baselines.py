@@ -18,7 +18,7 @@ def derived(name, of):
 
 
 @pytest.fixture
-def judged(rows):
+def scored(rows):
     """Member 1 always right, member 0 as it was."""
     probabilities = rows.inputs.class_probabilities.copy()
     probabilities[:, 1] = np.eye(probabilities.shape[2])[np.maximum(rows.labels, 0)]
@@ -27,22 +27,22 @@ def judged(rows):
     )
 
 
-def sentences(judged, *members):
-    bootstrap = SpeakerBootstrap(judged.speakers, 200, 0)
-    return worth_of_finetuning(judged, [derived(*pair) for pair in members], bootstrap)
+def sentences(scored, *members):
+    bootstrap = SpeakerBootstrap(scored.speakers, 200, 0)
+    return worth_of_finetuning(scored, [derived(*pair) for pair in members], bootstrap)
 
 
-def test_it_is_the_paired_difference_to_the_member_that_it_started_from(judged):
-    start, tuned = judged.inputs.members[:2]
-    [better] = sentences(judged, (tuned, start))
+def test_it_is_the_paired_difference_to_the_member_that_it_started_from(scored):
+    start, tuned = scored.inputs.members[:2]
+    [better] = sentences(scored, (tuned, start))
     assert better.startswith(f"What fine-tuning was worth: {tuned} is better than {start}: macro-F1 +0.")
-    [worse] = sentences(judged, (start, tuned))
+    [worse] = sentences(scored, (start, tuned))
     assert f"{start} is worse than {tuned}: macro-F1 -0." in worse
 
 
-def test_several_are_corrected_for_and_absent_ones_left_out(judged):
-    start, tuned, other = judged.inputs.members[:3]
-    both = sentences(judged, (tuned, start), (other, start), ("absent", start))
+def test_several_are_corrected_for_and_absent_ones_left_out(scored):
+    start, tuned, other = scored.inputs.members[:3]
+    both = sentences(scored, (tuned, start), (other, start), ("absent", start))
     assert len(both) == 2
-    assert all("Holm's correction for 2 comparisons" in one for one in both)
-    assert sentences(judged) == []
+    assert all("Holm's correction for 2 comparisons" in sentence for sentence in both)
+    assert sentences(scored) == []

@@ -1,4 +1,4 @@
-"""The recommended stacker's calibration: fitted on cross-fitted rows, judged on others, kept beside it."""
+"""The recommended stacker's calibration: fitted on cross-fitted rows, scored on others, kept beside it."""
 
 from dataclasses import replace
 
@@ -29,18 +29,22 @@ def test_it_is_kept_beside_the_stacker_and_makes_it_better_calibrated(simulate, 
     kept = Calibration.load(run.stacker_folder(comparison.choice) / "calibration.json")
     assert (kept.kind, kept.coverage) == ("dirichlet", 0.8)
     rows = simulation.rows()
-    judged = rows.where((rows.labels >= 0) & ((rows.origins == "held-out") | (not test_speakers)))
-    said = load_stacker(run.stacker_folder(comparison.choice)).predict(judged.inputs).class_probabilities
-    calibrated = kept.apply(said).probabilities
-    before, after = (expected_calibration_error(judged.labels, one) for one in (said, calibrated))
+    scored = rows.where((rows.labels >= 0) & ((rows.origins == "held-out") | (not test_speakers)))
+    prediction = (
+        load_stacker(run.stacker_folder(comparison.choice)).predict(scored.inputs).class_probabilities
+    )
+    calibrated = kept.apply(prediction).probabilities
+    before, after = (
+        expected_calibration_error(scored.labels, probabilities) for probabilities in (prediction, calibrated)
+    )
     assert after < before
-    own = report.row("none").scores["macro_f1"]
+    macro_f1 = report.row("none").scores["macro_f1"]
     (row,) = [row for row in comparison.rows if row.stacker == comparison.choice]
-    assert own.value == pytest.approx(row.scores["macro_f1"].value)
+    assert macro_f1.value == pytest.approx(row.scores["macro_f1"].value)
     assert report.row("dirichlet").scores["ece"].value < report.row("none").scores["ece"].value
 
 
-def test_calibration_never_sees_the_rows_that_it_is_judged_on(simulate, tmp_path):
+def test_calibration_never_sees_the_rows_that_it_is_scored_on(simulate, tmp_path):
     """Labels of held-out rows may be anything: what is kept does not move."""
     rows = simulate(test_speakers=4).rows()
     is_held_out = (rows.origins == "held-out")[:, None]
@@ -51,9 +55,9 @@ def test_calibration_never_sees_the_rows_that_it_is_judged_on(simulate, tmp_path
     )
     settings = StackingRecipe(bootstrap_samples=100)
     kept, scores = [], []
-    for number, its in enumerate((rows, turned)):
+    for number, version in enumerate((rows, turned)):
         folder = tmp_path / str(number)
-        splits = make_splits(its)
+        splits = make_splits(version)
         result = run_stacker(
             "logistic", splits, settings, 0, "", folder, context=Context(listener=ignore, should_stop=never)
         )
@@ -86,8 +90,8 @@ def test_sets_of_the_kept_calibration_cover_new_speakers(simulate, tmp_path):
     kept = Calibration.load(run.stacker_folder(comparison.choice) / "calibration.json")
     rows = simulate(seed=5, speakers=30).rows()
     rows = rows.where(rows.labels >= 0)
-    said = load_stacker(run.stacker_folder(comparison.choice)).predict(rows.inputs)
-    sets = kept.apply(said.class_probabilities).sets
+    prediction = load_stacker(run.stacker_folder(comparison.choice)).predict(rows.inputs)
+    sets = kept.apply(prediction.class_probabilities).sets
     assert 0.85 < sets[np.arange(len(rows)), rows.labels].mean() < 0.95
 
 

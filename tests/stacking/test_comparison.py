@@ -72,15 +72,15 @@ def test_scores_are_those_of_the_written_posteriors(simulate, tmp_path):
         posteriors = Posteriors.load(run.stacker_folder(row.stacker) / "posteriors.parquet")
         assert set(posteriors.ids) == set(simulation.corpus.ids)
         aligned = posteriors.take(rows.inputs.ids)
-        judged = rows.labels >= 0
-        predicted = aligned.class_probabilities[judged].argmax(axis=1)
-        score = metrics.macro_f1(rows.labels[judged], predicted, 4)
+        scored = rows.labels >= 0
+        predicted = aligned.class_probabilities[scored].argmax(axis=1)
+        score = metrics.macro_f1(rows.labels[scored], predicted, 4)
         assert row.scores["macro_f1"].value == pytest.approx(score)
         assert row.scores["log_loss"].value == pytest.approx(
             metrics.log_loss(rows.soft_targets, aligned.class_probabilities)
         )
         assert row.scores["ece"].value == pytest.approx(
-            metrics.expected_calibration_error(rows.labels[judged], aligned.class_probabilities[judged])
+            metrics.expected_calibration_error(rows.labels[scored], aligned.class_probabilities[scored])
         )
         values = aligned.attribute_values[:, 0]
         expected = metrics.ccc(rows.attribute_targets[:, 0], values)
@@ -88,28 +88,29 @@ def test_scores_are_those_of_the_written_posteriors(simulate, tmp_path):
         np.testing.assert_array_equal(posteriors.folds, simulation.fold_map.of(posteriors.ids))
 
 
-def test_no_row_is_judged_by_a_stacker_that_saw_its_speaker(simulate):
+def test_no_row_is_scored_by_a_stacker_that_saw_its_speaker(simulate):
     splits = make_splits(simulate().rows(), repeats=3)
     rounds = list(splits.rounds())
-    assert [one.repeat for one in rounds] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [turn.repeat for turn in rounds] == [0] * 4 + [1] * 4 + [2] * 4
     assert len(rounds) == splits.num_rounds
     for repeat in range(3):
-        judged_speakers, places = [], []
-        for one in rounds[4 * repeat : 4 * repeat + 4]:
-            assert not set(one.fit.speakers) & set(one.scored.speakers)
-            assert len(one.fit) + len(one.scored) == len(splits.fitting)
-            assert one.scored.inputs.ids == tuple(splits.scored.inputs.ids[place] for place in one.indices)
-            judged_speakers += sorted(set(one.scored.speakers))
-            places += one.indices.tolist()
-        assert len(judged_speakers) == len(set(judged_speakers)) == 12
-        assert sorted(places) == list(range(len(splits.scored)))
+        scored_speakers, indices = [], []
+        for turn in rounds[4 * repeat : 4 * repeat + 4]:
+            assert not set(turn.fit.speakers) & set(turn.scored.speakers)
+            assert len(turn.fit) + len(turn.scored) == len(splits.fitting)
+            assert turn.scored.inputs.ids == tuple(splits.scored.inputs.ids[index] for index in turn.indices)
+            scored_speakers += sorted(set(turn.scored.speakers))
+            indices += turn.indices.tolist()
+        assert len(scored_speakers) == len(set(scored_speakers)) == 12
+        assert sorted(indices) == list(range(len(splits.scored)))
 
 
 def test_repeats_begin_with_the_members_folds_and_are_all_different(simulate):
     rows = simulate().rows()
     splits = make_splits(rows, repeats=4, seed=1)
     np.testing.assert_array_equal(splits.assignments[0], rows.folds)
-    assert len({(one == one[:, None]).tobytes() for one in splits.assignments}) == 4  # who is with whom
+    grouped = {(folds == folds[:, None]).tobytes() for folds in splits.assignments}  # who is with whom
+    assert len(grouped) == 4
     few = make_splits(simulate(speakers=3, folds=3).rows(), repeats=4)
     assert few.repeats == 1  # three speakers have one way of being alone each
 
@@ -120,22 +121,22 @@ def test_scores_are_means_over_the_repeats(simulate, tmp_path):
     comparison = compare(run)
     assert comparison.repeats == 3
     rows = simulation.rows()
-    judged = rows.labels >= 0
+    scored = rows.labels >= 0
     assert comparison.rows
     for row in comparison.rows:
         folder = run.stacker_folder(row.stacker)
         scores = []
         for name in ("posteriors", "posteriors-1", "posteriors-2"):
             posteriors = Posteriors.load(folder / f"{name}.parquet").take(rows.inputs.ids)
-            predicted = posteriors.class_probabilities[judged].argmax(axis=1)
-            scores.append(metrics.macro_f1(rows.labels[judged], predicted, 4))
+            predicted = posteriors.class_probabilities[scored].argmax(axis=1)
+            scores.append(metrics.macro_f1(rows.labels[scored], predicted, 4))
         assert row.score_by_repeat == pytest.approx(scores)
         assert row.scores["macro_f1"].value == pytest.approx(np.mean(scores))
     learned = next(row for row in comparison.rows if row.stacker == "neural")
     assert len(set(learned.score_by_repeat)) > 1
 
 
-def test_a_test_split_is_judged_on_and_never_fitted_on(simulate, tmp_path):
+def test_a_test_split_is_scored_and_never_fitted_on(simulate, tmp_path):
     simulation = simulate(test_speakers=4)
     run = simulation.run(tmp_path, **QUICK)
     comparison = compare(run)
@@ -149,14 +150,14 @@ def test_a_test_split_is_judged_on_and_never_fitted_on(simulate, tmp_path):
     np.testing.assert_allclose(again.class_probabilities, posteriors.class_probabilities)
 
 
-def test_development_rows_are_neither_fitted_nor_judged_on(simulate):
+def test_development_rows_are_neither_fitted_nor_scored(simulate):
     rows = simulate().rows()
     origins = rows.origins.copy()
     origins[:50] = "development"
-    said = []
-    splits = make_splits(replace(rows, origins=origins), listener=lambda event: said.append(event.message))
+    notes = []
+    splits = make_splits(replace(rows, origins=origins), listener=lambda event: notes.append(event.message))
     assert len(splits.fitting) == 250
-    assert said == ["50 development rows are left out: they stopped the members' training"]
+    assert notes == ["50 development rows are left out: they stopped the members' training"]
 
 
 def test_held_out_rows_without_labels_leave_the_folds_to_take_turns(simulate):
@@ -184,8 +185,8 @@ def memorised(simulate):
         rng = np.random.default_rng(0)
         votes = np.eye(4)[rng.integers(0, 4, len(simulation.corpus))] * 5
         utterances = tuple(
-            replace(row, votes=tuple(own))
-            for row, own in zip(simulation.corpus.utterances, votes.tolist(), strict=True)
+            replace(row, votes=tuple(row_votes))
+            for row, row_votes in zip(simulation.corpus.utterances, votes.tolist(), strict=True)
         )
         simulation.corpus = replace(simulation.corpus, utterances=utterances)
         train = np.array([row.split == "train" for row in utterances])
@@ -307,10 +308,10 @@ def test_rows_without_speaker_are_reported(simulate, tmp_path):
         replace(row, speaker=None) if row.speaker == "s003" else row for row in simulation.corpus.utterances
     )
     simulation.corpus = replace(simulation.corpus, utterances=nameless)
-    said = []
+    warnings = []
     run = simulation.run(tmp_path, **QUICK, stackers=["soft-vote"])
-    comparison = compare(run, context=Context(listener=lambda event: said.append(event.message)))
-    assert any("25 of 300 scored rows name no speaker" in message for message in said)
+    comparison = compare(run, context=Context(listener=lambda event: warnings.append(event.message)))
+    assert any("25 of 300 scored rows name no speaker" in message for message in warnings)
     assert comparison.speakers == 11 + 25
 
 

@@ -1,4 +1,4 @@
-"""Curves are those of a plain loop, their orders never see what they are judged on, and faults are found."""
+"""Curves are those of a plain loop, and their orders never see the rows that they are scored on."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from sercache.stacking.splits import make_splits
 
 def curves_of(rows, **options):
     splits = make_splits(rows)
-    rounds = [(one.fit, one.scored) for one in splits.folds_in_turn()]
+    rounds = [(turn.fit, turn.scored) for turn in splits.folds_in_turn()]
     return ensemble_curves(rounds, fitting=splits.fitting, samples=200, permutations=20, **options)
 
 
@@ -36,15 +36,17 @@ def with_members(rows, *probabilities):
 def plain_curve(rows, order_of):
     """Score the votes of 1 to M members, row by row and fold by fold."""
     members = len(rows.inputs.members)
-    judged = rows.labels >= 0
+    scored = rows.labels >= 0
     scores = []
     for size in range(1, members + 1):
         predicted = np.full(len(rows), -1)
         for fold in np.unique(rows.folds):
             order = order_of(rows.where(rows.folds != fold))[:size]
-            own = rows.folds == fold
-            predicted[own] = rows.inputs.class_probabilities[own][:, list(order)].mean(axis=1).argmax(axis=1)
-        scores.append(macro_f1(rows.labels[judged], predicted[judged], 4))
+            in_fold = rows.folds == fold
+            predicted[in_fold] = (
+                rows.inputs.class_probabilities[in_fold][:, list(order)].mean(axis=1).argmax(axis=1)
+            )
+        scores.append(macro_f1(rows.labels[scored], predicted[scored], 4))
     return scores
 
 
@@ -53,37 +55,37 @@ def test_curves_are_those_of_a_plain_loop(simulate, name, order_of):
     rows = simulate(members=5, bias=1.0, noise=2.0).rows()
     points = curves_of(rows).of(name)
     assert [point.size for point in points] == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose([one.score.value for one in points], plain_curve(rows, order_of))
+    np.testing.assert_allclose([point.score.value for point in points], plain_curve(rows, order_of))
     assert points[-1].to_all.value == 0
     assert points[-1].kept_gain == pytest.approx(1)
 
 
 def test_greedy_takes_in_each_step_the_member_that_helps_most(simulate):
     rows = simulate(members=4, noise=2.0).rows()
-    judged = rows.where(rows.labels >= 0)
-    probabilities, chosen = judged.inputs.class_probabilities, []
+    scored = rows.where(rows.labels >= 0)
+    probabilities, chosen = scored.inputs.class_probabilities, []
     for _ in range(4):
         left = [member for member in range(4) if member not in chosen]
         chosen.append(
             max(
                 left,
-                key=lambda one: macro_f1(
-                    judged.labels, probabilities[:, [*chosen, one]].sum(axis=1).argmax(axis=1), 4
+                key=lambda member: macro_f1(
+                    scored.labels, probabilities[:, [*chosen, member]].sum(axis=1).argmax(axis=1), 4
                 ),
             )
         )
     assert greedy(rows) == tuple(chosen)
 
 
-def test_an_order_is_decided_without_the_rows_that_it_is_judged_on(simulate):
+def test_an_order_is_decided_without_the_rows_that_it_is_scored_on(simulate):
     rows = simulate(members=4, noise=2.0, test_speakers=4).rows()
     splits = make_splits(rows)
     turned = replace(splits.held_out, labels=(splits.held_out.labels + 1) % 4)
     first, second = (
-        ensemble_curves([(splits.fitting, judged)], fitting=splits.fitting, samples=100, permutations=5)
-        for judged in (splits.held_out, turned)
+        ensemble_curves([(splits.fitting, scored)], fitting=splits.fitting, samples=100, permutations=5)
+        for scored in (splits.held_out, turned)
     )
-    assert [one.members for one in first.points] == [one.members for one in second.points]
+    assert [point.members for point in first.points] == [point.members for point in second.points]
     assert first.points[0].score != second.points[0].score
 
 

@@ -36,12 +36,12 @@ def test_an_extra_that_tells_classes_apart_helps_and_is_given_its_share(simulate
     rows = simulate(skill=0.7, speakers=24, attributes=False).rows()
     half = rows.folds < 2
     scores, shares = [], []
-    for its in (rows, with_extras(rows, hint=hint(rows), nothing=np.zeros(len(rows)))):
+    for version in (rows, with_extras(rows, hint=hint(rows), nothing=np.zeros(len(rows)))):
         stacker = STACKERS[name].from_recipe(QUICK, 0)
-        stacker.fit(its.where(half))
-        judged = its.where(~half & (its.labels >= 0))
-        predicted = stacker.predict(judged.inputs).class_probabilities.argmax(axis=1)
-        scores.append(macro_f1(judged.labels, predicted, 4))
+        stacker.fit(version.where(half))
+        scored = version.where(~half & (version.labels >= 0))
+        predicted = stacker.predict(scored.inputs).class_probabilities.argmax(axis=1)
+        scores.append(macro_f1(scored.labels, predicted, 4))
         shares.append(stacker.shares_)
     assert scores[1] > scores[0] + 0.05
     assert "extras" not in shares[0]
@@ -60,8 +60,8 @@ def test_stackers_with_extras_are_saved_and_want_them_by_name(simulate, tmp_path
     swapped = replace(
         rows.inputs, extras=rows.inputs.extras[::-1], extra_values=rows.inputs.extra_values[:, ::-1]
     )
-    for one in (stacker, load_stacker(tmp_path)):
-        np.testing.assert_allclose(one.predict(swapped).class_probabilities, wanted.class_probabilities)
+    for either in (stacker, load_stacker(tmp_path)):
+        np.testing.assert_allclose(either.predict(swapped).class_probabilities, wanted.class_probabilities)
     without = replace(rows.inputs, extras=(), extra_values=np.empty((len(rows), 0)))
     with pytest.raises(StackingError, match="extras do not match: the posteriors have none; expected are"):
         stacker.predict(without)
@@ -71,7 +71,9 @@ def test_extras_are_standardised_on_the_rows_that_are_fitted_on_and_unknown_ones
     rows = simulate().rows()
     values = np.arange(len(rows), dtype=np.float64)
     values[::4] = np.nan
-    rows = with_extras(rows, one=values, constant=np.full(len(rows), 3.0), unknown=np.full(len(rows), np.nan))
+    rows = with_extras(
+        rows, known=values, constant=np.full(len(rows), 3.0), unknown=np.full(len(rows), np.nan)
+    )
     fit = rows.where(np.arange(len(rows)) < 100)
     arranged = Signature.of(fit.inputs).arrange(rows.inputs).extra_values
     known = fit.inputs.extra_values[:, 0][~np.isnan(fit.inputs.extra_values[:, 0])]
@@ -136,5 +138,5 @@ def test_a_runs_rows_carry_the_extras_of_its_recipe_row_by_row(simulate, tmp_pat
     write_corpus(replace(simulation.corpus, utterances=tuple(rows[::-1])), recipe.corpus)
     joined = load_rows(run)
     assert joined.inputs.extras == ("column:loudness",)
-    wanted = [float(one.removeprefix("u")) for one in joined.inputs.ids]
+    wanted = [float(row_id.removeprefix("u")) for row_id in joined.inputs.ids]
     np.testing.assert_array_equal(joined.inputs.extra_values[:, 0], wanted)

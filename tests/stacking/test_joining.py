@@ -162,10 +162,12 @@ def test_rows_of_a_run_follow_its_recipe(simulation, tmp_path):
 def test_of_a_run_that_is_not_finished_the_finished_members_are_joined(simulation, tmp_path):
     run = simulation.run(tmp_path)
     run.posteriors_path("m1").unlink()
-    told = []
-    rows = load_rows(run, listener=lambda event: told.append(event.message))
+    warnings = []
+    rows = load_rows(run, listener=lambda event: warnings.append(event.message))
     assert rows.inputs.members == ("m0", "m2")
-    assert any("1 of 3 members are left out, as they have no posteriors yet: m1" in said for said in told)
+    assert any(
+        "1 of 3 members are left out, as they have no posteriors yet: m1" in message for message in warnings
+    )
     for member in ("m0", "m2"):
         run.posteriors_path(member).unlink()
     with pytest.raises(StackingError, match=r"no member has posteriors yet, .*train-ensemble finishes it"):

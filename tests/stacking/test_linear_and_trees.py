@@ -85,7 +85,7 @@ def test_with_hard_targets_our_objective_is_lightgbms_own():
     labels = (features[:, 0] + 0.5 * rng.normal(size=300) > 0).astype(int) + (features[:, 1] > 0.5)
     common = {"num_class": 3, "verbosity": -1, "num_threads": 1, "boost_from_average": False}
     start = np.zeros((300, 3))
-    own = lightgbm.train(
+    builtin = lightgbm.train(
         common | {"objective": "multiclass"}, lightgbm.Dataset(features, labels, init_score=start), 10
     )
     ours = lightgbm.train(
@@ -93,7 +93,7 @@ def test_with_hard_targets_our_objective_is_lightgbms_own():
         lightgbm.Dataset(features, labels, init_score=start),
         10,
     )
-    expected, actual = own.predict(features, raw_score=True), ours.predict(features, raw_score=True)
+    expected, actual = builtin.predict(features, raw_score=True), ours.predict(features, raw_score=True)
     np.testing.assert_allclose(softmax(actual, axis=1), softmax(expected, axis=1), atol=1e-3)
 
 
@@ -137,9 +137,9 @@ def test_linear_shares_are_exact_shapley_values():
     sizes = np.zeros(2)
     for row in features:
         for member in range(2):
-            own, other = np.eye(2, dtype=bool)[member], np.eye(2, dtype=bool)[1 - member]
+            first, second = np.eye(2, dtype=bool)[member], np.eye(2, dtype=bool)[1 - member]
             none, both = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
-            shapley = (value(row, own) - value(row, none) + value(row, both) - value(row, other)) / 2
+            shapley = (value(row, first) - value(row, none) + value(row, both) - value(row, second)) / 2
             sizes[member] += np.abs(shapley).mean()
     inputs = StackingInputs(
         tuple(map(str, range(50))), ("a", "b"), ("x", "y"), (), features.reshape(50, 2, 2),
@@ -181,11 +181,11 @@ def test_members_that_only_decide_are_stacked_no_worse_than_by_the_vote(simulate
     decided = np.eye(4)[rows.inputs.class_probabilities.argmax(axis=2)]
     rows = replace(rows, inputs=replace(rows.inputs, class_probabilities=decided))
     half = rows.folds < 2
-    judged = rows.where(~half & (rows.labels >= 0))
+    scored = rows.where(~half & (rows.labels >= 0))
     scores = []
-    for one in (name, "soft-vote"):
-        stacker = STACKERS[one].from_recipe(StackingRecipe(), 0)
+    for kind in (name, "soft-vote"):
+        stacker = STACKERS[kind].from_recipe(StackingRecipe(), 0)
         stacker.fit(rows.where(half))
-        predicted = stacker.predict(judged.inputs).class_probabilities.argmax(axis=1)
-        scores.append(macro_f1(judged.labels, predicted, 4))
+        predicted = stacker.predict(scored.inputs).class_probabilities.argmax(axis=1)
+        scores.append(macro_f1(scored.labels, predicted, 4))
     assert scores[0] > scores[1] - 0.02

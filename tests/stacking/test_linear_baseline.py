@@ -35,13 +35,13 @@ def stacked(request, tmp_path_factory):
     return simulation, table, run, compare(run)
 
 
-def test_its_row_is_scored_on_the_judged_rows(stacked):
+def test_its_row_is_scored_on_the_scored_rows(stacked):
     simulation, table, _, comparison = stacked
     rows = simulation.rows()
     wanted = "held-out" if comparison.scored_on == "held-out" else "out-of-fold"
-    judged = (rows.origins == wanted) & (rows.labels >= 0)
+    scored = (rows.origins == wanted) & (rows.labels >= 0)
     predicted = table.take(rows.inputs.ids).class_probabilities.argmax(axis=1)
-    score = f1_score(rows.labels[judged], predicted[judged], average="macro")
+    score = f1_score(rows.labels[scored], predicted[scored], average="macro")
     row = by_name(comparison)["baseline"]
     assert row.is_baseline
     assert row.scores["macro_f1"].value == pytest.approx(score)

@@ -115,7 +115,7 @@ def replace_neural(**changes):
 
 @pytest.mark.parametrize("settings", [QUICK, HIDDEN], ids=["linear", "hidden"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_soup_never_loses_to_its_best_run_on_the_rows_it_was_judged_on(rows, settings, seed):
+def test_a_soup_never_loses_to_its_best_run_on_the_rows_it_was_scored(rows, settings, seed):
     runs, stop = Neural.from_recipe(settings, seed).train_runs(rows, 4)
     network, description = choose_soup(runs, stop)
     best = max(evaluate_network(run.network, stop).score for run in runs)
@@ -192,16 +192,16 @@ def test_a_network_of_logarithms_starts_at_the_vote_by_geometric_means(rows, hid
 
 @pytest.mark.parametrize("stacker", [Neural, Soup])
 def test_what_a_network_sees_is_kept_with_its_weights(rows, tmp_path, stacker):
-    said = {}
+    predicted = {}
     for inputs in ("probabilities", "log"):
         fitted = stacker.from_recipe(replace_neural(inputs=inputs), 0)
         fitted.fit(rows)
         fitted.save(tmp_path / inputs)
         loaded = stacker.load(tmp_path / inputs)
-        said[inputs] = fitted.predict(rows.inputs).class_probabilities
-        np.testing.assert_array_equal(loaded.predict(rows.inputs).class_probabilities, said[inputs])
+        predicted[inputs] = fitted.predict(rows.inputs).class_probabilities
+        np.testing.assert_array_equal(loaded.predict(rows.inputs).class_probabilities, predicted[inputs])
         assert fitted.shares_ == loaded.shares_
-    assert abs(said["log"] - said["probabilities"]).max() > 0.01
+    assert abs(predicted["log"] - predicted["probabilities"]).max() > 0.01
 
 
 def test_where_the_best_rule_is_linear_in_logarithms_they_are_the_better_inputs():

@@ -16,17 +16,17 @@ def test_the_bayes_rule_is_the_best_that_an_unregularised_regression_on_much_dat
     truth = SimulatedMembers.faulty(4, 3, seed=2)
     fit, _ = truth.draw(30_000, 0)
     new, bayes = truth.draw(30_000, 1, "n")
-    known, judged = fit.labels >= 0, new.labels >= 0
+    known, scored = fit.labels >= 0, new.labels >= 0
 
     def features(rows):
         return np.log(rows.inputs.class_probabilities).reshape(len(rows), -1)
 
     model = LogisticRegression(C=1e4, max_iter=2000).fit(features(fit)[known], fit.labels[known])
-    learned = macro_f1(new.labels[judged], model.predict(features(new)[judged]), 3)
-    best = macro_f1(new.labels[judged], bayes[judged].argmax(axis=1), 3)
+    learned = macro_f1(new.labels[scored], model.predict(features(new)[scored]), 3)
+    best = macro_f1(new.labels[scored], bayes[scored].argmax(axis=1), 3)
     assert learned == pytest.approx(best, abs=0.006)
     alone = max(
-        macro_f1(new.labels[judged], new.inputs.class_probabilities[judged, member].argmax(axis=1), 3)
+        macro_f1(new.labels[scored], new.inputs.class_probabilities[scored, member].argmax(axis=1), 3)
         for member in range(4)
     )
     assert best > alone + 0.05
@@ -36,11 +36,11 @@ def test_the_bayes_rules_probabilities_are_true():
     truth = SimulatedMembers.faulty(4, 3, seed=2)
     rows, bayes = truth.draw(40_000, 0)
     sure = bayes.max(axis=1)
-    judged = rows.labels >= 0
+    scored = rows.labels >= 0
     right = bayes.argmax(axis=1) == rows.labels
     for low in (0.5, 0.7, 0.9):
-        own = judged & (sure >= low) & (sure < low + 0.05)
-        assert right[own].mean() == pytest.approx(sure[own].mean(), abs=0.04)
+        in_bin = scored & (sure >= low) & (sure < low + 0.05)
+        assert right[in_bin].mean() == pytest.approx(sure[in_bin].mean(), abs=0.04)
 
 
 def test_stackers_approach_the_bayes_rate_as_rows_grow_and_votes_do_not():
@@ -92,13 +92,13 @@ def test_p_values_are_uniform_where_nothing_differs():
     assert null.share_below(0.05) < 0.12
 
 
-def test_folds_in_turn_are_judged_over_all_repeats_and_rounds():
+def test_folds_in_turn_are_scored_over_all_repeats_and_rounds():
     coverage = interval_coverage(6, 4, repeats=2, samples=200)
     assert (coverage.repeats, coverage.corpora) == (2, 4)
     assert coverage.score in (0, 0.25, 0.5, 0.75, 1)
     null = null_p_values(6, 4, stacker="logistic", repeats=2, samples=200)
     assert len(null.p_values) == 4
-    assert all(0 < one <= 1 for one in null.p_values)
+    assert all(0 < p_value <= 1 for p_value in null.p_values)
 
 
 @pytest.mark.slow

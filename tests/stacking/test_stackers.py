@@ -253,9 +253,9 @@ def test_known_biases_are_learned_and_the_vote_is_beaten_on_new_speakers(name, s
     settings = StackingRecipe(lightgbm=LightGBMRecipe(learning_rate=0.1))
 
     def score(stacker):
-        judged = fresh.labels >= 0
-        predicted = fitted(stacker, fit, settings).predict(fresh.inputs).class_probabilities[judged].argmax(1)
-        return macro_f1(fresh.labels[judged], predicted, 4)
+        scored = fresh.labels >= 0
+        predicted = fitted(stacker, fit, settings).predict(fresh.inputs).class_probabilities[scored].argmax(1)
+        return macro_f1(fresh.labels[scored], predicted, 4)
 
     assert score(name) > score("best-single") + 0.1
     if name != "lightgbm":
@@ -275,7 +275,9 @@ def test_a_useless_member_is_not_listened_to(name, simulate):
         )
     rows = simulation.rows()
     fit, fresh = rows.take(np.arange(700)), rows.take(np.arange(700, 1000))
-    learned, voted = (fitted(one, fit, StackingRecipe()).predict(fresh.inputs) for one in (name, "soft-vote"))
+    learned, voted = (
+        fitted(kind, fit, StackingRecipe()).predict(fresh.inputs) for kind in (name, "soft-vote")
+    )
     assert log_loss(fresh.soft_targets, learned.class_probabilities) < log_loss(
         fresh.soft_targets, voted.class_probabilities
     )

@@ -88,9 +88,9 @@ def test_a_member_that_knows_nothing_gets_no_weight(simulate):
 
 def slow_selection(rows, steps=50):
     """Caruana's algorithm, word by word, with scikit-learn's metrics."""
-    judged = rows.labels >= 0
-    labels, votes = rows.labels[judged], rows.soft_targets[judged]
-    members = rows.inputs.class_probabilities[judged]
+    scored = rows.labels >= 0
+    labels, votes = rows.labels[scored], rows.soft_targets[scored]
+    members = rows.inputs.class_probabilities[scored]
     chosen, best, best_chosen = [], (-1.0, -np.inf), []
     for _ in range(steps):
         tried = []

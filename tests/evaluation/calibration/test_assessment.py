@@ -1,4 +1,4 @@
-"""Ways of calibrating are judged on other speakers, and the verdict claims what the figures allow."""
+"""Ways of calibrating are scored on other speakers, and the verdict claims what the figures allow."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def test_for_two_classes_it_is_the_best_threshold_of_all(seed):
     probabilities, labels = rows_of(seed, 40, 2)
     ratios = np.sort(probabilities[:, 0] / probabilities[:, 1])
     grid = np.concatenate([[ratios[0] / 2], np.sqrt(ratios[:-1] * ratios[1:]), [2 * ratios[-1]]])
-    best = max(macro_f1(labels, decide(probabilities, np.array([1.0, each])), 2) for each in grid)
+    best = max(macro_f1(labels, decide(probabilities, np.array([1.0, threshold])), 2) for threshold in grid)
     found = macro_f1(labels, decide(probabilities, tuned_thresholds(probabilities, labels)), 2)
     assert found == pytest.approx(best)
 
@@ -48,7 +48,8 @@ def test_for_three_classes_it_is_near_the_best_of_a_fine_grid(seed):
     probabilities, labels = rows_of(seed, 60, 3)
     grid = np.exp(np.linspace(-2.5, 2.5, 41))
     best = max(
-        macro_f1(labels, decide(probabilities, np.array([1, *each])), 3) for each in product(grid, grid)
+        macro_f1(labels, decide(probabilities, np.array([1, *threshold])), 3)
+        for threshold in product(grid, grid)
     )
     found = macro_f1(labels, decide(probabilities, tuned_thresholds(probabilities, labels)), 3)
     assert found > best - 0.03

@@ -28,10 +28,10 @@ def test_it_says_the_same_after_a_round_trip(rows, tmp_path, kind, tunes):
     again = Calibration.load(tmp_path / "calibration.json")
     for ours, theirs in zip(calibration.apply(rows[0]), again.apply(rows[0]), strict=True):
         np.testing.assert_allclose(ours, theirs)
-    said = calibration.apply(rows[0])
-    assert said.sets[np.arange(300), rows[1]].mean() >= 0.9
+    calibrated = calibration.apply(rows[0])
+    assert calibrated.sets[np.arange(300), rows[1]].mean() >= 0.9
     if not tunes:
-        np.testing.assert_array_equal(said.classes, said.probabilities.argmax(axis=1))
+        np.testing.assert_array_equal(calibrated.classes, calibrated.probabilities.argmax(axis=1))
 
 
 @pytest.mark.parametrize(

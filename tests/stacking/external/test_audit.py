@@ -47,15 +47,17 @@ def test_scores_of_each_split_are_scikit_learns(simulation, good):
     report = quick([good], simulation.corpus)
     assert [row.split for row in report.scores] == ["train", "test"]
     labels = consensus(simulation.corpus.select(good.ids))
-    splits = np.asarray([simulation.corpus.by_id[one].split for one in good.ids])
+    splits = np.asarray([simulation.corpus.by_id[row_id].split for row_id in good.ids])
     for row in report.scores:
-        its = (splits == row.split) & (labels >= 0)
-        predicted = good.class_probabilities[its].argmax(axis=1)
-        assert row.rows == its.sum()
+        in_split = (splits == row.split) & (labels >= 0)
+        predicted = good.class_probabilities[in_split].argmax(axis=1)
+        assert row.rows == in_split.sum()
         assert row.scores["macro_f1"].value == pytest.approx(
-            f1_score(labels[its], predicted, average="macro")
+            f1_score(labels[in_split], predicted, average="macro")
         )
-        assert row.scores["uar"].value == pytest.approx(recall_score(labels[its], predicted, average="macro"))
+        assert row.scores["uar"].value == pytest.approx(
+            recall_score(labels[in_split], predicted, average="macro")
+        )
         assert row.scores["ccc:arousal"].value > 0.5
     assert set(as_json(report)) == {"scores", "findings"}
 
@@ -63,11 +65,13 @@ def test_scores_of_each_split_are_scikit_learns(simulation, good):
 def test_balanced_draws_undo_what_frequent_classes_do(simulation, good):
     """Recall does not depend on how many rows a class has; macro-F1 does."""
     labels = consensus(simulation.corpus.select(good.ids))
-    rare = [one for one, label in zip(good.ids, labels, strict=True) if label == 0 and int(one[1:]) % 3]
-    kept = [place for place, one in enumerate(good.ids) if one not in rare]
+    rare = [
+        row_id for row_id, label in zip(good.ids, labels, strict=True) if label == 0 and int(row_id[1:]) % 3
+    ]
+    kept = [index for index, row_id in enumerate(good.ids) if row_id not in rare]
     lopsided = replace(
         good,
-        ids=tuple(good.ids[place] for place in kept),
+        ids=tuple(good.ids[index] for index in kept),
         class_probabilities=good.class_probabilities[kept],
         attribute_values=good.attribute_values[kept],
     )
@@ -85,7 +89,9 @@ def test_good_predictions_raise_no_alarm(simulate):
         )
         files = [as_predictions(table, simulation.corpus) for table in simulation.tables]
         report = audit(files, simulation.corpus, samples=2, draws=2)
-        alarms = [one.message for one in report.findings if "no consensus class" not in one.message]
+        alarms = [
+            finding.message for finding in report.findings if "no consensus class" not in finding.message
+        ]
         assert alarms == [], seed
 
 
@@ -130,7 +136,7 @@ def test_identical_files_and_files_that_decide_alike(simulation, good):
     alike = replace(good, name="alike", class_probabilities=sharper)
     report = quick([good, twin, alike], simulation.corpus)
     assert messages(report) == ["is identical with m0, bit for bit"]
-    assert any("decides like m0 on all 300 rows" in said for said in messages(report, "warning"))
+    assert any("decides like m0 on all 300 rows" in message for message in messages(report, "warning"))
 
 
 def test_speakers_of_the_training_split_are_found(simulation, good):
@@ -143,12 +149,12 @@ def test_speakers_of_the_training_split_are_found(simulation, good):
 
 def test_rows_that_were_trained_on_look_too_good(simulation, good):
     labels = consensus(simulation.corpus.select(good.ids))
-    splits = np.asarray([simulation.corpus.by_id[one].split for one in good.ids])
+    splits = np.asarray([simulation.corpus.by_id[row_id].split for row_id in good.ids])
     values = good.class_probabilities.copy()
     values[splits == "train"] = 0.9 * np.eye(4)[np.maximum(labels, 0)][splits == "train"] + 0.025
     values[splits == "test"] = np.random.default_rng(0).dirichlet(np.ones(4), (splits == "test").sum())
-    said = messages(quick([replace(good, class_probabilities=values)], simulation.corpus), "warning")
-    assert any("rows that were trained on" in one for one in said)
+    found = messages(quick([replace(good, class_probabilities=values)], simulation.corpus), "warning")
+    assert any("rows that were trained on" in message for message in found)
 
 
 def test_missing_and_unknown_rows_are_counted(simulation, good):
@@ -162,8 +168,8 @@ def test_missing_and_unknown_rows_are_counted(simulation, good):
     report = quick([part], simulation.corpus)
     assert messages(report) == ["1 utterances are not in the corpus, first 'stranger'"]
     assert any(
-        "misses 2 of 200 rows of the train split, first 'u00000'" in one
-        for one in messages(report, "warning")
+        "misses 2 of 200 rows of the train split, first 'u00000'" in message
+        for message in messages(report, "warning")
     )
 
 

@@ -28,16 +28,16 @@ def files(simulate, tmp_path, write_plain):
     return simulation, [write_plain(tmp_path, table, simulation.corpus) for table in simulation.tables]
 
 
-def test_development_rows_are_fitted_on_and_test_rows_judged_on(files):
+def test_development_rows_are_fitted_on_and_test_rows_scored(files):
     simulation, paths = files
     corpus = with_splits(simulation.corpus, "train", "train", "development", "test")
-    said = []
-    rows = rows_of_predictions(paths, corpus, listener=lambda event: said.append(event.message))
+    warnings = []
+    rows = rows_of_predictions(paths, corpus, listener=lambda event: warnings.append(event.message))
     splits = make_splits(rows)
     assert {corpus.by_id[row].split for row in splits.fitting.inputs.ids} == {"development"}
     assert {corpus.by_id[row].split for row in splits.held_out.inputs.ids} == {"test"}
-    assert len(said) == 1
-    assert "150 rows of the training split are left out" in said[0]
+    assert len(warnings) == 1
+    assert "150 rows of the training split are left out" in warnings[0]
     wanted = np.stack(
         [table.take(rows.inputs.ids).class_probabilities for table in simulation.tables], axis=1
     )
@@ -51,8 +51,8 @@ def test_training_rows_count_only_if_no_model_saw_their_speakers(files):
     rows = rows_of_predictions(paths, simulation.corpus, are_out_of_fold=True)
     assert len(rows) == 300
     assert len(np.unique(rows.folds)) == 5
-    for one in make_splits(rows).rounds():
-        assert not set(one.fit.speakers) & set(one.scored.speakers)
+    for turn in make_splits(rows).rounds():
+        assert not set(turn.fit.speakers) & set(turn.scored.speakers)
 
 
 def test_the_comparison_is_that_of_the_same_members_in_a_run(files, tmp_path):
@@ -74,12 +74,12 @@ def test_files_of_one_name_are_told_apart_by_their_folders(simulate, tmp_path, w
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         paths.append(write_plain(tmp_path / folder, simulation.tables[0], simulation.corpus))
-    said = []
+    warnings = []
     rows = rows_of_predictions(
-        paths, simulation.corpus, are_out_of_fold=True, listener=lambda event: said.append(event.message)
+        paths, simulation.corpus, are_out_of_fold=True, listener=lambda event: warnings.append(event.message)
     )
     assert rows.inputs.members == ("one-m0", "two-m0")
-    assert said == ["members 'one-m0' and 'two-m0' are identical, bit for bit"]
+    assert warnings == ["members 'one-m0' and 'two-m0' are identical, bit for bit"]
 
 
 def test_unknown_utterances_and_files_of_attributes_alone_are_refused(files, tmp_path, write_csv):
@@ -101,13 +101,13 @@ def test_attributes_that_all_files_have_are_stacked_and_others_dropped(simulate,
         paths.append(path)
     rows = rows_of_predictions(paths, simulation.corpus)  # their origins are in the files
     assert rows.inputs.attribute_values.shape == (300, 2, 1)
-    said = []
+    warnings = []
     paths.append(write_plain(tmp_path, simulation.tables[2], simulation.corpus))
     rows = rows_of_predictions(
-        paths, simulation.corpus, are_out_of_fold=True, listener=lambda event: said.append(event.message)
+        paths, simulation.corpus, are_out_of_fold=True, listener=lambda event: warnings.append(event.message)
     )
     assert rows.inputs.attributes == ()
-    assert said == ["attributes that not every file predicts are left out: arousal"]
+    assert warnings == ["attributes that not every file predicts are left out: arousal"]
 
 
 def test_rows_without_speakers_are_folded_one_by_one_and_it_is_said(files):
@@ -116,15 +116,15 @@ def test_rows_without_speakers_are_folded_one_by_one_and_it_is_said(files):
         simulation.corpus,
         utterances=tuple(replace(row, speaker=None) for row in simulation.corpus.utterances),
     )
-    said = []
+    warnings = []
     rows = rows_of_predictions(
-        paths, nameless, are_out_of_fold=True, listener=lambda event: said.append(event.message)
+        paths, nameless, are_out_of_fold=True, listener=lambda event: warnings.append(event.message)
     )
     assert len(np.unique(rows.folds)) == 5
-    assert said == ["no row names its speaker: folds and intervals take each for a speaker of its own"]
+    assert warnings == ["no row names its speaker: folds and intervals take each for a speaker of its own"]
 
 
-def test_one_speaker_can_be_fitted_on_where_others_are_judged(files):
+def test_one_speaker_can_be_fitted_on_where_others_are_scored(files):
     simulation, paths = files
     first = simulation.corpus.utterances[0].speaker
     rows = tuple(
