@@ -97,10 +97,10 @@ def check_ensemble(nodes, tmp_path, members, folds, before_kill):
     nodes.kill_one()
     assert_fine(finish(process))
     expected = learned(folders[0] / "run")
-    assert len(expected) == members * folds * 2 + members
+    assert len(expected) == (members + 1) * (2 * folds + 1)  # the linear baseline is a member too
     assert learned(folders[1] / "run") == expected
     tried = attempts(folders[1])
-    assert len(tried) == members * folds
+    assert len(tried) == (members + 1) * folds
     assert sum(tried.values()) - len(tried) <= 1 + 2 * MOST_IN_FLIGHT
 
 
