@@ -127,7 +127,7 @@ class SpeakerBootstrap:
         """Return the score of every draw, ``(samples,)``."""
         if not self.cluster_count:
             return np.full(self.samples, np.nan)
-        per_cluster = np.zeros((self.cluster_count, metric.terms.shape[1]))
+        per_cluster = np.zeros((self.cluster_count, metric.terms.shape[1]))  # (G, K) sums of each speaker
         np.add.at(per_cluster, self.clusters, metric.terms)
         step = max(1, _CELLS_PER_CHUNK // self.cluster_count)
         chunks = [
@@ -247,7 +247,7 @@ def confusion_metric(
     """
     labels = np.asarray(labels)
     scored = np.flatnonzero(labels >= 0)
-    terms = np.zeros((len(labels), num_classes**2))
+    terms = np.zeros((len(labels), num_classes**2))  # a one in the cell of the confusion matrix
     terms[scored, labels[scored] * num_classes + np.asarray(predicted)[scored]] = 1.0
     return SumMetric(
         terms,
@@ -261,7 +261,7 @@ def mean_metric(per_row: ArrayLike) -> SumMetric:
     """Return the mean of ``per_row`` ``(N,)``; NaN rows do not count."""
     values = np.asarray(per_row, dtype=np.float64)
     counts = ~np.isnan(values)
-    terms = np.column_stack([np.where(counts, values, 0.0), counts])
+    terms = np.column_stack([np.where(counts, values, 0.0), counts])  # (N, 2)
     if not counts.any():
         return SumMetric(terms, _mean_of_sums)
     return SumMetric(terms, _mean_of_sums, float(np.nanmin(values)), float(np.nanmax(values)))
@@ -273,7 +273,7 @@ def ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
     rated = ~np.isnan(truth)
     center = truth[rated].mean() if rated.any() else 0.0
     x, y = np.where(rated, truth - center, 0.0), np.where(rated, predicted - center, 0.0)
-    terms = np.column_stack([rated, x, y, x * x, y * y, x * y])
+    terms = np.column_stack([rated, x, y, x * x, y * y, x * y])  # (N, 6)
     return SumMetric(terms, _ccc_of_sums, least=-1.0, most=1.0)
 
 
@@ -294,7 +294,7 @@ def mean_ccc_metric(truth: ArrayLike, predicted: ArrayLike) -> SumMetric:
 def calibration_metric(labels: Labels, probabilities: ArrayLike, bins: int = 15) -> SumMetric:
     """Return the expected calibration error of the top class; rows whose label is negative do not count."""
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    confidence = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1)  # (N,)
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     scored = np.flatnonzero(labels >= 0)
     terms = np.zeros((len(labels), bins + 1))

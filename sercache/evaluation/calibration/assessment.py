@@ -226,7 +226,7 @@ def _of_sets(
     known = labels >= 0
     truth = np.maximum(labels, 0)
     holds = np.where(known, calibrated.sets[np.arange(len(labels)), truth], np.nan)
-    sizes = calibrated.sets.sum(axis=1)
+    sizes = calibrated.sets.sum(axis=1)  # (N,)
     is_right = calibrated.probabilities.argmax(axis=1) == truth
     by_class = [
         (name, float(holds[labels == index].mean()))

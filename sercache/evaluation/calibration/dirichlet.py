@@ -37,9 +37,9 @@ class Dirichlet:
         logs, one_hot = log_probabilities(probabilities[known]), np.eye(num_classes)[labels[known]]
 
         def loss_and_gradient(departure: Floats) -> tuple[float, Floats]:
-            parts = departure.reshape(num_classes + 1, num_classes)
+            parts = departure.reshape(num_classes + 1, num_classes)  # (C + 1, C): weights, then bias
             outputs = log_softmax(logs @ (base + parts[:-1]) + parts[-1])
-            errors = np.exp(outputs) - one_hot
+            errors = np.exp(outputs) - one_hot  # (N, C)
             slope = np.vstack([logs.T @ errors, errors.sum(axis=0)]) + parts / _PRIOR_DEVIATION**2
             loss = -(one_hot * outputs).sum() + (parts**2).sum() / (2 * _PRIOR_DEVIATION**2)
             return float(loss), slope.ravel()
