@@ -12,8 +12,7 @@ from sercache.benchmarks.training_run import synthetic_run
 from sercache.devices import resolve_device
 from sercache.events import QUIET, Context, Event
 from sercache.training.ensemble import lay_out, train_ensemble
-from sercache.training.interleaved import train_folds
-from sercache.training.member import FoldJob
+from sercache.training.member import FoldJob, train_folds
 
 MEMBERS: Sequence[Mapping[str, Any]] = (
     {"name": "deepser-both", "features": ["set0", "set1"]},

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sercache.bundle.description import BundleDescription, BundledFeature, Evaluation
 from sercache.recipe import speaker_note
-from sercache.training.speakers import MIN_CLIPS
+from sercache.training.standardize import MIN_CLIPS
 
 _SCORE_NAMES = {
     "mean_ccc": "mean CCC",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sercache.bundle.clips import Recording
 from sercache.bundle.features import Encoded
 from sercache.errors import BundleError
-from sercache.training.speakers import MIN_CLIPS, FrameSums
+from sercache.training.standardize import MIN_CLIPS, FrameSums
 
 Floats = NDArray[np.float32]
 

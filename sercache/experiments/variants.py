@@ -13,7 +13,7 @@ import numpy as np
 from sercache.corpus import Corpus
 from sercache.corpus.targets import TargetPolicy, soft_targets
 from sercache.recipe import MemberRecipe, Recipe
-from sercache.training.speakers import MIN_CLIPS
+from sercache.training.standardize import MIN_CLIPS
 
 FUSION_HEAD = "deepser"
 LATE_FUSION_HEAD = "late-fusion"

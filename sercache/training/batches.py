@@ -23,7 +23,7 @@ from sercache.training.gathering import (
     resident_parts,
     size_on_device,
 )
-from sercache.training.speakers import SpeakerStatistics
+from sercache.training.standardize import SpeakerStatistics
 
 
 class FrameReader(Protocol):

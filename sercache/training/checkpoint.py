@@ -4,7 +4,7 @@ import csv
 import importlib.util
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class HeadDescription:
         best: what the kept epoch scored on the rows that stopped training.
         versions: of the libraries.
         normalize: ``speaker`` where its frames are standardised per speaker before the head reads them
-            (:mod:`sercache.training.speakers`), else ``none``.
+            (:mod:`sercache.training.standardize`), else ``none``.
     """
 
     member: str
@@ -62,6 +62,37 @@ class HeadDescription:
     best: dict[str, float]
     versions: dict[str, str]
     normalize: str = "none"
+
+
+@dataclass
+class Progress:
+    """Where training is.
+
+    Attributes:
+        stage: 1 or 2.
+        stage_epochs: epochs finished in this stage.
+        stale_epochs: epochs since the best one of this stage, or since the stage began.
+        best: scores of the best epoch so far, empty before the first.
+        history: one row per finished epoch.
+        steps: steps of the optimiser finished in the epoch under way.
+        loss: sum over their rows of the losses.
+        rows: how many rows those are.
+        seconds: that the epoch under way has taken.
+    """
+
+    stage: int = 1
+    stage_epochs: int = 0
+    stale_epochs: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    history: History = field(default_factory=list)
+    steps: int = 0
+    loss: float = 0.0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+WITHIN_EPOCH = ("steps", "loss", "rows", "seconds")
+"""Values of a progress that only a state saved within an epoch needs."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:

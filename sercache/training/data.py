@@ -24,10 +24,14 @@ from sercache.run import DerivedMember, Run, derived_members
 from sercache.seeds import derive_seed
 from sercache.training.batches import FrameSource
 from sercache.training.pooled_features import PooledTable, pooled_table
-from sercache.training.rows import LabelledRows
-from sercache.training.speakers import MIN_CLIPS, SpeakerStatistics, speaker_statistics
-from sercache.training.standardize import InputStatistics, input_statistics
-from sercache.training.teacher_targets import TeacherTargets
+from sercache.training.rows import LabelledRows, TeacherTargets
+from sercache.training.standardize import (
+    MIN_CLIPS,
+    InputStatistics,
+    SpeakerStatistics,
+    input_statistics,
+    speaker_statistics,
+)
 
 
 @dataclass(frozen=True)

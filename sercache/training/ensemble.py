@@ -1,17 +1,23 @@
 """The ensemble: every member on every fold, and the out-of-fold posteriors that come of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from sercache.cache.store import FeatureSet
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import corpus_digest
 from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
+from sercache.errors import RecipeError
 from sercache.evaluation.metrics import macro_f1
 from sercache.evaluation.primary import PrimaryScore, primary_score
 from sercache.events import QUIET, Context, Event, Listener, ignore
-from sercache.recipe import Recipe
+from sercache.heads.registry import build_head
+from sercache.options import check_options
+from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run, fold_name, library_versions
 from sercache.training.baseline import (
     BaselineReport,
@@ -30,7 +36,8 @@ from sercache.training.data import (
     split_ids,
     warn_of_untrained_encoders,
 )
-from sercache.training.members import MemberReport, check_member, train_members, train_part
+from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS, class_weights
+from sercache.training.members import MemberReport, train_members, train_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,36 @@ def lay_out(recipe: Recipe, listener: Listener = ignore, *, with_baseline: bool 
         enter_baseline(run, recipe, len(train))
     open_run.cache_clear()
     return open_run(run.root)
+
+
+def check_member(
+    recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
+) -> None:
+    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given.
+
+    A member that would learn attributes alone must give them a weight.
+    """
+    dims = [feature_sets[name].dim for name in member.features]
+    layers = [len(feature_sets[name].layers) for name in member.features]
+    build_head(member.head, dims, num_classes, [], member.options, 0, layers)
+    settings = recipe.training_of(member)
+    try:
+        for registry, name, options in (
+            (CLASS_LOSSES, settings.class_loss, settings.class_loss_options),
+            (ATTRIBUTE_LOSSES, settings.attribute_loss, {}),
+            (CLASS_WEIGHTINGS, settings.class_weighting, settings.class_weighting_options),
+        ):
+            check_options(f"{registry.kind} '{name}'", registry[name], options)
+        class_weights(np.eye(2), 1.0, settings.class_weighting, **settings.class_weighting_options)
+        CLASS_LOSSES[settings.class_loss](
+            torch.zeros(1, 2), torch.eye(2)[:1], None, **settings.class_loss_options
+        )
+        if not num_classes and not settings.attribute_weight:
+            raise RecipeError(
+                "the corpus has no classes, and attribute_weight is 0: nothing is to be learned"
+            )
+    except RecipeError as error:
+        raise RecipeError(f"member '{member.name}': {error}") from None
 
 
 def _once(listener: Listener, baseline: BaselineReport, folds: int) -> Listener:

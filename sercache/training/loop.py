@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +24,9 @@ from sercache.events import QUIET, Context, Event
 from sercache.recipe import FinetuningStageRecipe, Stage1Recipe, Stage2Recipe, TrainingRecipe
 from sercache.seeds import derive_seed
 from sercache.training.checkpoint import (
+    WITHIN_EPOCH,
     History,
+    Progress,
     load_optimizer_tensors,
     load_tensors,
     optimizer_tensors,
@@ -45,37 +47,6 @@ from sercache.training.rows import LabelledRows, epoch_batches
 from sercache.training.source import MicroBatch, Step, StepReport, TrainingSource
 
 
-@dataclass
-class Progress:
-    """Where training is.
-
-    Attributes:
-        stage: 1 or 2.
-        stage_epochs: epochs finished in this stage.
-        stale_epochs: epochs since the best one of this stage, or since the stage began.
-        best: scores of the best epoch so far, empty before the first.
-        history: one row per finished epoch.
-        steps: steps of the optimiser finished in the epoch under way.
-        loss: sum over their rows of the losses.
-        rows: how many rows those are.
-        seconds: that the epoch under way has taken.
-    """
-
-    stage: int = 1
-    stage_epochs: int = 0
-    stale_epochs: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    history: History = field(default_factory=list)
-    steps: int = 0
-    loss: float = 0.0
-    rows: int = 0
-    seconds: float = 0.0
-
-
-_WITHIN_EPOCH = ("steps", "loss", "rows", "seconds")
-"""Values of a progress that only a state saved within an epoch needs."""
-
-
 class Training:
     """Trains what its source holds on the rows of one fold, and keeps the best epoch.
 
@@ -87,9 +58,8 @@ class Training:
     first: what is kept is never worse on the stop rows.
 
     Everything random follows from the seeds, the epoch's number and the step's, so a training that is resumed
-    ends where an uninterrupted one ends, bit for bit; and so does one that takes turns with others. What a
-    step learns from follows from the recipe alone: its micro-batches count by their rows, so the sum of their
-    gradients is the same on one process and on several, up to rounding.
+    or takes turns with others ends where an uninterrupted one ends, bit for bit. Micro-batches count by their
+    rows, so the sum of their gradients is the same on one process and on several, up to rounding.
 
     Args:
         source: inputs, weights and gradients.
@@ -97,8 +67,7 @@ class Training:
         stop_rows: targets that say when to stop; of other speakers than ``fit_rows``.
         settings: of the member: objective, class balance, MixUp, weight decay, clipping.
         seed: of this member and fold: dropout, MixUp and what else a head draws for itself.
-        stream_seed: of the rows' order and of stage 2's draws; heads that share it and their rows share their
-            batches.
+        stream_seed: of the rows' order and stage 2's draws; heads that share it and rows share their batches.
         state_path: where resume state is kept; removed by whoever publishes the result.
         task: the name that events carry.
         log: given the history after every epoch.
@@ -128,9 +97,7 @@ class Training:
         self.settings = settings
         self.seed, self.stream_seed = seed, stream_seed
         self.state_path = state_path
-        self.task = task
-        self.log = log
-        self.context = context
+        self.task, self.log, self.context = task, log, context
         if not fit_rows.has_target.any():
             raise TrainingError(f"{task}: none of its {len(fit_rows)} training rows has a target")
         self.primary = stop_rows.truth.primary
@@ -209,7 +176,6 @@ class Training:
         targets = targets_of_epoch(self.fit_rows, settings, generator, self.device)
         objective = objective_of_stage(self.fit_rows, progress.stage, settings, self.device)
 
-        # Its steps.
         steps = source.steps([drawn[rows] for rows in batches], seed, generator)
         left = steps[progress.steps :]
         source.set_training()
@@ -244,12 +210,8 @@ class Training:
 
         # All processes learn of both wishes in the same step, and act on them in the same step.
         wants_stop = not gradients.is_alone and self.context.should_stop()
-        reports = gradients.finish_step(
-            self.settings.gradient_clip,
-            step.num_rows,
-            wants_stop=wants_stop,
-            wants_save=self.is_save_due(),
-        )
+        clip, is_due = self.settings.gradient_clip, self.is_save_due()
+        reports = gradients.finish_step(clip, step.num_rows, wants_stop=wants_stop, wants_save=is_due)
         stage_step = progress.stage_epochs * epoch_steps + progress.steps
         factor = self.source.rate_factor(progress.stage, stage_step, epoch_steps)
         for group in optimizer.param_groups:
@@ -292,11 +254,10 @@ class Training:
         self.add_losses(reports)
         if self.source.has_long_epochs:
             self.report_step(epoch_steps)
-        must_stop = any(report.stops for report in reports)
-        if must_stop or any(report.saves for report in reports):
+        if any(report.stops for report in reports):
+            self.stop(optimizer)
+        if any(report.saves for report in reports):
             self.save(optimizer)
-        if must_stop:
-            raise self.interruption()
 
     def add_losses(self, reports: Sequence[StepReport]) -> None:
         """Add the losses of finished steps to the epoch's."""
@@ -310,11 +271,7 @@ class Training:
         if self.source.has_long_epochs:
             self.add_losses(self.gradients.pending())
             self.save(optimizer)
-        raise self.interruption()
-
-    def interruption(self) -> Interrupted:
-        """Return the error of a training that was asked to stop."""
-        return Interrupted(f"{self.task}: stopped in epoch {self.epoch_number}")
+        raise Interrupted(f"{self.task}: stopped in epoch {self.epoch_number}")
 
     @property
     def epoch_number(self) -> int:
@@ -422,13 +379,13 @@ class Training:
         self._saved = time.monotonic()
         if not self.gradients.is_first:
             return
-        prefix = self.source.state_prefix
-        tensors = {f"{prefix}{name}": value for name, value in self.source.tensors().items()}
+        trained = self.source.tensors()
+        tensors = {self.source.state_prefix + name: value for name, value in trained.items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         tensors |= optimizer_tensors(optimizer, "optimizer.")
         progress = asdict(self.progress)
         if not self.source.has_long_epochs:
-            progress = {name: value for name, value in progress.items() if name not in _WITHIN_EPOCH}
+            progress = {name: value for name, value in progress.items() if name not in WITHIN_EPOCH}
         save_tensors(self.state_path, tensors, {"progress": progress})
 
     def resume(self) -> torch.optim.AdamW:
@@ -438,6 +395,6 @@ class Training:
         optimizer = self.begin_stage()
         load_optimizer_tensors(optimizer, tensors, "optimizer.")
         self.source.load(with_prefix(tensors, self.source.state_prefix))
-        best = with_prefix(tensors, "best.")
-        self.best_weights = {name: value.to(self.device) for name, value in best.items()}
+        best = with_prefix(tensors, "best.").items()
+        self.best_weights = {name: value.to(self.device) for name, value in best}
         return optimizer

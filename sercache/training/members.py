@@ -7,30 +7,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from sercache.cache.store import FeatureSet
 from sercache.engines.protocol import Needs, Task
 from sercache.engines.registry import LOCAL, EngineChoice
 from sercache.engines.task_range import TaskRange
-from sercache.errors import CacheError, Interrupted, ProcessDied, RecipeError, SercacheError, TrainingError
+from sercache.errors import CacheError, Interrupted, ProcessDied, SercacheError, TrainingError
 from sercache.evaluation.metrics import mean_ccc, uar
 from sercache.evaluation.primary import MEAN_CCC, PrimaryScore
 from sercache.events import QUIET, Context, Event, Listener
-from sercache.heads.registry import build_head, parameter_count
-from sercache.options import check_options
+from sercache.heads.registry import parameter_count
 from sercache.posteriors import ALL_FOLDS, Posteriors
-from sercache.recipe import MemberRecipe, Recipe
+from sercache.recipe import MemberRecipe
 from sercache.training.data import TrainingData, split_ids
-from sercache.training.interleaved import FoldsFailed, train_folds
 from sercache.training.job_layout import (
     JobLayout,
     layout_for_closed_form,
     layout_for_cluster,
     layout_for_training,
 )
-from sercache.training.losses import ATTRIBUTE_LOSSES, CLASS_LOSSES, CLASS_WEIGHTINGS, class_weights
-from sercache.training.member import PREDICTIONS_NAME, FoldJob, is_finished, remove_leftovers
+from sercache.training.member import (
+    PREDICTIONS_NAME,
+    FoldJob,
+    FoldsFailed,
+    is_finished,
+    remove_leftovers,
+    train_folds,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,36 +177,6 @@ def refit_members(
     _, errors = _train(data, members, jobs, workers, engine, context)
     for error in errors.values():
         raise error
-
-
-def check_member(
-    recipe: Recipe, member: MemberRecipe, feature_sets: Mapping[str, FeatureSet], num_classes: int
-) -> None:
-    """Raise a RecipeError unless head, losses and weighting are known and have the options they are given.
-
-    A member that would learn attributes alone must give them a weight.
-    """
-    dims = [feature_sets[name].dim for name in member.features]
-    layers = [len(feature_sets[name].layers) for name in member.features]
-    build_head(member.head, dims, num_classes, [], member.options, 0, layers)
-    settings = recipe.training_of(member)
-    try:
-        for registry, name, options in (
-            (CLASS_LOSSES, settings.class_loss, settings.class_loss_options),
-            (ATTRIBUTE_LOSSES, settings.attribute_loss, {}),
-            (CLASS_WEIGHTINGS, settings.class_weighting, settings.class_weighting_options),
-        ):
-            check_options(f"{registry.kind} '{name}'", registry[name], options)
-        class_weights(np.eye(2), 1.0, settings.class_weighting, **settings.class_weighting_options)
-        CLASS_LOSSES[settings.class_loss](
-            torch.zeros(1, 2), torch.eye(2)[:1], None, **settings.class_loss_options
-        )
-        if not num_classes and not settings.attribute_weight:
-            raise RecipeError(
-                "the corpus has no classes, and attribute_weight is 0: nothing is to be learned"
-            )
-    except RecipeError as error:
-        raise RecipeError(f"member '{member.name}': {error}") from None
 
 
 def _train(

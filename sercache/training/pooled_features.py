@@ -17,7 +17,7 @@ from sercache.events import QUIET, Context, Event, ShouldStop
 from sercache.files import new_file
 from sercache.heads.pooled_linear import pool_statistics
 from sercache.training.batches import FrameSource
-from sercache.training.speakers import SpeakerStatistics
+from sercache.training.standardize import SpeakerStatistics
 
 _IN_MEMORY_BYTES = 512 << 20
 """A larger table is kept in a file, and read from it in blocks."""

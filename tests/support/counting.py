@@ -5,7 +5,7 @@ import signal
 import time
 
 from sercache.extract.device_pass import run_device_pass as real_run_device_pass
-from sercache.training.interleaved import train_folds as real_train_folds
+from sercache.training.member import train_folds as real_train_folds
 
 SECONDS = 0.3
 

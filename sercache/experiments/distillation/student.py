@@ -15,7 +15,7 @@ from sercache.posteriors import Posteriors
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import DerivedMember, Run, save_derived
 from sercache.training.data import TrainingData, open_feature_sets, open_run, refuse_unextracted
-from sercache.training.members import check_member
+from sercache.training.ensemble import check_member
 
 SMALL_HEAD = "attentive-statistics"
 SMALL_OPTIONS: Options = {"width": 64, "bottleneck": 64}

@@ -18,9 +18,8 @@ from sercache.recipe import load_recipe
 from sercache.training import members
 from sercache.training.ensemble import train_ensemble
 from sercache.training.gathering import StreamedFrames
-from sercache.training.interleaved import FoldsFailed, train_folds
 from sercache.training.job_layout import JobLayout
-from sercache.training.member import FoldJob, is_finished
+from sercache.training.member import FoldJob, FoldsFailed, is_finished, train_folds
 from support import run_builder
 from support.run_builder import CLASSES, make_corpus, make_run, outcome, write_features, write_recipe
 

@@ -25,8 +25,7 @@ from sercache.training.ensemble import lay_out, train_ensemble
 from sercache.training.member import FoldJob, fold_rows, train_fold
 from sercache.training.pooled_features import pooled_table
 from sercache.training.rows import LabelledRows
-from sercache.training.speakers import MIN_CLIPS, speaker_statistics
-from sercache.training.standardize import input_statistics
+from sercache.training.standardize import MIN_CLIPS, input_statistics, speaker_statistics
 from support import run_builder
 from support.run_builder import CLASSES, DIMS, make_corpus, make_run, write_features, write_recipe
 
