@@ -5,11 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .options import Json
+from .rendering import (
+    Column,
+    decimal,
+    interval,
+    numbers,
+    print_json,
+    print_line,
+    print_note,
+    print_paths,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sercache.evaluation.bootstrap import Estimate
     from sercache.stacking.external.audit import AuditReport
 
@@ -43,7 +53,6 @@ def audit(
     from sercache.stacking.external import audit as auditing
     from sercache.stacking.external.reading import member_names, read_predictions
 
-    from .console import console, print_json
     from .corpus import EXIT_PROBLEMS
 
     *files, labels = paths
@@ -61,93 +70,62 @@ def audit(
     if as_json:
         print_json(auditing.as_json(report))
     else:
-        _show(report)
+        _print_report(report)
         if output is not None:
-            console.print(f"  {output}  [dim]all of it, for programs[/]", highlight=False, soft_wrap=True)
+            print_paths([(output, "all of it, for programs")])
     if report.has_errors:
         raise typer.Exit(EXIT_PROBLEMS)
 
 
-def _show(report: "AuditReport") -> None:
-    from .console import console
-
+def _print_report(report: "AuditReport") -> None:
     if report.scores:
-        console.print(_table(report))
-        console.print(
+        _print_scores(report)
+        print_note(
             "Intervals: 95 %, over speakers."
             if not _has_classes(report)
             else "Intervals: 95 %, over speakers; of balanced draws the range of 95 %. Log-loss (nats) and "
-            "JSD (bits) are against the votes, ECE against the consensus. Majority: of naming one class.",
-            style="dim",
-            highlight=False,
+            "JSD (bits) are against the votes, ECE against the consensus. Majority: of naming one class."
         )
-    console.print()
+    print_line()
     for finding in report.findings:
         style = "red" if finding.severity == "error" else "yellow"
-        console.print(
-            f"{finding.severity}: {finding.file}: {finding.message}",
-            style=style,
-            markup=False,
-            highlight=False,
-        )
+        print_text(f"{finding.severity}: {finding.file}: {finding.message}", style)
     if not report.findings:
-        console.print("Nothing is wrong that could be seen.")
+        print_line("Nothing is wrong that could be seen.")
 
 
 def _has_classes(report: "AuditReport") -> bool:
     return any("macro_f1" in row.scores for row in report.scores)
 
 
-def _table(report: "AuditReport") -> "Table":
-    from rich.table import Table
-
+def _print_scores(report: "AuditReport") -> None:
+    has_classes = _has_classes(report)
     attributes = [
         name
         for name in dict.fromkeys(name for row in report.scores for name in row.scores)
         if name.startswith("ccc:")
     ]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("file", max_width=_LONGEST_NAME, no_wrap=True)
-    table.add_column("split", no_wrap=True)
-    has_classes = _has_classes(report)
     headings = ["rows"]
     if has_classes:
         headings += ["macro-F1\n[95 %]", "on balanced\ndraws", "major-\nity", "UAR", "wtd\nF1"]
     headings += [f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in attributes]
-    for heading in [*headings, *(["log\nloss", "JSD", "ECE"] if has_classes else [])]:
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings += ["log\nloss", "JSD", "ECE"] if has_classes else []
+    figures = [("uar", 3), ("weighted_f1", 3), *((name, 2) for name in attributes)]
+    figures += [("log_loss", 2), ("jsd", 3), ("ece", 3)]
+    rows = []
     for row in report.scores:
-        described = [row.file, _SHORT_SPLITS.get(row.split, row.split), str(row.rows)]
-        if not has_classes:
-            table.add_row(*described, *(_with_interval(row.scores.get(name)) for name in attributes))
-            continue
-        figures = [("uar", 3), ("weighted_f1", 3), *((name, 2) for name in attributes)]
-        figures += [("log_loss", 2), ("jsd", 3), ("ece", 3)]
-        table.add_row(
-            *described,
-            _with_interval(row.scores.get("macro_f1")),
-            _with_interval(row.balanced.get("macro_f1")),
-            _short(row.majority_macro_f1, 3),
-            *(_value(row.scores.get(name), decimals) for name, decimals in figures),
-        )
-    return table
+        cells = [row.file, _SHORT_SPLITS.get(row.split, row.split), str(row.rows)]
+        if has_classes:
+            cells += [interval(row.scores.get("macro_f1")), interval(row.balanced.get("macro_f1"))]
+            cells += [decimal(row.majority_macro_f1)]
+            cells += [_value(row.scores.get(name), decimals) for name, decimals in figures]
+        else:
+            cells += [interval(row.scores.get(name)) for name in attributes]
+        rows.append(cells)
+    file = Column("file", max_width=_LONGEST_NAME, no_wrap=True, overflow="ellipsis")
+    split = Column("split", no_wrap=True, overflow="ellipsis")
+    print_table([file, split, *numbers(*headings, no_wrap=True)], rows, is_dense=True)
 
 
 def _value(estimate: "Estimate | None", decimals: int) -> str:
-    return "" if estimate is None else _short(estimate.value, decimals)
-
-
-def _with_interval(estimate: "Estimate | None") -> str:
-    if estimate is None or estimate.value != estimate.value:
-        return ""
-    if estimate.low != estimate.low:
-        return _short(estimate.value, 3)
-    return f"{_short(estimate.value, 3)} \\[{_short(estimate.low, 3)},{_short(estimate.high, 3)}]"
-
-
-def _short(value: float, decimals: int) -> str:
-    """Return a number without the zero before its point."""
-    if value != value:
-        return ""
-    text = f"{value:.{decimals}f}"
-    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+    return "" if estimate is None else decimal(estimate.value, decimals)

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .console import command_context
+from .options import Json
+from .rendering import numbers, print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sercache.benchmarks.interval_simulation import Coverage, NullPValues
     from sercache.benchmarks.stacking import ComparisonTiming, StackerTiming
     from sercache.benchmarks.stacking_simulation import LearningCurve
@@ -39,8 +39,6 @@ def bench_stack(
     from sercache.benchmarks.stacking import benchmark_comparison, benchmark_stacking
     from sercache.recipe import StackingRecipe
 
-    from .console import command_context, print_json
-
     title = f"{rows:,} rows x {members} members x {classes + attributes} outputs"
     with command_context() as context:
         if whole:
@@ -54,7 +52,7 @@ def bench_stack(
             )
             if as_json:
                 return print_json(compared)
-            return _show_comparison(compared, title)
+            return _print_comparison(compared, title)
         timings = benchmark_stacking(
             rows,
             members,
@@ -66,7 +64,7 @@ def bench_stack(
     if as_json:
         print_json(timings)
         return
-    _show_timings(timings, title)
+    _print_timings(timings, title)
 
 
 def bench_stack_simulation(
@@ -77,7 +75,7 @@ def bench_stack_simulation(
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Hold stackers, intervals and p-values against a simulated truth.
+    """Compare stackers, intervals and p-values with a simulated truth.
 
     Members are biased, unequally good and unequally sure; their best combination is known. Shows how stackers
     approach it as rows grow, how often 95 % intervals hold what is true, and whether p-values are uniform
@@ -88,8 +86,6 @@ def bench_stack_simulation(
     from sercache.benchmarks import interval_simulation as simulation
     from sercache.benchmarks.stacking_simulation import learning_curves
     from sercache.recipe import StackingRecipe
-
-    from .console import command_context, print_json
 
     sizes = (200, 800, 3200) if quick else (200, 800, 3200, 12_800, 51_200)
     corpora = corpora or (12 if quick else 60)
@@ -126,108 +122,76 @@ def bench_stack_simulation(
     if as_json:
         print_json({"curve": curve, "coverages": coverages, "p_values": p_values})
         return
-    _show_curve(curve)
-    _show_coverage(coverages)
-    _show_p_values(p_values)
+    _print_curve(curve)
+    _print_coverage(coverages)
+    _print_p_values(p_values)
 
 
-def _show_timings(timings: list["StackerTiming"], title: str) -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("stacker")
-    for heading in ("fit s", "predict s", "macro-F1 on new rows", "peak MB", "of it rows MB"):
-        table.add_column(heading, justify="right")
-    for one in timings:
-        table.add_row(
-            one.name,
-            f"{one.fit_seconds:.1f}",
-            f"{one.predict_seconds:.1f}",
-            f"{one.macro_f1:.3f}",
-            f"{one.peak_bytes / 1e6:.0f}",
-            f"{one.rows_bytes / 1e6:.0f}",
+def _print_timings(timings: list["StackerTiming"], title: str) -> None:
+    rows = [
+        (
+            timing.name,
+            f"{timing.fit_seconds:.1f}",
+            f"{timing.predict_seconds:.1f}",
+            f"{timing.macro_f1:.3f}",
+            f"{timing.peak_bytes / 1e6:.0f}",
+            f"{timing.rows_bytes / 1e6:.0f}",
         )
-    console.print(table)
-    total = sum(one.fit_seconds + one.predict_seconds for one in timings)
-    console.print(f"All together {total:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s.", highlight=False)
+        for timing in timings
+    ]
+    headings = numbers("fit s", "predict s", "macro-F1 on new rows", "peak MB", "of it rows MB")
+    print_table(["stacker", *headings], rows, title=title)
+    total = sum(timing.fit_seconds + timing.predict_seconds for timing in timings)
+    print_text(f"All together {total:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s.")
 
 
-def _show_comparison(compared: "ComparisonTiming", title: str) -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("part")
-    table.add_column("s", justify="right")
-    for part, seconds in compared.parts.items():
-        name = "intervals, calibration, curves, writing" if part == "intervals" else part
-        table.add_row(name, f"{seconds:.1f}")
-    console.print(table)
-    console.print(
-        f"The whole comparison, judged on {compared.judged_rows:,} rows of other speakers, "
+def _print_comparison(compared: "ComparisonTiming", title: str) -> None:
+    names = {"intervals": "intervals, calibration, curves, writing"}
+    rows = [(names.get(part, part), f"{seconds:.1f}") for part, seconds in compared.parts.items()]
+    print_table(["part", *numbers("s")], rows, title=title)
+    print_text(
+        f"The whole comparison, evaluated on {compared.judged_rows:,} rows of other speakers, "
         f"{compared.seconds:.0f} s; the goal on 2 cores is {_GOAL_SECONDS} s. "
-        f"Peak {compared.peak_bytes / 1e6:.0f} MB, of it {compared.rows_bytes / 1e6:.0f} before it began.",
-        highlight=False,
+        f"Peak {compared.peak_bytes / 1e6:.0f} MB, of it {compared.rows_bytes / 1e6:.0f} before it began."
     )
 
 
-def _show_curve(curve: "LearningCurve") -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(
-        box=None, pad_edge=False, title="Macro-F1 on new speakers, by rows to fit on", title_justify="left",
-        title_style="bold",
-    )  # fmt: skip
-    table.add_column("stacker")
-    for size in curve.sizes:
-        table.add_column(f"{size:,}", justify="right")
-    table.add_column("Bayes rate", justify="right")
-    for name, scores in sorted(curve.macro_f1.items(), key=lambda one: -one[1][-1]):
-        table.add_row(name, *(f"{score:.3f}" for score in scores), f"{curve.bayes:.3f}")
-    console.print(table)
+def _print_curve(curve: "LearningCurve") -> None:
+    ranked = sorted(curve.macro_f1.items(), key=lambda item: -item[1][-1])
+    rows = [(name, *(f"{score:.3f}" for score in scores), f"{curve.bayes:.3f}") for name, scores in ranked]
+    headings = numbers(*(f"{size:,}" for size in curve.sizes), "Bayes rate")
+    print_table(["stacker", *headings], rows, title="Macro-F1 on new speakers, by rows to fit on")
 
 
-def _show_coverage(coverages: list["Coverage"]) -> None:
-    from .console import console
-
-    table = _table(f"95 % intervals that hold the truth, of {coverages[0].corpora} corpora; wanted: 95 %")
-    for heading in ("speakers", "macro-F1", "difference"):
-        table.add_column(heading, justify="right")
-    for one in coverages:
-        figures = (str(one.speakers), f"{one.score:.1%}", f"{one.difference:.1%}")
-        table.add_row(f"logistic, {_where(one.repeats)}", *figures)
-    console.print(table)
-
-
-def _show_p_values(p_values: list["NullPValues"]) -> None:
-    from .console import console
-
-    count = len(p_values[0].p_values)
-    table = _table(f"P-values of no difference, of {count} corpora; wanted: 5 %, 1 %, 0")
-    for heading in ("speakers", "p < .05", "p < .01", "distance to uniform"):
-        table.add_column(heading, justify="right")
-    for one in p_values:
-        table.add_row(
-            f"{one.stacker} twice, {_where(one.repeats)}",
-            str(one.speakers),
-            f"{one.share_below(0.05):.1%}",
-            f"{one.share_below(0.01):.1%}",
-            f"{one.distance:.3f}",
+def _print_coverage(coverages: list["Coverage"]) -> None:
+    rows = [
+        (
+            f"logistic, {_where(coverage.repeats)}",
+            str(coverage.speakers),
+            f"{coverage.score:.1%}",
+            f"{coverage.difference:.1%}",
         )
-    console.print(table)
+        for coverage in coverages
+    ]
+    title = f"95 % intervals that hold the truth, of {coverages[0].corpora} corpora; wanted: 95 %"
+    print_table(["evaluated", *numbers("speakers", "macro-F1", "difference")], rows, title=title)
 
 
-def _table(title: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("judged")
-    return table
+def _print_p_values(simulations: list["NullPValues"]) -> None:
+    rows = [
+        (
+            f"{simulated.stacker} twice, {_where(simulated.repeats)}",
+            str(simulated.speakers),
+            f"{simulated.share_below(0.05):.1%}",
+            f"{simulated.share_below(0.01):.1%}",
+            f"{simulated.distance:.3f}",
+        )
+        for simulated in simulations
+    ]
+    count = len(simulations[0].p_values)
+    title = f"P-values of no difference, of {count} corpora; wanted: 5 %, 1 %, 0"
+    headings = numbers("speakers", "p < .05", "p < .01", "distance to uniform")
+    print_table(["evaluated", *headings], rows, title=title)
 
 
 def _where(repeats: int | None) -> str:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .console import command_context
+from .options import Json
+from .rendering import plural, print_json, print_line, print_next, print_table
 
 if TYPE_CHECKING:
     from sercache.bundle.export import BundleReport
@@ -54,8 +56,6 @@ def bundle(
     from sercache.bundle.hub import push_bundle
     from sercache.run import Run
 
-    from .console import command_context, console, print_json
-
     with command_context() as context:
         report = export_bundle(
             Run(run),
@@ -72,20 +72,14 @@ def bundle(
     if as_json:
         print_json({"report": report, "address": address})
         return
-    _show(report, output)
+    _print_report(report, output)
     if address is not None:
-        console.print(f"Uploaded to {address}", highlight=False, soft_wrap=True)
+        print_line(f"Uploaded to {address}")
 
 
-def _show(report: "BundleReport", output: Path) -> None:
-    from rich.table import Table
-
-    from .console import console, say_next
-
+def _print_report(report: "BundleReport", output: Path) -> None:
     description = report.description
-    table = Table(box=None, pad_edge=False)
-    for heading in ("feature set", "encoder", "its weights", "licence"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for name, feature in description.features.items():
         licence = feature.card.license or ("Apache-2.0" if feature.origin == "embedded" else "not stated")
         where = {
@@ -95,14 +89,12 @@ def _show(report: "BundleReport", output: Path) -> None:
             "local": "to be named with --encoder",
             "random": "random",
         }[feature.origin]
-        table.add_row(name, feature.recipe.encoder, where, licence)
-    console.print(table)
-    members, unread = len(description.members), len(description.unread_members)
+        rows.append((name, feature.recipe.encoder, where, licence))
+    print_table(["feature set", "encoder", "its weights", "licence"], rows)
+    unread = len(description.unread_members)
     without = f" ({unread} more have no weight and stay out)" if unread else ""
-    console.print(
-        f"{output}: stacker '{description.stacker}' over {members} {'member' if members == 1 else 'members'}"
-        f"{without}, {report.size_bytes / 1e6:,.1f} MB",
-        highlight=False,
-        soft_wrap=True,
+    print_line(
+        f"{output}: stacker '{description.stacker}' over {plural(len(description.members), 'member')}"
+        f"{without}, {report.size_bytes / 1e6:,.1f} MB"
     )
-    say_next(f"sercache predict {output} recording.wav")
+    print_next(f"sercache predict {output} recording.wav")

@@ -5,12 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .console import progress_listener
+from .options import Json, Page
+from .rendering import (
+    Column,
+    numbers,
+    print_json,
+    print_line,
+    print_note,
+    print_paths,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sercache.reporting.recipe_differences import KeyDifference
     from sercache.reporting.run_comparison import Entry, RunComparison
 
 _LONGEST_VALUE = 40
@@ -21,7 +29,7 @@ def compare(
         list[Path],
         typer.Argument(metavar="RUN1 RUN2...", help="Stacked runs; the others are held against the first."),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page.")] = None,
+    output: Page = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
@@ -37,8 +45,6 @@ def compare(
     from sercache.reporting.comparison_page import comparison_page
     from sercache.run import Run
 
-    from .console import console, print_json, progress_listener
-
     with progress_listener() as listener:
         comparison = run_comparison.compare_runs([Run(run) for run in runs], listener)
     if output is not None:
@@ -46,78 +52,58 @@ def compare(
     if as_json:
         print_json(run_comparison.as_json(comparison))
         return
-    _show(comparison)
+    _print_comparison(comparison)
     if output is not None:
-        console.print(f"  {output}  [dim]the same in pictures[/]", highlight=False, soft_wrap=True)
+        print_paths([(output, "the same in pictures")])
 
 
-def _show(comparison: "RunComparison") -> None:
-    from .console import console
-
-    for found in (comparison.recipe_differences, comparison.setting_differences):
-        if found:
-            console.print(_differences(comparison, found))
-            console.print()
-    console.print(_scores(comparison))
+def _print_comparison(comparison: "RunComparison") -> None:
+    for differences in (comparison.recipe_differences, comparison.setting_differences):
+        if differences:
+            columns = [Column(name, max_width=_LONGEST_VALUE) for name in comparison.runs]
+            print_table(["differs", *columns], [(found.key, *found.values) for found in differences])
+            print_line()
+    _print_scores(comparison)
     linear = ""
     if any(entry.to_baseline for entry in comparison.entries):
         linear = " Minus baseline: the linear one of the same run; ? where the difference is not clear."
-    console.print(
+    print_note(
         f"{comparison.rows} shared rows of {comparison.speakers} speakers. Intervals: 95 %, over speakers. "
-        f"p is Holm-corrected. * recommended.{linear}",
-        style="dim",
-        highlight=False,
+        f"p is Holm-corrected. * recommended.{linear}"
     )
     for sentence in ("", *comparison.verdict):
-        console.print(sentence, markup=False, highlight=False)
+        print_text(sentence)
     for note in comparison.notes:
-        console.print(note, style="yellow", markup=False, highlight=False)
+        print_text(note, "yellow")
 
 
-def _differences(comparison: "RunComparison", found: "tuple[KeyDifference, ...]") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("differs", overflow="fold")
-    for name in comparison.runs:
-        table.add_column(escape(name), max_width=_LONGEST_VALUE, overflow="fold")
-    for one in found:
-        table.add_row(escape(one.key), *map(escape, one.values))
-    return table
-
-
-def _scores(comparison: "RunComparison") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
+def _print_scores(comparison: "RunComparison") -> None:
     from sercache.reporting.wording import interval, p_value
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("run", overflow="fold")
-    table.add_column("meta-level", no_wrap=True)
     beside = {"uar": "UAR", "ece": "ECE"}
     if "uar" not in comparison.entries[0].scores:  # attributes alone
         scores = comparison.entries[0].scores
         beside = {name: f"CCC\n{name.removeprefix('ccc:')[:3]}" for name in scores if ":" in name}
     primary = comparison.primary
     has_baseline = any(entry.to_baseline for entry in comparison.entries)
-    headings = [f"{primary.name} [95 %]", *map(escape, beside.values()), "minus the first", "p"]
-    for heading in (*headings, *(["minus\nbaseline"] if has_baseline else [])):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = [f"{primary.name} [95 %]", *beside.values(), "minus the first", "p"]
+    headings += ["minus\nbaseline"] if has_baseline else []
+    rows = []
     for entry in comparison.entries:
         difference = entry.differences.get(primary.key)
-        what = f"{entry.stacker} *" if entry.kind == "recommended" else entry.stacker
-        table.add_row(
-            escape(entry.run),
-            what,
-            escape(interval(entry.scores[primary.key])),
-            *(f"{entry.scores[name].value:.3f}" for name in beside),
-            "" if difference is None else escape(interval(difference, "+")),
-            p_value(entry.p_value).text,
-            *([_to_baseline(entry)] if has_baseline else []),
+        rows.append(
+            (
+                entry.run,
+                f"{entry.stacker} *" if entry.kind == "recommended" else entry.stacker,
+                interval(entry.scores[primary.key]),
+                *(f"{entry.scores[name].value:.3f}" for name in beside),
+                "" if difference is None else interval(difference, "+"),
+                p_value(entry.p_value).text,
+                *([_to_baseline(entry)] if has_baseline else []),
+            )
         )
-    return table
+    columns = [Column("run"), Column("meta-level", no_wrap=True, overflow="ellipsis")]
+    print_table([*columns, *numbers(*headings, no_wrap=True)], rows, is_dense=True)
 
 
 def _to_baseline(entry: "Entry") -> str:

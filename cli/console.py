@@ -1,46 +1,56 @@
-"""The screen: results on stdout, progress and warnings on stderr; and how much is said."""
+"""The streams of a command: results on stdout, progress and warnings on stderr; how much is printed."""
 
 import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 from sercache.events import Context, Event, Listener, stop_flag
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _PIPED_WIDTH = 100
 
-console = Console()
-if not console.is_terminal:
-    console = Console(width=_PIPED_WIDTH)
-progress_console = Console(stderr=True)
-
-Loudness = Literal["quiet", "normal", "verbose"]
-_loudness: Loudness = "normal"
+Verbosity = Literal["quiet", "normal", "verbose"]
+_verbosity: Verbosity = "normal"
 
 
-def set_loudness(wanted: Loudness) -> None:
-    """Say how much is said: quiet is results and warnings; verbose is the library's log and timings, too."""
-    global _loudness
-    _loudness = wanted
-    if wanted == "verbose":
+@cache
+def stdout_console() -> "Console":
+    """Return the console of results; where stdout is no terminal, lines have a fixed width."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+@cache
+def stderr_console() -> "Console":
+    """Return the console of progress, notes and warnings."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def stdout_is_terminal() -> bool:
+    """Return whether results are read by a person; otherwise they go to a file or a program."""
+    return stdout_console().is_terminal
+
+
+def terminal_width() -> int:
+    """Return how many characters a line of results has room for."""
+    return stdout_console().width
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Set how much is printed: quiet, results and warnings; verbose, the library's log and timings, too."""
+    global _verbosity
+    _verbosity = verbosity
+    if verbosity == "verbose":
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
         logger = logging.getLogger("sercache")
@@ -50,105 +60,32 @@ def set_loudness(wanted: Loudness) -> None:
 
 def is_quiet() -> bool:
     """Return whether only results and warnings are wanted."""
-    return _loudness == "quiet"
+    return _verbosity == "quiet"
 
 
 def is_verbose() -> bool:
     """Return whether the library's log and timings are wanted."""
-    return _loudness == "verbose"
+    return _verbosity == "verbose"
 
 
-def say(line: str, style: str | None = None) -> None:
-    """Print one line of results as it is: no markup, no colours of its own, never broken."""
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def print_status(line: str, style: str = "") -> None:
+    """Print one line on stderr, as it is and never broken."""
+    from rich.text import Text
+
+    stderr_console().print(Text(line, style), soft_wrap=True)
 
 
-def say_next(command: str) -> None:
-    """Say what to run next."""
-    if not is_quiet():
-        say(f"Next: {command}")
+def print_warning(line: str) -> None:
+    """Print a warning on stderr."""
+    print_status(line, "yellow")
 
 
-def print_json(value: Any) -> None:
-    """Print results as one JSON document: reports, mappings, sequences, arrays and paths; null for NaN."""
-    import json
-
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
-    if console.is_terminal:
-        console.print_json(text)
-    else:
-        sys.stdout.write(text + "\n")
-
-
-def _plain(value: Any) -> Any:
-    from sercache.files import without_nan
-
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {"" if key is None else str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
-    if hasattr(value, "tolist"):  # arrays and scalars of numpy
-        return without_nan(value.tolist())
-    return str(value) if isinstance(value, Path) else without_nan(value)
-
-
-class _Rate(ProgressColumn):
-    """Steps a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(
-            "" if not speed else f"{speed:,.3g}/s" if speed < 1000 else f"{speed:,.0f}/s", style="dim"
-        )
-
-
-@contextmanager
-def progress_listener() -> Iterator[Listener]:
-    """Yield a listener that draws one bar per task, with its rate and the event's values beside it.
-
-    Where stderr is not a terminal no bar is drawn; notes and warnings are printed all the same. Quiet, only
-    warnings are; verbose, how long each task took as well.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        _Rate(),
-        TextColumn("[dim]{task.fields[values]}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-    )
-    is_drawn = progress_console.is_terminal and not is_quiet()
-    with Progress(*columns, console=progress_console, disable=not is_drawn) as progress:
-        bars: dict[str, TaskID] = {}
-        timings = _Timings()
-
-        def show(event: Event) -> None:
-            timings.take(event)
-            if event.kind in ("note", "warning", "score"):
-                if event.message:
-                    print_message(event)
-                return
-            if event.kind == "score":
-                return
-            if event.task not in bars:
-                bars[event.task] = progress.add_task(escape(event.task), total=event.total, values="")
-            bar = bars[event.task]
-            if event.total is not None:
-                progress.update(bar, total=event.total)
-            if event.kind == "advance":
-                progress.update(bar, completed=event.done)
-            if event.values:
-                text = "  ".join(f"{name} {_short(value)}" for name, value in event.values.items())
-                progress.update(bar, values=escape(text))
-            if event.kind == "finish":
-                total = progress.tasks[bar].total
-                progress.update(bar, total=total or 1, completed=total or 1)
-
-        yield show
+def print_message(event: Event) -> None:
+    """Print the message of a note, a score or a warning on stderr; quiet, only of a warning."""
+    if event.kind == "warning":
+        print_warning(event.message)
+    elif not is_quiet():
+        print_status(event.message)
 
 
 @contextmanager
@@ -158,30 +95,83 @@ def command_context() -> Iterator[Context]:
         yield Context(listener, should_stop)
 
 
-def print_message(event: Event) -> None:
-    """Print a note, a score or a warning on stderr; quiet, warnings only."""
-    if event.kind != "warning" and is_quiet():
-        return
-    style = "yellow" if event.kind == "warning" else None
-    progress_console.print(event.message, style=style, markup=False, highlight=False, soft_wrap=True)
+@contextmanager
+def progress_listener() -> Iterator[Listener]:
+    """Yield a listener that draws one bar per task, with its rate and the event's values beside it.
+
+    Where stderr is not a terminal no bar is drawn; notes and warnings are printed all the same. Quiet, only
+    warnings are; verbose, how long each task took as well.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("[dim]{task.fields[rate]}"),
+        TextColumn("[dim]{task.fields[values]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    is_drawn = stderr_console().is_terminal and not is_quiet()
+    with Progress(*columns, console=stderr_console(), disable=not is_drawn) as progress:
+        bars: dict[str, TaskID] = {}
+        timings = _Timings()
+
+        def show(event: Event) -> None:
+            timings.take(event)
+            if event.kind in ("note", "warning", "score"):
+                if event.message:
+                    print_message(event)
+                return
+            if event.task not in bars:
+                bars[event.task] = progress.add_task(
+                    escape(event.task), total=event.total, values="", rate=""
+                )
+            bar = bars[event.task]
+            if event.total is not None:
+                progress.update(bar, total=event.total)
+            if event.kind == "advance":
+                progress.update(bar, completed=event.done)
+            if event.values:
+                progress.update(bar, values=escape(values_text(event.values)))
+            if event.kind == "finish":
+                total = progress.tasks[bar].total
+                progress.update(bar, total=total or 1, completed=total or 1)
+            progress.update(bar, rate=_rate(progress.tasks[bar].finished_speed or progress.tasks[bar].speed))
+
+        yield show
+
+
+def values_text(values: Mapping[str, float | int | str]) -> str:
+    """Return an event's values as a bar shows them.
+
+    >>> values_text({"epoch": 3, "macro_f1": 0.41253})
+    'epoch 3  macro_f1 0.4125'
+    """
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
+
+
+def _rate(steps_per_second: float | None) -> str:
+    if not steps_per_second:
+        return ""
+    return f"{steps_per_second:,.3g}/s" if steps_per_second < 1000 else f"{steps_per_second:,.0f}/s"
 
 
 class _Timings:
-    """Says how long each task took, where one wants to know."""
+    """When tasks started; verbose, how long a task took is printed as it finishes."""
 
     def __init__(self) -> None:
         self.started: dict[str, float] = {}
 
     def take(self, event: Event) -> None:
+        """Remember the start of a task; print the seconds of a task that is finished."""
         if not is_verbose():
             return
         now = time.monotonic()
-        begun = self.started.setdefault(event.task, now)
+        started = self.started.setdefault(event.task, now)
         if event.kind == "finish":
-            progress_console.print(
-                f"{event.task}: {now - begun:.2f} s", style="dim", markup=False, highlight=False
-            )
-
-
-def _short(value: float | int | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+            print_status(f"{event.task}: {now - started:.2f} s", "dim")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .common_options import Json
+from .options import Json
+from .rendering import Column, Row, plural, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from sercache.devices import Finding
@@ -20,31 +21,23 @@ def doctor(as_json: Json = False) -> None:
     """
     from sercache.devices import diagnose
 
-    from .console import print_json
-
     findings = diagnose(Path())
     if as_json:
         print_json(findings)
     else:
-        _show(findings)
+        _print_findings(findings)
     if any(finding.is_blocking for finding in findings):
         raise typer.Exit(2)
 
 
-def _show(findings: "list[Finding]") -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "what", "found", "what to do"):
-        table.add_column(heading, overflow="fold")
+def _print_findings(findings: "list[Finding]") -> None:
+    rows = []
     topic = ""
     for finding in findings:
         first = finding.topic if finding.topic != topic else ""
         topic = finding.topic
         style = "red" if finding.is_blocking else "yellow" if finding.advice else ""
-        table.add_row(f"[bold]{first}", finding.name, finding.value, finding.advice, style=style)
-    console.print(table)
+        rows.append(Row((first, finding.name, finding.value, finding.advice), style))
+    print_table([Column(style="bold"), "what", "found", "what to do"], rows)
     blocking = sum(finding.is_blocking for finding in findings)
-    console.print(f"\n{blocking} things to mend." if blocking else "\nNothing is missing.")
+    print_line(f"\n{plural(blocking, 'thing')} to repair." if blocking else "\nNothing is missing.")

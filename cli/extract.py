@@ -6,18 +6,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
-from .engine_options import Address, EngineName, engine_choice
+from . import extract_preview
+from .cache_transfer import print_pushed, push_cache
+from .console import command_context
+from .options import (
+    Address,
+    Engine,
+    Json,
+    Source,
+    engine_choice,
+    given_options,
+    is_recipe,
+    refuse_options,
+    split_names,
+)
+from .rendering import numbers, print_json, print_line, print_next, print_table, print_text
 
 if TYPE_CHECKING:
     from sercache.extract.extraction import ExtractionReport
     from sercache.recipe import FeatureRecipe
 
+_FEATURE_OPTIONS = ("time_pool", "dtype", "precision", "text_column", "trust_remote_code")
+"""Options of a feature set, which a recipe has for each of its own."""
+
 
 def extract(
-    source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A recipe, .yaml; or a manifest, .csv or .parquet.")
-    ],
+    context: typer.Context,
+    source: Source,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the cache; with a recipe, the recipe's own.")
     ] = None,
@@ -65,7 +80,8 @@ def extract(
         bool, typer.Option("--replace-changed", help="Extract anew what changed since it was extracted.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say how long it would take and how much it would store.")
+        bool,
+        typer.Option("--dry-run", help="Only estimate how long it would take and how much it would store."),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only check on a few clips that features are what they should be.")
@@ -83,7 +99,7 @@ def extract(
             help="Do only this part of the tasks; env in a job array (Slurm, SGE, LSF; PBS: env/16).",
         ),
     ] = None,
-    engine: EngineName = "auto",
+    engine: Engine = "auto",
     address: Address = None,
 ) -> None:
     """Run every encoder over the corpus once and keep its features in the cache.
@@ -100,20 +116,9 @@ def extract(
     from sercache.extract.extraction import extract as extract_features
     from sercache.recipe import load_recipe
 
-    from . import cache_remote, extract_preview
-    from .console import command_context, console, print_json, say_next
-
-    is_recipe = source.suffix.lower() in (".yaml", ".yml")
-    options = {
-        "time_pool": time_pool,
-        "dtype": dtype,
-        "precision": precision,
-        "text_column": text_column,
-        "trust_remote_code": trust_remote_code,
-    }
-    if is_recipe:
-        if encoder or list(options.values()) != [1, "auto", "auto", None, False]:
-            raise RecipeError(f"{source}: --encoder and its options go with a corpus; a recipe has its own")
+    if is_recipe(source):
+        if given := given_options(context, ("encoder", *_FEATURE_OPTIONS)):
+            raise RecipeError(f"{source}: {', '.join(given)} goes with a corpus; a recipe names its encoders")
         from sercache.stacking.registry import check_recipe_names  # imports torch
 
         recipe = load_recipe(source)
@@ -124,42 +129,51 @@ def extract(
             raise RecipeError(
                 f"{source}: a corpus needs --cache FOLDER and --encoder NAME; a recipe is .yaml"
             )
+        options = {name: context.params[name] for name in _FEATURE_OPTIONS}
         corpus_path, cache_root = source, cache
         features = dict(_feature_recipe(request, options) for request in encoder)
-    places = [name.strip() for name in devices.split(",") if name.strip()]
+    if not check:
+        refuse_options(context, ["check_clips"], "goes with --check")
+    device_names = split_names(devices)
     if dry_run:
-        extract_preview.dry_run(read_corpus(corpus_path), features, cache_root, places, retry_failed, as_json)
+        extract_preview.dry_run(
+            read_corpus(corpus_path), features, cache_root, device_names, retry_failed, as_json
+        )
         return
     if check:
-        extract_preview.check(read_corpus(corpus_path), features, cache_root, places, check_clips, as_json)
+        extract_preview.check(
+            read_corpus(corpus_path), features, cache_root, device_names, check_clips, as_json
+        )
         return
-    with command_context() as context:
+    with command_context() as work:
         report = extract_features(
             read_corpus(corpus_path),
             features,
             cache_root,
-            devices=places,
+            devices=device_names,
             max_failures=max_failures,
             retry_failed=retry_failed,
             replace_changed=replace_changed,
             engine=engine_choice(engine, address),
             part=None if task_range is None else parse_task_range(task_range, os.environ),
-            context=context,
+            context=work,
         )
+    if not as_json:
+        _print_report(report)
+    pushed = None if push_to is None else push_cache(cache_root, push_to)
     if as_json:
         print_json(report)
         return
-    _show(report)
-    if push_to is not None:
-        cache_remote.push(cache_root, push_to)
+    if pushed is not None:
+        print_pushed(pushed)
     if elsewhere := max(feature.elsewhere for feature in report.features):
-        console.print(
+        print_text(
             f"{elsewhere:,} utterances are of other parts and not there yet; the same command without "
-            "--task-range does what is missing.",
-            highlight=False,
+            "--task-range does what is missing."
         )
         return
-    say_next(f"sercache {f'train-ensemble {source}' if is_recipe else f'init {source} --cache {cache_root}'}")
+    following = f"train-ensemble {source}" if is_recipe(source) else f"init {source} --cache {cache_root}"
+    print_next(f"sercache {following}")
 
 
 def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, FeatureRecipe]":
@@ -180,17 +194,9 @@ def _feature_recipe(request: str, options: "dict[str, object]") -> "tuple[str, F
     return (f"{encoder_name(name)}:{layers}" if layers else encoder_name(name)), recipe
 
 
-def _show(report: "ExtractionReport") -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("feature set", overflow="fold")
-    for heading in ("utterances", "new", "failed", "hours", "GB", "seconds"):
-        table.add_column(heading, justify="right")
-    for feature in report.features:
-        table.add_row(
+def _print_report(report: "ExtractionReport") -> None:
+    rows = [
+        (
             feature.name,
             f"{feature.extracted + feature.reused:,}",
             f"{feature.extracted:,}",
@@ -199,15 +205,14 @@ def _show(report: "ExtractionReport") -> None:
             f"{feature.size_bytes / 1e9:.3f}",
             f"{feature.took_seconds:.1f}",
         )
-    console.print(table)
+        for feature in report.features
+    ]
+    print_table(["feature set", *numbers("utterances", "new", "failed", "hours", "GB", "seconds")], rows)
     for feature in report.features:
-        console.print(f"  {feature.folder}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        print_line(f"  {feature.folder}", style="dim")
         if feature.failed:
-            console.print(
-                f"  {feature.failed:,} utterances have no features: {feature.folder / 'failures.csv'} says "
-                "why, --retry-failed tries them again",
+            print_line(
+                f"  {feature.failed:,} utterances have no features: {feature.folder / 'failures.csv'} gives "
+                "the reasons, --retry-failed tries them again",
                 style="yellow",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
             )

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .console import progress_listener
+from .rendering import Row, gigabytes, numbers, print_json, print_line, print_table
+
 if TYPE_CHECKING:
     from sercache.corpus import Corpus
     from sercache.extract.estimate import Estimate, FeatureEstimate
@@ -21,8 +24,6 @@ def dry_run(
     """Show what an extraction would cost; nothing is written."""
     from sercache.extract.estimate import estimate
 
-    from .console import print_json, progress_listener
-
     with progress_listener() as listener:
         found = estimate(
             corpus, features, cache, devices=devices, retry_failed=retry_failed, listener=listener
@@ -30,7 +31,7 @@ def dry_run(
     if as_json:
         print_json(found)
     else:
-        _show_estimate(found, cache, len(devices))
+        _print_estimate(found, cache, len(devices))
 
 
 def check(
@@ -46,38 +47,32 @@ def check(
     Raises:
         EncoderError: an error is larger than it may be.
     """
-    from rich.table import Table
-
     from sercache.errors import EncoderError
     from sercache.extract.self_check import check_features
-
-    from .console import console, print_json, progress_listener
 
     with progress_listener() as listener:
         findings = check_features(
             corpus, features, cache, device=devices[0] if devices else "auto", clips=clips, listener=listener
         )
-    table = Table(box=None, pad_edge=False)
-    for heading in ("feature set", "compared"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("clips", "largest error", "may be"):
-        table.add_column(heading, justify="right")
-    table.add_column("worst clip", overflow="fold")
-    for finding in findings:
-        style = None if finding.is_fine else "red"
-        table.add_row(
-            finding.feature,
-            finding.what,
-            str(finding.clips),
-            f"{finding.error:.1e}",
-            f"{finding.limit:.0e}",
-            finding.utterance_id,
-            style=style,
-        )
     if as_json:
         print_json(findings)
     else:
-        console.print(table)
+        rows = [
+            Row(
+                (
+                    finding.feature,
+                    finding.what,
+                    str(finding.clips),
+                    f"{finding.error:.1e}",
+                    f"{finding.limit:.0e}",
+                    finding.utterance_id,
+                ),
+                "" if finding.is_fine else "red",
+            )
+            for finding in findings
+        ]
+        headings = numbers("clips", "largest error", "may be")
+        print_table(["feature set", "compared", *headings, "worst clip"], rows)
     bad = [finding for finding in findings if not finding.is_fine]
     if bad:
         raise EncoderError(
@@ -86,63 +81,49 @@ def check(
         )
 
 
-def _show_estimate(found: "Estimate", cache: Path, devices: int) -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("feature set", overflow="fold")
-    for heading in ("to extract", "in cache", "hours", "stored as", "GB", "speed", "takes"):
-        table.add_column(heading, justify="right")
-    for feature in found.features:
-        table.add_row(
+def _print_estimate(found: "Estimate", cache: Path, devices: int) -> None:
+    rows = [
+        (
             feature.name,
             f"{feature.utterances:,}",
             f"{feature.in_cache:,}",
             f"{feature.seconds / 3600:.2f}",
             str(feature.spec.dtype),
-            _gigabytes(feature.size_bytes),
+            gigabytes(feature.size_bytes),
             "?" if feature.speed is None else f"{feature.speed:.1f}x",
             "?" if feature.takes_seconds is None else _duration(feature.takes_seconds),
         )
-    console.print(table)
+        for feature in found.features
+    ]
+    headings = numbers("to extract", "in cache", "hours", "stored as", "GB", "speed", "takes")
+    print_table(["feature set", *headings], rows)
     for feature in found.features:
         _print_details(feature)
     shared = "" if devices == 1 else f" on {devices} devices"
-    console.print(
-        f"In all: {_gigabytes(found.size_bytes)} GB ({_gigabytes(found.free_bytes)} GB are free at {cache}), "
-        f"about {_duration(found.takes_seconds)}{shared}.",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    print_line(
+        f"In all: {gigabytes(found.size_bytes)} GB ({gigabytes(found.free_bytes)} GB are free at {cache}), "
+        f"about {_duration(found.takes_seconds)}{shared}."
     )
     if found.size_bytes > found.free_bytes:
-        console.print("That does not fit on the disk.", style="red", highlight=False)
+        print_line("That does not fit on the disk.", style="red")
 
 
 def _print_details(feature: "FeatureEstimate") -> None:
-    from .console import console
-
     if not feature.utterances:
         return
     lines = []
     if feature.alternatives:
-        others = ", ".join(f"{name} {_gigabytes(size)}" for name, size in feature.alternatives.items())
+        others = ", ".join(f"{name} {gigabytes(size)}" for name, size in feature.alternatives.items())
         lines.append(f"GB with other choices: {others}")
     if feature.padded_bytes:
-        lines.append(f"frames are trimmed to each clip: untrimmed {_gigabytes(feature.padded_bytes)} GB")
+        lines.append(f"frames are trimmed to each clip: untrimmed {gigabytes(feature.padded_bytes)} GB")
     if feature.longest and feature.spec.modality == "audio":
         longest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in feature.longest)
         lines.append(f"longest clips: {longest}")
     if feature.unreadable:
-        lines.append(f"{feature.unreadable:,} utterances tell no length: they will fail or be empty")
+        lines.append(f"{feature.unreadable:,} utterances have no known length: they will fail or be empty")
     for line in lines:
-        console.print(f"  {feature.name}: {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def _gigabytes(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:,.1f}" if size_bytes >= 1e10 else f"{size_bytes / 1e9:.3f}"
+        print_line(f"  {feature.name}: {line}", style="dim")
 
 
 def _duration(seconds: float) -> str:

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .options import Json, Manifest
+from .rendering import plural, print_json, print_line, print_next
 
 if TYPE_CHECKING:
     from sercache.first_recipe import Proposal
 
 
 def init(
-    manifest: Annotated[Path, typer.Argument(metavar="CORPUS", help="The manifest, .csv or .parquet.")],
+    manifest: Manifest,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -32,10 +33,10 @@ def init(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a recipe that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a first recipe for a corpus, with comments that say why, and what people change.
+    """Write a first recipe for a corpus, with comments that explain it, and what people change.
 
-    Proposes the feature sets that the cache holds and the encoders that you name, and says how many GB they
-    will take; linear members in closed form, which take seconds and are hard to beat, and a few neural ones,
+    Proposes the feature sets that the cache holds and the encoders that you name, and estimates the GB that
+    they take; linear members in closed form, which take seconds and are hard to beat, and a few neural ones,
     of a size for this number of clips; and the folds that the speakers allow. It trains as it is.
 
     Example: sercache init corpus.csv --encoder microsoft/wavlm-large --encoder openai/whisper-large-v3
@@ -48,8 +49,6 @@ def init(
     from sercache.first_recipe import propose
     from sercache.first_recipe_text import recipe_text
     from sercache.recipe import load_recipe
-
-    from .console import print_json
 
     if output.exists() and not replace:
         raise RecipeError(f"{output} is there already; --replace replaces it, -o names another")
@@ -65,31 +64,28 @@ def init(
     if as_json:
         print_json({"path": output, "recipe": recipe, "size_bytes": proposal.size_bytes, "next": following})
     else:
-        _show(proposal, output, following)
+        _print_proposal(proposal, output, following)
 
 
-def _show(proposal: "Proposal", output: Path, following: str) -> None:
+def _print_proposal(proposal: "Proposal", output: Path, following: str) -> None:
     from sercache.first_recipe_text import gigabytes
 
-    from .console import say, say_next
-
-    features, members = len(proposal.features), len(proposal.members)
     size = f", about {gigabytes(proposal.size_bytes)}" if proposal.size_bytes else ""
     where = "from the cache" if proposal.is_cached else f"to be extracted{size}"
-    say(
-        f"{output}: {features} feature set{'s' if features != 1 else ''} ({where}), "
-        f"{members} member{'s' if members != 1 else ''}, {proposal.folds} folds"
+    print_line(
+        f"{output}: {plural(len(proposal.features), 'feature set')} ({where}), "
+        f"{plural(len(proposal.members), 'member')}, {proposal.folds} folds"
     )
     for feature in proposal.features:
         if feature.with_all_layers_bytes is not None:
-            say(
+            print_line(
                 f"  {feature.name}: all layers would take {gigabytes(feature.with_all_layers_bytes)}, and "
                 f"{gigabytes(proposal.free_bytes)} are free; the last four are summed instead",
                 style="yellow",
             )
     for feature in proposal.left_out:
-        say(
+        print_line(
             f"  {feature.name}: {feature.untried:,} utterances are not extracted yet; left out",
             style="yellow",
         )
-    say_next(following)
+    print_next(following)

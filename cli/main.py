@@ -36,6 +36,7 @@ from . import (
     transcribe,
     tune,
 )
+from .console import is_verbose, set_verbosity
 
 app = typer.Typer(
     name="sercache",
@@ -101,7 +102,7 @@ _EVERYWHERE = ("-q", "--quiet", "-v", "--verbose")
 _UsageError: Any = typer.BadParameter.__base__
 """Click's, wherever typer has its click from: the package, or within itself."""
 
-_USER_MENDABLE = {
+_USER_REPAIRABLE = {
     errno.ENOSPC,
     errno.EACCES,
     errno.EROFS,
@@ -112,7 +113,7 @@ _USER_MENDABLE = {
 }
 
 
-def _show_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sercache {sercache.__version__}")
         raise typer.Exit
@@ -122,7 +123,7 @@ def _show_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     quiet: Annotated[
         bool,
@@ -136,13 +137,11 @@ def options(
     if quiet and verbose:
         raise SercacheError("--quiet or --verbose, not both")
     if quiet or verbose:
-        from .console import set_loudness
-
-        set_loudness("quiet" if quiet else "verbose")
+        set_verbosity("quiet" if quiet else "verbose")
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line on stderr and exit code 2."""
+    """Run the command line; an error that the user can repair is one line on stderr and exit code 2."""
     # Threads of torch that spin long while they wait take the cores from our own decoding, and from everybody
     # else's work: on a busy machine that is three times slower. It is read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -158,12 +157,12 @@ def main() -> None:
     except SercacheError as error:
         _fail(str(error), EXIT_BAD_INPUT)
     except OSError as error:
-        if error.errno not in _USER_MENDABLE:
+        if error.errno not in _USER_REPAIRABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror}; what was finished is kept, the same command goes on from there", 2)
     finally:
-        _tell_costs()
+        _print_costs()
     sys.exit(code or 0)
 
 
@@ -180,7 +179,7 @@ def _options_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _explain(error: Any) -> int:
-    """Say in a line what is wrong with the arguments, and how to learn more; return the exit code."""
+    """Print in a line what is wrong with the arguments, and how to learn more; return the exit code."""
     context = error.ctx
     command = context.command_path if context is not None else "sercache"
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -192,9 +191,8 @@ def _explain(error: Any) -> int:
     raise AssertionError
 
 
-def _tell_costs() -> None:
-    console = sys.modules.get(f"{__package__}.console")
-    if console is None or not console.is_verbose():
+def _print_costs() -> None:
+    if not is_verbose():
         return
     import resource
 

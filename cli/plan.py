@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
+from .options import Json, split_names
+from .rendering import numbers, print_json, print_note, print_table, print_text
 
 if TYPE_CHECKING:
     from sercache.extract.encoder_costs import Gpus
@@ -44,7 +45,7 @@ def plan(
     measured_on: Annotated[str | None, typer.Option(metavar="A100", help="With --cache: that GPU.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate hours, GB and cost of an extraction, and say what will hold it up. Nothing is written.
+    """Estimate hours, GB and cost of an extraction, and what limits it. Nothing is written.
 
     Example: sercache plan corpus.csv --encoders microsoft/wavlm-large,openai/whisper-large-v3 --gpus 8xA100
 
@@ -55,13 +56,11 @@ def plan(
     from sercache.extract import plan as scale
     from sercache.extract.encoder_costs import encoder_cost, parse_gpus
 
-    from .console import print_json
-
     if (corpus is None) == (hours is None):
         raise CorpusError("one of both: a corpus, or --hours of speech")
     if (cache is None) != (measured_on is None):
         raise SercacheError("--cache and --measured-on go together: a cache, and the GPU that filled it")
-    names = [name.strip() for given in encoders or _MEDUSA for name in given.split(",") if name.strip()]
+    names = split_names(*(encoders or _MEDUSA))
     known = parse_gpus(gpus)
     speech = (
         scale.assumed_speech(hours or 0.0) if corpus is None else scale.measure_speech(read_corpus(corpus))
@@ -80,47 +79,42 @@ def plan(
     if as_json:
         print_json(found)
     else:
-        _show(found, facility, price_per_hour, set(measured or ()))
+        _print_plan(found, facility, price_per_hour, set(measured or ()))
 
 
-def _show(found: "ScalePlan", facility: "Facility", price_per_hour: float | None, measured: set[str]) -> None:
-    from rich.table import Table
-
-    from .console import console
-
-    speech = found.speech
+def _print_plan(
+    plan: "ScalePlan", facility: "Facility", price_per_hour: float | None, measured: set[str]
+) -> None:
+    speech = plan.speech
     decoding = "measured here" if speech.is_decoding_measured else "supposed"
-    console.print(
+    print_text(
         f"{speech.utterances:,} utterances, {speech.seconds / 3600:,.1f} h of speech; a core decodes "
-        f"{speech.decoding:,.0f} s in a second ({decoding})",
-        highlight=False,
+        f"{speech.decoding:,.0f} s in a second ({decoding})"
     )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("encoder", overflow="fold")
-    for heading in ("GPU hours", "GB", "by"):
-        table.add_column(heading, justify="right")
-    for name, taken in found.gpu_hours.items():
-        how = "measured" if name in measured else "FLOPs"
-        table.add_row(name, _amount(taken), _amount(found.stored_bytes[name] / 1e9), how)
-    table.add_section()
-    total = sum(found.gpu_hours.values())
-    table.add_row("all", _amount(total), _amount(sum(found.stored_bytes.values()) / 1e9), "")
-    console.print(table)
-    for name, taken in sorted(found.hours.items(), key=lambda one: -one[1]):
-        console.print(f"  {_amount(taken):>9} h  {name}{_described(name, facility)}", highlight=False)
-    price = "" if price_per_hour is None else f", {_money(found, facility.gpus, price_per_hour)}"
-    console.print(
-        f"About {_amount(found.wall_hours)} h on {facility.gpus}{price}; the {found.bottleneck} holds it up.",
-        style="bold",
-        highlight=False,
+    rows = [
+        (
+            name,
+            _amount(hours),
+            _amount(plan.stored_bytes[name] / 1e9),
+            "measured" if name in measured else "FLOPs",
+        )
+        for name, hours in plan.gpu_hours.items()
+    ]
+    stored = sum(plan.stored_bytes.values())
+    rows.append(("all", _amount(sum(plan.gpu_hours.values())), _amount(stored / 1e9), ""))
+    print_table(["encoder", *numbers("GPU hours", "GB", "by")], rows)
+    for name, hours in sorted(plan.hours.items(), key=lambda item: -item[1]):
+        print_text(f"  {_amount(hours):>9} h  {name}{_described(name, facility)}")
+    price = "" if price_per_hour is None else f", {_money(plan, facility.gpus, price_per_hour)}"
+    print_text(
+        f"About {_amount(plan.wall_hours)} h on {facility.gpus}{price}; the {plan.bottleneck} limits it.",
+        "bold",
     )
-    console.print(
-        f"{found.shards:,} shards and {found.index_bytes / 1e6:,.1f} MB of index for each feature set, "
-        f"{found.metadata_operations:,} operations on files.\n"
+    print_note(
+        f"{plan.shards:,} shards and {plan.index_bytes / 1e6:,.1f} MB of index for each feature set, "
+        f"{plan.metadata_operations:,} operations on files.\n"
         f"An estimate: {facility.utilisation:.0%} of published dense bfloat16 FLOP/s, 2 FLOP per weight and "
-        "frame, one layer in float16. sercache extract --dry-run measures on the machine itself.",
-        style="dim",
-        highlight=False,
+        "frame, one layer in float16. sercache extract --dry-run measures on the machine itself."
     )
 
 
@@ -134,8 +128,8 @@ def _described(name: str, facility: "Facility") -> str:
     }[name]
 
 
-def _money(found: "ScalePlan", gpus: "Gpus", price_per_hour: float) -> str:
-    return f"{found.wall_hours * gpus.count * price_per_hour:,.2f} at {price_per_hour:g} a GPU hour"
+def _money(plan: "ScalePlan", gpus: "Gpus", price_per_hour: float) -> str:
+    return f"{plan.wall_hours * gpus.count * price_per_hour:,.2f} at {price_per_hour:g} a GPU hour"
 
 
 def _amount(value: float) -> str:

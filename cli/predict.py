@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sercache.events import Context
+from sercache.events import QUIET
+
+from .console import command_context, stdout_is_terminal
+from .options import Bundle, Device, EncoderPlaces, Transcriber, TrustRemoteCode, split_pairs
+from .rendering import print_line
 
 if TYPE_CHECKING:
     from sercache.bundle.clips import ClipPrediction, FailedClip, Recording
@@ -28,7 +32,7 @@ class Form(StrEnum):
 
 
 def predict(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle: its folder, or OWNER/NAME.")],
+    bundle: Bundle,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -59,25 +63,18 @@ def predict(
     windows: Annotated[bool, typer.Option("--windows", help="A timeline of every recording, too.")] = False,
     window_seconds: Annotated[float, typer.Option(min=0.5, help="Length of a window.")] = 6.0,
     hop_seconds: Annotated[float, typer.Option(min=0.1, help="From window to window.")] = 3.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FEATURE=WHERE", help="Where an encoder lies that is not in the bundle."),
-    ] = None,
-    transcriber: Annotated[
-        str | None, typer.Option(help="The Whisper model for recordings without a text.")
-    ] = None,
+    device: Device = "auto",
+    encoder: EncoderPlaces = None,
+    transcriber: Transcriber = None,
     language: Annotated[
         str | None, typer.Option(help="Of what it transcribes, such as en; else detected.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Keep features here, and look them up.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let Python code that comes with an encoder run.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Say what is heard in recordings: class, probabilities, attributes, and how far members disagree.
+    """Predict recordings: class, probabilities, attributes, and how far members disagree.
 
-    A recording that cannot be predicted is a row that says why; the exit code is then 1.
+    A recording that cannot be predicted is a row with the reason; the exit code is then 1.
 
     Example: sercache predict demo-bundle call.wav interviews/
 
@@ -92,9 +89,6 @@ def predict(
     from sercache.bundle.recordings import recordings_at, recordings_from_pipe, recordings_of
     from sercache.corpus.manifest import read_corpus
     from sercache.errors import BundleError
-    from sercache.events import ignore, stop_flag
-
-    from .console import console, progress_listener
 
     if bool(paths) == (corpus is not None):
         raise BundleError("name recordings or folders (or - for a pipe), or else a manifest with --corpus")
@@ -110,21 +104,20 @@ def predict(
             recordings = recordings_at(paths or [], text)
         if speaker is not None:
             recordings = [replace(recording, speaker=speaker) for recording in recordings]
-        from sercache.bundle.predictor import Bundle  # torch, only once it is needed
+        from sercache.bundle.predictor import Bundle as Predictor  # torch, only once it is needed
 
-        should_stop = stack.enter_context(stop_flag())
-        listener = stack.enter_context(progress_listener())
-        opened = Bundle.load(
+        context = stack.enter_context(command_context())
+        predictor = Predictor.load(
             find_bundle(bundle),
             device=device,
-            encoders=named_encoders(encoder or []),
+            encoders=split_pairs("--encoder", encoder or (), "FEATURE=FOLDER or FEATURE=OWNER/NAME"),
             transcriber=transcriber,
             language=language,
             cache=cache,
             trust_remote_code=trust_remote_code,
-            listener=listener,
+            listener=context.listener,
         )
-        if speaker is not None and not opened.description.normalized_members:
+        if speaker is not None and not predictor.description.normalized_members:
             typer.echo("--speaker changes nothing: this bundle does not normalise speakers", err=True)
         cut = Windows(window_seconds, hop_seconds) if windows else None
         failed = 0
@@ -132,37 +125,21 @@ def predict(
         def answers() -> "Iterator[Answer]":
             nonlocal failed
             # Where answers appear on the terminal, they are the progress.
-            told = listener if output is not None or not console.is_terminal else ignore
-            for answer in opened.predict(
-                recordings, windows=cut, context=Context(listener=told, should_stop=should_stop)
-            ):
+            is_drawn = output is not None or not stdout_is_terminal()
+            drawn = context if is_drawn else replace(context, listener=QUIET.listener)
+            for answer in predictor.predict(recordings, windows=cut, context=drawn):
                 failed += isinstance(answer, FailedClip)
                 yield answer
 
-        attributes = [attribute.name for attribute in opened.attributes]
-        _write(answers(), shape, output, opened.classes, attributes)
+        attributes = [attribute.name for attribute in predictor.attributes]
+        _write(answers(), shape, output, predictor.classes, attributes)
     if failed:
         typer.echo(f"{failed} of {len(recordings)} could not be predicted", err=True)
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def named_encoders(encoders: list[str]) -> dict[str, str]:
-    """Return where encoders lie, by feature set, from lines such as ``wavlm=FOLDER``."""
-    from sercache.errors import BundleError
-
-    named = {}
-    for one in encoders:
-        feature, found, where = one.partition("=")
-        if not found or not where:
-            raise BundleError(f"--encoder {one}: write FEATURE=FOLDER or FEATURE=OWNER/NAME")
-        named[feature] = where
-    return named
-
-
 def _form(form: Form | None, output: Path | None) -> Form:
     from sercache.errors import BundleError
-
-    from .console import console
 
     if form is Form.table and output is not None:
         raise BundleError("a table is for the terminal; write .csv or .jsonl with --output")
@@ -170,7 +147,7 @@ def _form(form: Form | None, output: Path | None) -> Form:
         return form
     if output is not None:
         return Form.csv if output.suffix == ".csv" else Form.jsonl
-    return Form.table if console.is_terminal else Form.jsonl
+    return Form.table if stdout_is_terminal() else Form.jsonl
 
 
 def _write(
@@ -185,11 +162,9 @@ def _write(
     from sercache.bundle.clips import as_csv
     from sercache.files import write_lines
 
-    from .console import console
-
     if form is Form.table and output is None:
         for answer in answers:
-            _show(answer)
+            _print_answer(answer)
         return
     if form is Form.csv:
         lines = as_csv(answers, classes, attributes)
@@ -200,46 +175,39 @@ def _write(
             typer.echo(line)
         return
     count = write_lines(output, lines)
-    console.print(f"{output}: {count - (form is Form.csv):,} rows", highlight=False, soft_wrap=True)
+    print_line(f"{output}: {count - (form is Form.csv):,} rows")
 
 
-def _show(answer: "Answer") -> None:
+def _print_answer(answer: "Answer") -> None:
     """Print one recording: its name, then bars; a window is a line."""
-    from rich.markup import escape
-
     from sercache.bundle.clips import FailedClip
-
-    from .console import console
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
 
     if isinstance(answer, FailedClip):
         reason = answer.error.removeprefix(f"{answer.id}: ")
-        say(f"[bold]{escape(answer.id)}[/]  [red]{escape(reason)}[/]\n")
+        print_line((answer.id, "bold"), "  ", (reason, "red"), "\n")
         return
-    seconds = "" if answer.seconds != answer.seconds else f"  [dim]{answer.seconds:.1f} s[/]"
-    label = "" if answer.label is None else f"  [bold cyan]{escape(answer.label)}[/]"
-    say(f"[bold]{escape(answer.id)}[/]{label}{seconds}")
+    seconds = "" if answer.seconds != answer.seconds else f"  {answer.seconds:.1f} s"
+    label = "" if answer.label is None else f"  {answer.label}"
+    print_line((answer.id, "bold"), (label, "bold cyan"), (seconds, "dim"))
     if answer.text:
-        say(f"  [dim]“{escape(answer.text)}”[/]")
+        print_line("  ", (f"“{answer.text}”", "dim"))
     width = max(map(len, answer.probabilities), default=0)
-    for name, probability in sorted(answer.probabilities.items(), key=lambda one: -one[1]):
+    for name, probability in sorted(answer.probabilities.items(), key=lambda item: -item[1]):
         bar = "█" * round(_BAR * probability)
-        is_in = "  [dim]in the set[/]" if name in answer.conformal_set else ""
-        say(f"  {escape(name):<{width}}  {probability:5.1%}  [cyan]{bar:<{_BAR}}[/]{is_in}")
-    said = [f"{escape(name)} {value:.2f}" for name, value in answer.attributes.items()]
+        is_in = "  in the set" if name in answer.conformal_set else ""
+        print_line(f"  {name:<{width}}  {probability:5.1%}  ", (f"{bar:<{_BAR}}", "cyan"), (is_in, "dim"))
+    details = [f"{name} {value:.2f}" for name, value in answer.attributes.items()]
     if len(answer.members) > 1:
-        said.append(f"members disagree {answer.disagreement:.0%}")
-    if said:
-        say(f"  [dim]{'   '.join(said)}[/]")
+        details.append(f"members disagree {answer.disagreement:.0%}")
+    if details:
+        print_line("  ", ("   ".join(details), "dim"))
     for note in answer.notes:
-        say(f"  [yellow]{escape(note)}[/]")
+        print_line("  ", (note, "yellow"))
     for window in answer.windows:
-        values = "  ".join(f"{escape(name)} {value:.2f}" for name, value in window.attributes.items())
+        values = "  ".join(f"{name} {value:.2f}" for name, value in window.attributes.items())
         span = f"{window.start_seconds:7.1f} - {window.end_seconds:.1f} s"
         label = ""
         if window.label is not None:
-            label = f"{escape(window.label):<{width}} {window.probabilities[window.label]:5.1%}  "
-        say(f"  {span:<20}  {label}[dim]{values}[/]")
-    say("")
+            label = f"{window.label:<{width}} {window.probabilities[window.label]:5.1%}  "
+        print_line(f"  {span:<20}  {label}", (values, "dim"))
+    print_line()

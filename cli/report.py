@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from .console import command_context, print_warning
+from .rendering import print_paths
+
 
 def report(
     run: Annotated[
@@ -21,7 +24,7 @@ def report(
         ),
     ] = False,
 ) -> None:
-    """Write one HTML file that tells the whole story of a run: no network, for a browser, a phone or paper.
+    """Write one HTML file with all results of a run: no network, for a browser, a phone or paper.
 
     What was run, which meta-level to use and how sure that is, class by class, for whom it works, a map of
     the utterances, and the clips to listen to. Clips play where the recordings lie beside the page.
@@ -33,8 +36,6 @@ def report(
     from sercache.reporting.report import write_report
     from sercache.run import Run
 
-    from .console import command_context, console
-
     with command_context() as context:
         path = write_report(
             Run(run),
@@ -42,16 +43,14 @@ def report(
             embed_audio=embed_audio,
             context=context,
         )
-    console.print(f"  {path}  [dim]open it in a browser[/]", highlight=False, soft_wrap=True)
+    print_paths([(path, "open it in a browser")])
 
 
 def report_after_stacking(run: Path) -> Path | None:
-    """Write a run's report; where that cannot be done, say why in a line: the run is finished anyway."""
+    """Write a run's report; where that cannot be done, print why in a line: the run is finished anyway."""
     from sercache.errors import Interrupted, SercacheError
     from sercache.reporting.report import write_report
     from sercache.run import Run
-
-    from .console import command_context, progress_console
 
     try:
         with command_context() as context:
@@ -59,7 +58,5 @@ def report_after_stacking(run: Path) -> Path | None:
     except Interrupted:
         raise
     except SercacheError as error:
-        progress_console.print(
-            f"No report was written: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
+        print_warning(f"No report was written: {error}")
         return None

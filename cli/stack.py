@@ -5,13 +5,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
-from .engine_options import Address, EngineName, engine_choice
+from .console import command_context, terminal_width
+from .options import Address, Engine, Json, engine_choice, refuse_options
+from .rendering import (
+    Row,
+    decimal,
+    interval,
+    numbers,
+    p_value,
+    print_json,
+    print_next,
+    print_note,
+    print_paths,
+    print_table,
+    print_text,
+)
+from .report import report_after_stacking
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sercache.evaluation.bootstrap import Difference, Estimate
     from sercache.stacking.table import Comparison, ComparisonRow
 
 
@@ -21,6 +32,7 @@ _WIDE = 160
 
 
 def stack(
+    context: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -49,21 +61,21 @@ def stack(
         bool,
         typer.Option(
             "--allow-in-sample",
-            help="Let in what members say of rows they trained on, to see the leak.",
+            help="Let in what members predict for rows they trained on, to see the leak.",
         ),
     ] = False,
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html, one page that shows it all.")
     ] = True,
     as_json: Json = False,
-    engine: EngineName = "auto",
+    engine: Engine = "auto",
     address: Address = None,
 ) -> None:
     """Fit the meta-levels on out-of-fold posteriors and compare them on rows that none of them has seen.
 
     Prints one table, best macro-F1 first (best mean CCC, if the corpus has attributes alone), with 95 %
-    intervals over speakers, and what it allows one to say. The linear baseline of the run is a row of it, and
-    the first thing that every meta-level has to beat.
+    intervals over speakers, and the conclusions that it allows. The linear baseline of the run is a row
+    of it, and the first thing that every meta-level has to beat.
     Writes comparison.csv, metrics.json, stack/ and report.html into the run. What is already there is not
     done again.
 
@@ -77,24 +89,25 @@ def stack(
     """
     from sercache.errors import StackingError
     from sercache.files import read_json
-    from sercache.recipe import StackingRecipe, speaker_note
+    from sercache.recipe import StackingRecipe
     from sercache.run import Run
     from sercache.stacking.comparison import compare, compare_rows
     from sercache.stacking.external.members import Sources, rows_of_sources, save_sources
-
-    from .console import command_context, console, print_json, say_next
-    from .report import report_after_stacking
 
     if predictions != (labels is not None):
         raise StackingError("--predictions and --labels go together: files, and the manifest with the truth")
     if not predictions and len(paths) != 1:
         raise StackingError("one run at a time; files of predictions want --predictions and --labels")
+    if predictions:
+        refuse_options(context, ["allow_in_sample"], "goes with a run, not with --predictions")
+    else:
+        refuse_options(context, ["out_of_fold", "output", "seed"], "goes with --predictions")
     folder = Run(output if predictions else paths[0])
     choice = engine_choice(engine, address)
-    with command_context() as context:
+    with command_context() as work:
         if labels is not None:
             sources = Sources(tuple(paths), labels, out_of_fold, seed)
-            rows = rows_of_sources(sources, listener=context.listener)
+            rows = rows_of_sources(sources, listener=work.listener)
             save_sources(folder, sources)
             comparison = compare_rows(
                 rows,
@@ -102,48 +115,39 @@ def stack(
                 seed,
                 folder,
                 engine=choice,
-                context=context,
+                context=work,
             )
         else:
             comparison = compare(
                 folder,
                 allow_in_sample=allow_in_sample,
                 engine=choice,
-                context=context,
+                context=work,
             )
     report = report_after_stacking(folder.root) if with_report else None
     if as_json:
         print_json(read_json(folder.metrics_path))
         return
-    console.print(_table(comparison, is_wide=console.width >= _WIDE))
-    console.print(_legend(comparison), style="dim", highlight=False)
-    calibration = comparison.calibration.verdict if comparison.calibration is not None else ()
-    sizes = comparison.curves.verdict if comparison.curves is not None else ()
-    soup = (comparison.soup.sentence,) if comparison.soup is not None else ()
-    note = speaker_note(comparison.normalized_members)
-    told = (*([note] if note else []), *comparison.verdict, *_leaning(comparison), *soup)
-    for sentence in ("", *told, *(("", *calibration) if comparison.classes else ()), "", *sizes, ""):
-        console.print(sentence, markup=False, highlight=False)
-    for path, what in (
-        *([(report, "all of it in pictures: open it in a browser")] if report else []),
-        (folder.comparison_path, "this table, with an interval for every score"),
-        (folder.curves_path, "scores and costs of 1 member to all"),
-        (folder.metrics_path, "the same and more, for programs"),
-        (folder.root / "stack", "the fitted stackers and what they predicted"),
-    ):
-        console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+    _print_comparison(comparison, is_wide=terminal_width() >= _WIDE)
+    for sentence in ("", *_sentences(comparison), ""):
+        print_text(sentence)
+    print_paths(
+        [
+            *([(report, "all of it in pictures: open it in a browser")] if report else []),
+            (folder.comparison_path, "this table, with an interval for every score"),
+            (folder.curves_path, "scores and costs of 1 member to all"),
+            (folder.metrics_path, "the same and more, for programs"),
+            (folder.root / "stack", "the fitted stackers and what they predicted"),
+        ]
+    )
     if not predictions:
-        say_next(f"sercache bundle {folder.root} -o bundle")
+        print_next(f"sercache bundle {folder.root} -o bundle")
 
 
-def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
-    """Return the table; where there is room, with Brier score, seconds and F1 of each class."""
-    from rich.table import Table
-
+def _print_comparison(comparison: "Comparison", *, is_wide: bool) -> None:
+    """Print the table; where there is room, with Brier score, seconds and F1 of each class."""
     from sercache.stacking.baselines import BASELINE
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("meta-level")
     headings = ["macro-F1\n[95 %]", "UAR", "wtd\nF1"] if comparison.classes else ["mean CCC\n[95 %]"]
     headings += [f"CCC\n{attribute[:3]}" for attribute in comparison.attributes]
     headings += ["log\nloss", "JSD", "ECE"] if comparison.classes else []
@@ -152,20 +156,38 @@ def _table(comparison: "Comparison", *, is_wide: bool) -> "Table":
     if is_wide:
         headings += ["Brier"] if comparison.classes else []
         headings += ["fit\ns", "predict\ns", *(f"F1\n{name[:7]}" for name in comparison.classes)]
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in comparison.rows:
-        cells = _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else [])
-        style = "bold" if row.stacker == BASELINE else "dim" if row.is_baseline else ""
-        table.add_row(*cells, style=style)
-    return table
+    rows = [
+        Row(
+            _cells(row, comparison) + (_wide_cells(row, comparison) if is_wide else []),
+            "bold" if row.stacker == BASELINE else "dim" if row.is_baseline else "",
+        )
+        for row in comparison.rows
+    ]
+    print_table(["meta-level", *numbers(*headings)], rows, is_dense=True)
+    print_note(_legend(comparison))
 
 
-def _leaning(comparison: "Comparison") -> list[str]:
-    """Say on which members the best stacker leans that does not treat them all alike."""
+def _sentences(comparison: "Comparison") -> list[str]:
+    """Return what the comparison allows one to conclude; an empty text separates paragraphs."""
+    from sercache.recipe import speaker_note
+
+    note = speaker_note(comparison.normalized_members)
+    sentences = [*([note] if note else []), *comparison.verdict, *_weights(comparison)]
+    if comparison.soup is not None:
+        sentences.append(comparison.soup.sentence)
+    if comparison.classes:
+        sentences.append("")
+        sentences += comparison.calibration.verdict if comparison.calibration is not None else ()
+    sentences.append("")
+    sentences += comparison.curves.verdict if comparison.curves is not None else ()
+    return sentences
+
+
+def _weights(comparison: "Comparison") -> list[str]:
+    """Return the members' weights in the best stacker that does not weight them equally."""
     for row in comparison.rows:
         if len(set(row.shares.values())) > 1:
-            by_share = sorted(row.shares.items(), key=lambda one: -one[1])
+            by_share = sorted(row.shares.items(), key=lambda item: -item[1])
             shown = ", ".join(f"{name} {share:.0%}" for name, share in by_share[:_SHOWN_MEMBERS])
             rest = sum(share for _, share in by_share[_SHOWN_MEMBERS:])
             others = f", {len(by_share) - _SHOWN_MEMBERS} more {rest:.0%}" if rest else ""
@@ -178,48 +200,26 @@ def _cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     decimals = {"uar": 3, "weighted_f1": 3}
     decimals |= {f"ccc:{name}": 2 if comparison.classes else 3 for name in comparison.attributes}
     decimals |= {"log_loss": 2, "jsd": 3, "ece": 3}
-    decimals = {name: places for name, places in decimals.items() if name in row.scores}
-    difference, p_value = row.to_soft_vote.get(primary), row.p_to_soft_vote
+    difference, p = row.to_soft_vote.get(primary), row.p_to_soft_vote
     if comparison.above_baseline is not None:
-        difference, p_value = row.to_baseline.get(primary), row.p_to_baseline
+        difference, p = row.to_baseline.get(primary), row.p_to_baseline
     return [
         row.stacker,
-        _with_interval(row.scores[primary]),
-        *(_short(row.scores[name].value, decimals=count) for name, count in decimals.items()),
-        "" if difference is None else _with_interval(difference, sign="+"),
-        _p(p_value),
-        _short(row.leak_gap, sign="+", decimals=2),
+        interval(row.scores[primary]),
+        *(decimal(row.scores[name].value, count) for name, count in decimals.items() if name in row.scores),
+        interval(difference, "+"),
+        p_value(p),
+        decimal(row.leak_gap, 2, "+"),
     ]
 
 
 def _wide_cells(row: "ComparisonRow", comparison: "Comparison") -> list[str]:
     return [
-        *([_short(row.scores["brier"].value)] if comparison.classes else []),
-        _short(row.fit_seconds, decimals=1),
-        _short(row.predict_seconds, decimals=1),
-        *(_short(row.scores[f"f1:{name}"].value) for name in comparison.classes),
+        *([decimal(row.scores["brier"].value)] if comparison.classes else []),
+        decimal(row.fit_seconds, 1),
+        decimal(row.predict_seconds, 1),
+        *(decimal(row.scores[f"f1:{name}"].value) for name in comparison.classes),
     ]
-
-
-def _with_interval(scored: "Estimate | Difference", sign: str = "") -> str:
-    if scored.low != scored.low:
-        return _short(scored.value, sign)
-    interval = f"[{_short(scored.low)},{_short(scored.high)}]"
-    return f"{_short(scored.value, sign)} \\{interval}"
-
-
-def _short(value: float, sign: str = "", decimals: int = 3) -> str:
-    """Return a number without the zero before its point: .525, -.012, 1.200."""
-    if value != value:
-        return ""
-    text = format(value, f"{sign}.{decimals}f")
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def _p(value: float) -> str:
-    if value != value:
-        return ""
-    return "<.001" if value < 0.001 else _short(value)
 
 
 def _legend(comparison: "Comparison") -> str:

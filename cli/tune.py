@@ -5,12 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common_options import Json
-from .engine_options import Address, EngineName, engine_choice
+from .console import command_context
+from .options import Address, Device, Engine, Json, Recipe, Workers, engine_choice
+from .rendering import (
+    Row,
+    numbers,
+    print_json,
+    print_next,
+    print_note,
+    print_paths,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sercache.experiments.tuning_report import TuningReport
 
 _SHOWN_TRIALS = 5
@@ -18,7 +26,7 @@ _SHOWN_IMPORTANCES = 5
 
 
 def tune(
-    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, .yaml.")],
+    recipe_path: Recipe,
     member: Annotated[
         str | None, typer.Option("--member", "-m", help="The member to search for; else the first.")
     ] = None,
@@ -26,7 +34,7 @@ def tune(
         Path | None,
         typer.Option("--space", metavar="FILE", help="What to search, .yaml; else what suits the head."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="In all, those of earlier sittings counted.")] = 30,
+    trials: Annotated[int, typer.Option(min=1, help="In all, those of earlier calls counted.")] = 30,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Inner folds; else as many as the recipe has.")
     ] = None,
@@ -41,20 +49,15 @@ def tune(
         Path | None,
         typer.Option("--output", "-o", help="The search's folder; else the recipe's output + -tuning."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Processes that train side by side; else one per core, on a GPU one in all."
-        ),
-    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     as_json: Json = False,
-    engine: EngineName = "auto",
+    engine: Engine = "auto",
     address: Address = None,
 ) -> None:
-    """Search for a member's best settings on inner folds, and judge them on rows that no trial saw.
+    """Search for a member's best settings on inner folds, and evaluate them on rows that no trial saw.
 
-    A linear baseline on the same features is judged on them too.
+    A linear baseline on the same features is evaluated on them too.
 
     These rows are the test split; without one, speakers that are set aside before the search. Writes
     tuning.csv, tuning.json and best.yaml, the recipe with what was found. Interrupt it as you like: the same
@@ -74,8 +77,6 @@ def tune(
     from sercache.experiments.tuning_study import load_optuna
     from sercache.files import read_json
     from sercache.recipe import load_recipe
-
-    from .console import command_context, print_json
 
     load_optuna()
     design = design_tuning(
@@ -100,55 +101,46 @@ def tune(
     if as_json:
         print_json(read_json(report.json_path))
     else:
-        _show(report, recipe_path)
+        _print_report(report, recipe_path)
 
 
-def _show(report: "TuningReport", recipe_path: Path) -> None:
-    from .console import console, say_next
-
-    console.print(_table(report))
+def _print_report(report: "TuningReport", recipe_path: Path) -> None:
+    _print_trials(report)
     failed = len(report.trials) - len(report.ranked)
-    console.print(
+    print_note(
         f"Member {report.member}: {len(report.ranked)} trials, {failed} failed. {report.primary.title}: out "
-        "of fold, on the inner folds.",
-        style="dim",
-        markup=False,
-        highlight=False,
+        "of fold, on the inner folds."
     )
     if report.importances:
-        mattered = list(report.importances.items())[:_SHOWN_IMPORTANCES]
-        listed = ", ".join(f"{key} {share:.0%}" for key, share in mattered)
-        console.print(f"What mattered: {listed}", style="dim", markup=False, highlight=False)
+        important = list(report.importances.items())[:_SHOWN_IMPORTANCES]
+        print_note(f"What mattered: {', '.join(f'{key} {share:.0%}' for key, share in important)}")
     for sentence in ("", *report.verdict, ""):
-        console.print(sentence, markup=False, highlight=False)
-    for path, what in (
-        (report.csv_path, "all trials"),
-        (report.json_path, "the verdict, for programs"),
-        (report.best_path, "the recipe with what was found"),
-    ):
-        console.print(f"  {path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+        print_text(sentence)
+    print_paths(
+        [
+            (report.csv_path, "all trials"),
+            (report.json_path, "the verdict, for programs"),
+            (report.best_path, "the recipe with what was found"),
+        ]
+    )
     recommended = report.best_path if report.beats_recipe else recipe_path
-    say_next(f"sercache train-ensemble {recommended}")
+    print_next(f"sercache train-ensemble {recommended}")
 
 
-def _table(report: "TuningReport") -> "Table":
-    """One column per trial, the best first: there are more keys than fit side by side."""
-    from rich.table import Table
-
-    shown = report.ranked[:_SHOWN_TRIALS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    for trial in shown:
-        table.add_column(f"trial {trial.number}", justify="right")
-    scores = [f"{trial.score:.3f}" for trial in shown]
+def _print_trials(report: "TuningReport") -> None:
+    """Print one column per trial, the best first: there are more keys than fit side by side."""
+    trials = report.ranked[:_SHOWN_TRIALS]
+    headings = [f"trial {trial.number}" for trial in trials]
+    scores = [f"{trial.score:.3f}" for trial in trials]
     if report.reserved_scores.baseline is not None:
-        table.add_column("baseline", justify="right")
+        headings.append("baseline")
         scores.append(f"{report.baseline_score:.3f}")
-    table.add_row(report.primary.name, *scores, style="bold")
-    table.add_row("seconds", *(f"{trial.seconds:.1f}" for trial in shown))
-    for key in report.best.settings:
-        table.add_row(key, *(_value(trial.settings[key]) for trial in shown))
-    return table
+    rows = [
+        Row((report.primary.name, *scores), "bold"),
+        Row(("seconds", *(f"{trial.seconds:.1f}" for trial in trials))),
+        *(Row((key, *(_value(trial.settings[key]) for trial in trials))) for key in report.best.settings),
+    ]
+    print_table(["", *numbers(*headings)], rows)
 
 
 def _value(setting: int | float | str | bool) -> str:

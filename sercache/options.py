@@ -49,34 +49,46 @@ def check_options(
             raise RecipeError(f"{owner}: option '{option}' must be {_WANTED[wanted]}, not {value!r}")
 
 
-def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return the nested settings of pairs like ``stage1.epochs=20``; a dot goes one level down.
+def settings_of(pairs: Sequence[str], option: str = "") -> dict[str, Any]:
+    """Return what pairs like ``stage1.epochs=20`` set, as a recipe would have it; a dot goes one level down.
+
+    Args:
+        pairs: as they were written; of two values for a key the later counts.
+        option: the option that they are of, for messages: ``--set``.
 
     >>> settings_of(["stage1.epochs=20", "stage1.learning_rate=1e-3", "standardize=false"])
     {'stage1': {'epochs': 20, 'learning_rate': 0.001}, 'standardize': False}
 
     Raises:
-        RecipeError: one is no such pair.
+        RecipeError: a pair is not of that form, its value is not YAML, or a key has a value
+            and keys below it.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:
+        where = f"{option} {pair}" if option else f"'{pair}'"
         key, equals, text = pair.partition("=")
-        *sections, last = (part.strip() for part in key.split("."))
-        if not equals or not last or not all(sections):
-            raise RecipeError(f"'{pair}': expected KEY=VALUE, such as stage1.epochs=20")
-        node = settings
+        names = [name.strip() for name in key.split(".")]
+        if not equals or not all(names):
+            raise RecipeError(f"{where}: expected KEY=VALUE, such as stage1.epochs=20")
+        *sections, last = names
+        target = settings
         for section in sections:
-            node = node.setdefault(section, {})
-            if not isinstance(node, dict):
-                raise RecipeError(f"'{pair}': '{section}' was given a value before")
-        node[last] = _value_of(text)
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise RecipeError(f"{where}: '{section}' was given a value before")
+        value = _value_of(text, where)
+        if isinstance(target.get(last), dict) and not isinstance(value, dict):
+            raise RecipeError(f"{where}: keys of '{last}' were given values before")
+        target[last] = value
     return settings
 
 
-def _value_of(text: str) -> Any:
+def _value_of(text: str, where: str) -> Any:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
+        raise RecipeError(f"{where}: '{text}' is not a value") from None
+    except ValueError:  # what looks like a date and is none
         return text
     if not isinstance(found, str):
         return found

@@ -34,6 +34,17 @@ def kept_layers(feature_set: FeatureSet, request: str) -> tuple[str, ...]:
     return names
 
 
+def freed_by_layers(feature_set: FeatureSet, kept: Collection[str]) -> float:
+    """Return how many bytes are freed when only these layers are kept."""
+    return feature_set.size_bytes * (1 - len(kept) / len(feature_set.layers))
+
+
+def freed_by_utterances(feature_set: FeatureSet, dropped: Collection[str]) -> float:
+    """Return how many bytes are freed when these utterances are dropped, by their share of the frames."""
+    frames = int(feature_set.frame_counts(list(feature_set.ids)).sum())
+    return feature_set.size_bytes * float(feature_set.frame_counts(list(dropped)).sum()) / max(1, frames)
+
+
 def keep_layers(
     feature_set: FeatureSet,
     names: Collection[str],

@@ -377,6 +377,23 @@ class Cache:
         return only_match(matches, recipe)
 
 
+def open_feature_sets(path: Path, *, only_one: bool = False) -> list[FeatureSet]:
+    """Return the feature set at ``path``, or all feature sets of the cache at ``path``.
+
+    Raises:
+        CacheError: there is none, or there are several and ``only_one`` is wanted.
+    """
+    if (path / DESCRIPTION_NAME).exists():
+        return [FeatureSet(path)]
+    feature_sets = Cache(path).feature_sets()
+    if not feature_sets:
+        raise CacheError(f"{path}: neither a cache nor a feature set; sercache extract makes one")
+    if only_one and len(feature_sets) > 1:
+        names = ", ".join(feature_set.folder.name for feature_set in feature_sets)
+        raise CacheError(f"{path}: holds {len(feature_sets)} feature sets, name one of them: {names}")
+    return feature_sets
+
+
 def only_match(matches: Sequence[FeatureSet], recipe: FeatureRecipe) -> FeatureSet:
     """Return the only feature set among ``matches``.
 

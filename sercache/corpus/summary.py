@@ -130,12 +130,17 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """A corpus, its splits, and how many utterances each speaker has (None: unknown speakers)."""
+    """A corpus, its splits, and how many utterances each speaker has (None: unknown speakers).
+
+    ``attribute_means`` is None for an attribute that nobody rated; ``attribute_counts`` counts the utterances
+    that are rated.
+    """
 
     total: SplitSummary
     splits: Mapping[str, SplitSummary]
     speakers: Mapping[str | None, int]
     attribute_means: Mapping[str, float | None]
+    attribute_counts: Mapping[str, int]
 
     @property
     def no_agreement_share(self) -> float:
@@ -178,8 +183,9 @@ def summarize(
         name: float(np.nanmean(values[:, index])) if not np.isnan(values[:, index]).all() else None
         for index, name in enumerate(corpus.attribute_names)
     }
+    counts = dict(zip(corpus.attribute_names, (~np.isnan(values)).sum(axis=0).tolist(), strict=True))
     speakers = Counter(row.speaker for row in corpus.utterances)
-    return CorpusSummary(_summarize_split(corpus, seconds), splits, speakers, means)
+    return CorpusSummary(_summarize_split(corpus, seconds), splits, speakers, means, counts)
 
 
 def _summarize_split(corpus: Corpus, seconds: NDArray[np.float64]) -> SplitSummary:

@@ -105,6 +105,11 @@ class LayerReport:
         return max((layer for layer in self.layers if layer.request), key=lambda layer: layer.score.value)
 
     @property
+    def freed_bytes(self) -> float:
+        """How many bytes a cache needs less when it is pruned to one of the single layers."""
+        return self.size_bytes * (1 - 1 / sum(bool(layer.request) for layer in self.layers))
+
+    @property
     def verdict(self) -> str:
         """A sentence on the best layer, and which layers are clearly worse."""
         best = self.best

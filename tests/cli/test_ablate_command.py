@@ -1,15 +1,10 @@
 import csv
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from sercache.cli.ablate import ablate
 from sercache.errors import RecipeError
+from support.command_line import invoke
 from support.run_builder import make_run
-
-app = typer.Typer()
-app.command()(ablate)
 
 TRAINING = {
     "batch_size": 16,
@@ -22,9 +17,7 @@ TRAINING = {
 def test_it_prints_the_table_the_skipped_the_verdict_and_where_it_is_written(tmp_path):
     make_run(tmp_path, training=TRAINING, folds={"count": 2, "inner_share": 0.25})
     arguments = ["--seeds", "2", "--variants", "hard-targets, no-mixup", "-o", str(tmp_path / "out")]
-    done = CliRunner().invoke(
-        app, [str(tmp_path / "recipe.yaml"), *arguments, "--device", "cpu", "--workers", "1"]
-    )
+    done = invoke("ablate", tmp_path / "recipe.yaml", *arguments, "--device", "cpu", "--workers", "1")
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
     lines = (tmp_path / "out" / "ablation.csv").read_text().splitlines()
@@ -44,7 +37,6 @@ def test_it_prints_the_table_the_skipped_the_verdict_and_where_it_is_written(tmp
 
 def test_a_wrong_variant_is_an_error_of_the_library_before_anything_is_trained(tmp_path):
     make_run(tmp_path)
-    done = CliRunner().invoke(app, [str(tmp_path / "recipe.yaml"), "--variants", "no-mixop"])
-    assert isinstance(done.exception, RecipeError)
-    assert "Did you mean 'no-mixup'?" in str(done.exception)
+    with pytest.raises(RecipeError, match=r"Did you mean 'no-mixup'\?"):
+        invoke("ablate", tmp_path / "recipe.yaml", "--variants", "no-mixop")
     assert not (tmp_path / "run-ablation").exists()

@@ -67,7 +67,7 @@ def test_frames_can_be_kept_on_the_device_and_it_is_said():
         (["--ensemble", "--rounds", "2"], "--rounds does not go with --ensemble"),
         (["--ensemble", "--compile"], "--compile does not go with --ensemble"),
         (["--ensemble", "--frames", "streamed"], "--frames does not go with --ensemble"),
-        (["--members", "3"], "--members wants --ensemble"),
+        (["--members", "3"], "--members goes with --ensemble"),
         (["--frames", "nowhere"], "--frames is auto, resident, streamed, not 'nowhere'"),
     ],
 )

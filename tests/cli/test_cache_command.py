@@ -4,11 +4,11 @@ import soundfile
 from typer.testing import CliRunner
 
 from sercache.cache.store import Cache
-from sercache.cli.cache import app
-from sercache.cli.extract import extract
+from sercache.cli.main import app
 from sercache.corpus import Corpus, Utterance
 from sercache.corpus.manifest import write_corpus
 from sercache.errors import CacheError
+from support.command_line import invoke
 
 
 @pytest.fixture
@@ -19,12 +19,13 @@ def cache(tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", noise.clip(-1, 1), 16_000)
         rows.append(Utterance(id=f"clip {number}", audio=f"{number}.wav", text="yes", votes=(1.0,)))
     write_corpus(Corpus(("Angry",), (), tuple(rows), tmp_path), tmp_path / "corpus.csv")
-    extract(tmp_path / "corpus.csv", cache=tmp_path / "cache", encoder=["logmel", "char-ngrams"])
+    encoders = ("--encoder", "logmel", "--encoder", "char-ngrams")
+    invoke("extract", tmp_path / "corpus.csv", "--cache", tmp_path / "cache", *encoders)
     return tmp_path / "cache"
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["cache", *map(str, arguments)])
 
 
 def test_ls_lists_every_feature_set(cache):

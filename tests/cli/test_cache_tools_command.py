@@ -79,7 +79,7 @@ def test_prune_says_what_goes_and_asks(cache, tmp_path):
     assert code == 0
     assert [len(feature_set) for feature_set in Cache(cache).feature_sets()] == [2, 2]
     code, shown, _ = sercache("cache", "prune", cache, "--encoder", "logmel", "--yes")
-    assert "goes, frees" in shown
+    assert "is removed, frees" in shown
     assert [feature_set.spec.encoder for feature_set in Cache(cache).feature_sets()] == ["char-ngrams"]
 
 

@@ -16,6 +16,7 @@ import typer
 
 from sercache.cli import console as screen
 from sercache.cli import main as command_line
+from sercache.cli.rendering import print_json
 from sercache.events import Event
 from support.run_builder import make_corpus, write_features
 
@@ -55,7 +56,7 @@ def run(monkeypatch, capfd):
         return ended.value.code, *capfd.readouterr()
 
     yield run
-    screen.set_loudness("normal")
+    screen.set_verbosity("normal")
     logging.getLogger("sercache").handlers.clear()
 
 
@@ -164,17 +165,17 @@ def test_quiet_goes_anywhere_and_leaves_results(run, corpus):
         assert (code, err) == (0, "")
         assert "no problems" in out or "0 errors" in out
         assert "Next:" not in out
-        screen.set_loudness("normal")
+        screen.set_verbosity("normal")
 
 
 def test_quiet_keeps_warnings_and_drops_notes(capfd):
-    screen.set_loudness("quiet")
+    screen.set_verbosity("quiet")
     try:
         with screen.progress_listener() as listener:
             listener(Event("note", "task", message="by the way"))
             listener(Event("warning", "task", message="beware"))
     finally:
-        screen.set_loudness("normal")
+        screen.set_verbosity("normal")
     assert capfd.readouterr().err.split() == ["beware"]
 
 
@@ -197,7 +198,7 @@ def test_results_become_plain_json(capfd):
         scores: np.ndarray
         by_name: dict[str | None, float]
 
-    screen.print_json([Report(Path("a"), np.array([1.0, np.nan]), {None: np.float64(0.5), "b": np.int64(3)})])
+    print_json([Report(Path("a"), np.array([1.0, np.nan]), {None: np.float64(0.5), "b": np.int64(3)})])
     assert json.loads(capfd.readouterr().out) == [
         {"path": "a", "scores": [1.0, None], "by_name": {"": 0.5, "b": 3}}
     ]

@@ -5,13 +5,13 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from sercache.cli.corpus import app
+from sercache.cli.main import app
 from sercache.corpus.manifest import read_corpus
-from sercache.errors import CorpusError
+from sercache.errors import CorpusError, SercacheError
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["corpus", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_options_reach_the_reader(tmp_path: Path) -> None:
     assert run(*arguments, "--option", "rename=hap:Happy").exit_code == 0
     assert read_corpus(tmp_path / "corpus.csv").classes == ("Happy",)
     error = run(*arguments, "--option", "rename").exception
-    assert isinstance(error, CorpusError)
+    assert isinstance(error, SercacheError)
     assert str(error) == "--option rename: expected KEY=VALUE"
 
 

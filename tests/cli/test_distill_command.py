@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from sercache.errors import ExportError, RecipeError
 from sercache.run import Run
 from sercache.stacking.comparison import compare
 from sercache.training.ensemble import train_ensemble
+from support.command_line import invoke
 from support.run_builder import make_run
 
 
@@ -75,28 +75,24 @@ def test_bad_input_is_one_line(run):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("options", "error", "message"),
     [
-        ({"option": ["width"]}, RecipeError, "expected KEY=VALUE"),
-        ({"features": ["speech,words"], "onnx_encoder": Path("e.onnx")}, ExportError, "exports one encoder"),
-        ({"onnx": Path("e.onnx"), "onnx_encoder": Path("e.onnx")}, ExportError, "want a file each"),
-        ({"onnx": Path()}, ExportError, "is a folder"),
+        (["--option", "width"], RecipeError, "--option width: expected KEY=VALUE"),
+        (["--features", "words", "--onnx-encoder", "e.onnx"], ExportError, "exports one encoder"),
+        (["--onnx", "e.onnx", "--onnx-encoder", "e.onnx"], ExportError, "want a file each"),
+        (["--onnx", "."], ExportError, "is a folder"),
         (
-            {"onnx_encoder": Path("e.onnx"), "training": ["normalize=speaker"]},
+            ["--onnx-encoder", "e.onnx", "--training", "normalize=speaker"],
             ExportError,
             "this student's are normalised per speaker first; add --training normalize=none",
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_trained(run, changes, error, message):
-    from sercache.cli.distill import distill
-
+def test_what_cannot_be_done_is_refused_before_anything_is_trained(run, options, error, message):
     with pytest.raises(error, match=message):
-        distill(run.root, **{"features": ["speech"], **changes})
+        invoke("distill", run.root, "--features", "speech", *options)
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):
-    from sercache.cli.distill import distill
-
     with pytest.raises(RecipeError, match="is not a run"):
-        distill(tmp_path, features=["speech"])
+        invoke("distill", tmp_path, "--features", "speech")

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from sercache.cli.finetune import finetune, nested_settings
-from sercache.errors import RecipeError, SercacheError
+from sercache.errors import SercacheError
 from sercache.run import Run
+from support.command_line import invoke
 from support.finetuning_runs import train_speech_run
 
 COMMAND = [sys.executable, "-m", "sercache.cli.main", "finetune"]
@@ -21,14 +21,6 @@ def run(tmp_path_factory, checkpoint):
 
 def command(*arguments):
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
-def test_settings_nest_and_have_the_types_of_yaml():
-    found = nested_settings(["stage1.epochs=2", "stage1.encoder_learning_rate=0.1", "lora=8", "layers=null"])
-    assert found == {"stage1": {"epochs": 2, "encoder_learning_rate": 0.1}, "lora": 8, "layers": None}
-    for wrong in ("epochs", "=2", "stage1.=3", "lora=["):
-        with pytest.raises(RecipeError, match="--set"):
-            nested_settings([wrong])
 
 
 def test_it_prints_a_line_per_epoch_a_table_and_the_next_command(run):
@@ -59,12 +51,19 @@ def test_bad_input_is_one_line_and_code_2(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": ["layer=2"]}, "unknown key 'layer'"),
-        ({"precision": "half"}, "precision: "),
-        ({"max_seconds": -1.0}, "max_seconds: "),
-        ({"device": "gpu"}, "no device 'gpu' here"),
+        (["--set", "layer=2"], "unknown key 'layer'"),
+        (["--set", "stage1=3"], "stage1"),
+        (
+            ["--set", "stage1=3", "--set", "stage1.epochs=2"],
+            "--set stage1.epochs=2: 'stage1' was given a value",
+        ),
+        (["--set", "stage1.epochs=2", "--set", "stage1=3"], "stage1=3: keys of 'stage1' were given"),
+        (["--set", "lora"], "--set lora: expected KEY=VALUE"),
+        (["--precision", "half"], "precision: "),
+        (["--max-seconds", "-1.0"], "max_seconds: "),
+        (["--device", "gpu"], "no device 'gpu' here"),
     ],
 )
 def test_a_wrong_option_is_named(run, options, message):
     with pytest.raises(SercacheError, match=message):
-        finetune(run.root, "fusion", **options)
+        invoke("finetune", run.root, "--member", "fusion", *options)

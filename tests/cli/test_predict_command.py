@@ -86,7 +86,7 @@ def test_windows_are_rows_of_the_table(moved):
         (["bundle"], "name recordings or folders"),
         (["bundle", "bundle/heads"], "no audio files in it"),
         (["bundle", "a.wav", "more", "--text", "yes"], "a text belongs to one recording"),
-        (["bundle", "a.wav", "--encoder", "deep"], "write FEATURE=FOLDER"),
+        (["bundle", "a.wav", "--encoder", "deep"], "expected FEATURE=FOLDER"),
         (["bundle", "a.wav", "--device", "gpu9"], "no device 'gpu9'"),
     ],
 )

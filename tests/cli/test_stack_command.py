@@ -1,7 +1,6 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,12 @@ import pytest
 from sercache.corpus import Attribute, Corpus, Utterance
 from sercache.corpus.folds import assign_folds
 from sercache.corpus.manifest import write_corpus
-from sercache.errors import StackingError
+from sercache.errors import SercacheError, StackingError
 from sercache.posteriors import Posteriors
 from sercache.recipe import Recipe, dump_recipe
 from sercache.run import Run
 from support.baseline_runs import with_baseline
+from support.command_line import invoke
 from support.simulated_members import simulate
 
 CLASSES = ("Angry", "Sad", "Happy")
@@ -21,7 +21,7 @@ ATTRIBUTES = tuple(Attribute(name, 1.0, 7.0) for name in ("arousal", "valence", 
 
 
 def sercache(*arguments):
-    command = [sys.executable, "-c", "from sercache.cli.stack import stack; import typer; typer.run(stack)"]
+    command = [sys.executable, "-m", "sercache.cli.main", "stack"]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
@@ -114,13 +114,10 @@ def test_the_table_the_verdict_and_the_places_fit_100_columns_when_piped(run):
     assert "\x1b" not in done.stdout
 
 
-def test_it_can_be_called_as_a_function_and_says_the_same_again(run, capsys):
-    from sercache.cli.stack import stack
-
-    stack([run.root], with_report=False)
-    first = capsys.readouterr().out
-    stack([run.root], with_report=False)
-    assert capsys.readouterr().out == first
+def test_a_second_call_prints_the_same_again(run):
+    first = invoke("stack", run.root, "--no-report").stdout
+    assert "meta-level" in first
+    assert invoke("stack", run.root, "--no-report").stdout == first
 
 
 def test_with_a_baseline_the_table_has_its_row_and_fits_100_columns(run, tmp_path):
@@ -138,11 +135,10 @@ def test_with_a_baseline_the_table_has_its_row_and_fits_100_columns(run, tmp_pat
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
-    from sercache.cli.stack import stack
     from sercache.errors import RecipeError
 
     with pytest.raises(RecipeError, match="is not a run"):
-        stack([Path(tmp_path)])
+        invoke("stack", tmp_path)
 
 
 def test_predictions_of_any_system_are_stacked(tmp_path):
@@ -183,9 +179,9 @@ def test_predictions_of_any_system_are_stacked(tmp_path):
 
 
 def test_predictions_want_labels_and_a_run_wants_to_be_alone(tmp_path):
-    from sercache.cli.stack import stack
-
     with pytest.raises(StackingError, match="--predictions and --labels go together"):
-        stack([tmp_path / "a.csv"], predictions=True)
+        invoke("stack", tmp_path / "a.csv", "--predictions")
     with pytest.raises(StackingError, match="one run at a time"):
-        stack([tmp_path / "a", tmp_path / "b"])
+        invoke("stack", tmp_path / "a", tmp_path / "b")
+    with pytest.raises(SercacheError, match="--out-of-fold, --seed goes with --predictions"):
+        invoke("stack", tmp_path / "a", "--seed", 0, "--out-of-fold")

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sercache.cli import console as screen
-from sercache.cli.live_training import live_training
+from sercache.cli.live import training_context
 from sercache.cli.main import app
-from sercache.cli.train_ensemble import train_ensemble
 from sercache.errors import Interrupted, RecipeError
 from sercache.events import Event
+from support.command_line import invoke
 from support.run_builder import make_run
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()", "train-ensemble"]
@@ -89,10 +88,10 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(tmp_path):
 
 def test_on_a_terminal_a_live_table_ranks_members_and_shows_folds_in_training(tmp_path, monkeypatch):
     drawn = io.StringIO()
-    monkeypatch.setattr(screen, "progress_console", Console(file=drawn, force_terminal=True, width=80))
-    monkeypatch.setattr(screen, "console", Console(file=io.StringIO(), width=100))
+    terminal = Console(file=drawn, force_terminal=True, width=80)
+    monkeypatch.setattr(screen, "stderr_console", lambda: terminal)
     make_run(tmp_path, members=[LINEAR, RIDGE], training=SHORT)
-    train_ensemble(tmp_path / "recipe.yaml", workers=1)
+    invoke("train-ensemble", tmp_path / "recipe.yaml", "--workers", 1)
     for word in ("finished", "macro-F1", "UAR", "in training", "linear", "6 of 6 folds", "Ctrl-C"):
         assert word in drawn.getvalue()
 
@@ -120,10 +119,10 @@ def on_screen(monkeypatch):
 
     def draw(*events, height=24):
         terminal = Console(file=io.StringIO(), force_terminal=True, width=80, height=height)
-        monkeypatch.setattr(screen, "progress_console", terminal)
-        with live_training(FOLDS) as listener:
+        monkeypatch.setattr(screen, "stderr_console", lambda: terminal)
+        with training_context(FOLDS) as context:
             for event in events:
-                listener(event)
+                context.listener(event)
         return rendered(shown[-1].get_renderable())
 
     return draw
@@ -165,12 +164,12 @@ def test_a_derived_baseline_is_ranked_with_the_members_and_is_not_waited_for(on_
 
 def test_piped_the_baseline_is_told_of_in_its_own_sentence_and_ranked_but_not_stacked(monkeypatch):
     log = Console(file=io.StringIO(), width=80)
-    monkeypatch.setattr(screen, "progress_console", log)
+    monkeypatch.setattr(screen, "stderr_console", lambda: log)
     sentence = "Baseline (ridge on pooled statistics of all): mean CCC 0.700 [0.6, 0.8]."
 
     def stopped_after_the_baseline():
-        with live_training(FOLDS, run=Path("runs/a")) as listener:
-            listener(Event("score", "linear-baseline", message=sentence, values={"mean_ccc": 0.7}))
+        with training_context(FOLDS, run=Path("runs/a")) as context:
+            context.listener(Event("score", "linear-baseline", message=sentence, values={"mean_ccc": 0.7}))
             raise Interrupted("stopped")
 
     with pytest.raises(Interrupted):
@@ -211,15 +210,15 @@ def test_on_a_low_terminal_the_best_and_those_at_work_are_shown(on_screen):
 
 def test_piped_a_member_that_was_trained_before_is_told_of_once(monkeypatch):
     log = Console(file=io.StringIO(), width=80)
-    monkeypatch.setattr(screen, "progress_console", log)
-    with live_training(FOLDS) as listener:
+    monkeypatch.setattr(screen, "stderr_console", lambda: log)
+    with training_context(FOLDS) as context:
         for name in FOLDS[:2]:
-            listener(Event("finish", name))
-        listener(score("a", 0.61))
+            context.listener(Event("finish", name))
+        context.listener(score("a", 0.61))
         for name in FOLDS[2:4]:
-            listener(Event("start", name, total=1))
-            listener(Event("finish", name, values={"best": 0.9}))
-        listener(score("b", 0.62))
+            context.listener(Event("start", name, total=1))
+            context.listener(Event("finish", name, values={"best": 0.9}))
+        context.listener(score("b", 0.62))
     assert log.file.getvalue().splitlines() == [
         "a: out-of-fold macro-F1 0.610, UAR 0.500 (trained before)",
         "b: out-of-fold macro-F1 0.620, UAR 0.500 (2 folds)",
@@ -252,10 +251,10 @@ def test_after_an_interruption_finished_members_are_ranked_and_can_be_stacked(tm
 
 def test_the_live_table_is_drawn_anew_while_no_event_comes_and_says_that_it_is_stopping(monkeypatch):
     drawn = io.StringIO()
-    monkeypatch.setattr(screen, "progress_console", Console(file=drawn, force_terminal=True, width=100))
-    stopping = threading.Event()
-    with live_training(["linear/fold-0"], stopping.is_set):
-        stopping.set()
+    terminal = Console(file=drawn, force_terminal=True, width=100)
+    monkeypatch.setattr(screen, "stderr_console", lambda: terminal)
+    with training_context(["linear/fold-0"]):
+        os.kill(os.getpid(), signal.SIGINT)
         deadline = time.monotonic() + 30
         while "stopping after this epoch" not in drawn.getvalue():
             assert time.monotonic() < deadline
@@ -265,4 +264,4 @@ def test_the_live_table_is_drawn_anew_while_no_event_comes_and_says_that_it_is_s
 def test_a_recipe_that_does_not_fit_is_an_error_of_the_library(tmp_path):
     make_run(tmp_path, classes=["Hapy"])
     with pytest.raises(RecipeError, match="has no class 'Hapy'"):
-        train_ensemble(tmp_path / "recipe.yaml")
+        invoke("train-ensemble", tmp_path / "recipe.yaml")

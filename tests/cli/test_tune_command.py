@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from sercache.cli import console as screen
-from sercache.cli.tune import tune
 from sercache.errors import RecipeError
+from support.command_line import invoke
 from support.run_builder import make_run
 
 COMMAND = [sys.executable, "-c", "from sercache.cli.main import main; main()", "tune"]
@@ -78,10 +78,10 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(tmp_path):
 
 def test_on_a_terminal_a_bar_shows_the_trials(tmp_path, monkeypatch):
     drawn = io.StringIO()
-    monkeypatch.setattr(screen, "progress_console", Console(file=drawn, force_terminal=True, width=100))
-    monkeypatch.setattr(screen, "console", Console(file=io.StringIO(), width=100))
+    terminal = Console(file=drawn, force_terminal=True, width=100)
+    monkeypatch.setattr(screen, "stderr_console", lambda: terminal)
     make_run(tmp_path, **SMALL)
-    tune(tmp_path / "recipe.yaml", trials=2, workers=1)
+    invoke("tune", tmp_path / "recipe.yaml", "--trials", 2, "--workers", 1)
     for word in ("trials", "best", "linear/fold-1"):
         assert word in drawn.getvalue()
 
@@ -91,11 +91,11 @@ def test_a_bad_space_is_an_error_of_the_library(tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("options.width: {choices: [8, 16]}\n")
     with pytest.raises(RecipeError, match="head 'mean-linear' has no option 'width'"):
-        tune(tmp_path / "recipe.yaml", space_path=space)
+        invoke("tune", tmp_path / "recipe.yaml", "--space", space)
 
 
 def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch):
     make_run(tmp_path, **SMALL)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(RecipeError, match=r"which is not installed: pip install 'sercache\[tune\]'"):
-        tune(tmp_path / "recipe.yaml")
+        invoke("tune", tmp_path / "recipe.yaml")

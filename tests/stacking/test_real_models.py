@@ -1,6 +1,7 @@
 import pytest
 
 from sercache.stacking.comparison import compare
+from support.command_line import invoke
 
 pytestmark = pytest.mark.slow
 
@@ -8,8 +9,6 @@ pytestmark = pytest.mark.slow
 def test_learned_stackers_beat_the_vote_and_the_best_of_44_real_models_on_new_speakers(
     stacker44, tmp_path, capsys
 ):
-    from sercache.cli.stack import stack
-
     run = stacker44.run(tmp_path)
     comparison = compare(run)
     macro_f1 = {row.stacker: row.scores["macro_f1"] for row in comparison.rows}
@@ -21,6 +20,6 @@ def test_learned_stackers_beat_the_vote_and_the_best_of_44_real_models_on_new_sp
         assert row.to_soft_vote["macro_f1"].low > 0
         assert row.scores["jsd"].high < divergence["soft-vote"].low
     assert comparison.speakers == 91
-    stack([run.root])
+    printed = invoke("stack", run.root).stdout
     with capsys.disabled():
-        print(capsys.readouterr().out)
+        print(printed)

@@ -1,17 +1,24 @@
-"""How a training looks while it runs: a live ranking of members, or a line per finished member or fold."""
+"""What is shown while members are trained or fine-tuned: a live ranking or a bar, or lines in a log."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sercache.errors import Interrupted
-from sercache.events import Event, Listener, ShouldStop, never
+from sercache.events import Context, Event, Listener, ShouldStop, stop_flag
+
+from . import console
+from .console import command_context, print_message, print_status, values_text
+from .rendering import Column, Row, make_table, numbers
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
+
+    from sercache.recipe import MemberRecipe
 
 _MOST_ROWS = 24
 """A table that is higher than the terminal does not scroll: of more members, the best and those at work."""
@@ -21,56 +28,57 @@ _OTHER_LINES = 7
 
 _SCORES = {"macro_f1": "macro-F1", "uar": "UAR", "mean_ccc": "mean CCC"}
 
+_SMOOTHED_OVER = 60.0
+"""Seconds; steps differ in length, and the first ones of a process are slow."""
+
+
+def fold_names(members: Iterable["MemberRecipe"], folds: int) -> list[str]:
+    """Return the names of all trainings, ``<member>/fold-<k>``, fold by fold."""
+    return [f"{member.name}/fold-{fold}" for fold in range(folds) for member in members]
+
 
 @contextmanager
-def live_training(
-    names: Sequence[str], should_stop: ShouldStop = never, run: Path | None = None
-) -> Iterator[Listener]:
-    """Yield a listener: a live ranking on a terminal, a line per finished member elsewhere.
+def training_context(names: Sequence[str], run: Path | None = None) -> Iterator[Context]:
+    """Yield the context of a training: a live ranking on a terminal, a line per finished member elsewhere.
 
     Members that train in epochs have a line per finished fold, too. If the training is interrupted, the
     members that are finished are ranked in the end.
 
     Args:
-        names: of all trainings, ``<member>/fold-<k>``.
-        should_stop: whether Ctrl-C came; the table says so while epochs under way end.
+        names: of all trainings, as :func:`fold_names` returns them.
         run: the run's folder, which can be stacked after an interruption; None where it cannot.
     """
-    from .console import is_quiet, progress_console, progress_listener
-
-    if is_quiet():
-        with progress_listener() as listener:
-            yield listener
+    if console.is_quiet():
+        with command_context() as context:
+            yield context
         return
-    board = _Board(names, should_stop)
-    try:
-        if progress_console.is_terminal:
-            with _drawn(board) as listener:
-                yield listener
-        else:
-            yield board.print_line
-    except Interrupted:
-        board.print_ranking(run)
-        raise
+    with stop_flag() as should_stop:
+        board = _Board(names, should_stop)
+        try:
+            if console.stderr_console().is_terminal:
+                with _drawn(board) as listener:
+                    yield Context(listener, should_stop)
+            else:
+                yield Context(board.print_line, should_stop)
+        except Interrupted:
+            board.print_ranking(run)
+            raise
 
 
 @contextmanager
 def _drawn(board: "_Board") -> Iterator[Listener]:
     from rich.live import Live
-
-    from .console import progress_console
+    from rich.text import Text
 
     # It asks for the board at every refresh: the clock goes on while no event comes.
     with Live(
-        get_renderable=board.shown, console=progress_console, refresh_per_second=4, transient=True
+        get_renderable=board.shown, console=console.stderr_console(), refresh_per_second=4, transient=True
     ) as live:
 
         def listen(event: Event) -> None:
-            if event.kind in ("note", "warning"):
-                style = "yellow" if event.kind == "warning" else "dim"
-                live.console.print(event.message, style=style, markup=False, highlight=False)
-            if event.kind == "score" and event.message:
-                live.console.print(event.message, style="bold", markup=False, highlight=False)
+            if event.kind in ("note", "warning", "score") and event.message:
+                style = {"note": "dim", "warning": "yellow", "score": "bold"}[event.kind]
+                live.console.print(Text(event.message, style))
             board.take(event)
 
         yield listen
@@ -120,41 +128,30 @@ class _Board:
             self.best[event.task] = float(event.values["best"])
 
     def print_line(self, event: Event) -> None:
-        """Print what an event tells that is worth a line of a log."""
-        from .console import progress_console
-
+        """Print what is worth a line of a log: messages, finished folds and finished members."""
         self.take(event)
-        if event.kind in ("note", "warning"):
-            style = "yellow" if event.kind == "warning" else None
-            progress_console.print(event.message, style=style, markup=False, highlight=False)
-        if event.kind == "finish" and event.task in self.best and self._has_epochs(event.task):
+        if event.message and event.kind in ("note", "warning", "score"):
+            print_message(event)
+        elif event.kind == "finish" and event.task in self.best and self._has_epochs(event.task):
             epochs = self.latest[event.task].values["epoch"]
             score = f"{self._score_name()} {self.best[event.task]:.3f} on its stop rows"
-            progress_console.print(f"{event.task}: {epochs} epochs, {score}", highlight=False, soft_wrap=True)
-        if event.kind == "score" and event.message:
-            progress_console.print(event.message, markup=False, highlight=False, soft_wrap=True)
+            print_status(f"{event.task}: {epochs} epochs, {score}")
         elif event.kind == "score":
             scores = ", ".join(f"{_heading(key)} {_score(value)}" for key, value in event.values.items())
             folds = self.members.get(event.task, [])
             count = f"{len(folds)} folds" if any(name in self.latest for name in folds) else "trained before"
-            progress_console.print(
-                f"{event.task}: out-of-fold {scores} ({count})", highlight=False, soft_wrap=True
-            )
+            print_status(f"{event.task}: out-of-fold {scores} ({count})")
 
     def print_ranking(self, run: Path | None) -> None:
         """Print the members that were finished before an interruption, best first, and what can be done."""
-        from .console import progress_console
-
         if not self.scores:
             return
-        progress_console.print(self._ranking(len(self.scores)))
+        console.stderr_console().print(self._ranking(len(self.scores)))
         finished = sum(name in self.members for name in self.scores)  # a derived baseline is not stacked
         if run is not None and finished:
             count = "this member" if finished == 1 else f"these {finished} members"
-            progress_console.print(
-                f"sercache stack {run} works on {count} already; the same command goes on with the others.",
-                highlight=False,
-                soft_wrap=True,
+            print_status(
+                f"sercache stack {run} works on {count} already; the same command goes on with the others."
             )
 
     def shown(self) -> "Group":
@@ -162,9 +159,7 @@ class _Board:
         from rich.console import Group
         from rich.text import Text
 
-        from .console import progress_console
-
-        room = max(4, min(_MOST_ROWS, progress_console.height - _OTHER_LINES))
+        room = max(4, min(_MOST_ROWS, console.stderr_console().height - _OTHER_LINES))
         waiting = [member for member in self.members if member not in self.scores]
         lines = min(len(waiting), max(room // 2, room - len(self.scores)))
         parts: list[Table | Text] = []
@@ -177,38 +172,38 @@ class _Board:
 
     def _ranking(self, most: int) -> "Table":
         """Return the finished members, best first."""
-        from rich.table import Table
+        from rich.text import Text
 
         keys = list(dict.fromkeys(key for values in self.scores.values() for key in values))
         ranked = sorted(self.scores.items(), key=lambda item: -_number(item[1].get(keys[0])) if keys else 0)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("finished", no_wrap=True, overflow="ellipsis")
-        for key in keys:
-            table.add_column(_heading(key), justify="right", no_wrap=True)
+        rows: list[Row] = []
         for member, values in ranked[:most]:
             style = "green" if member in self.members else "bold"  # a derived baseline is no member
-            table.add_row(f"[{style}]{member}", *(_score(values.get(key)) for key in keys))
+            rows.append(Row((Text(member, style), *(_score(values.get(key)) for key in keys))))
         if (hidden := len(ranked) - most) > 0:
-            table.add_row(f"[dim]and {hidden} more")
-        return table
+            rows.append(Row((f"and {hidden} more",), "dim"))
+        headings = numbers(*map(_heading, keys), no_wrap=True)
+        return make_table([Column("finished", no_wrap=True, overflow="ellipsis"), *headings], rows)
 
     def _in_training(self, members: Sequence[str], most: int) -> "Table":
         """Return how far the folds of members are, those at work first."""
-        from rich.table import Table
+        from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("in training", no_wrap=True, overflow="ellipsis", max_width=36)
-        epochs = f"[dim]epochs, or {self._score_name()} on stop rows"
-        table.add_column(epochs, no_wrap=True, overflow="ellipsis")
+        columns = [
+            Column("in training", no_wrap=True, overflow="ellipsis", max_width=36),
+            Column(f"epochs, or {self._score_name()} on stop rows", no_wrap=True, overflow="ellipsis"),
+        ]
         begun = sorted(
             members, key=lambda member: not any(name in self.latest for name in self.members[member])
         )
-        for member in members:
-            if member in begun[:most]:
-                table.add_row(member, "  ".join(map(self._cell, self.members[member])))
+        rows = [
+            Row((member, Text("  ").join(map(self._cell, self.members[member]))))
+            for member in members
+            if member in begun[:most]
+        ]
         if (hidden := len(members) - most) > 0:
-            table.add_row(f"[dim]and {hidden} more")
-        return table
+            rows.append(Row((f"and {hidden} more",), "dim"))
+        return make_table(columns, rows)
 
     def _preparations(self) -> list[str]:
         """Return what is read before folds can be fitted."""
@@ -250,17 +245,20 @@ class _Board:
         """Whether a fold trained for an epoch here; a closed form has none."""
         return name in self.latest and "epoch" in self.latest[name].values
 
-    def _cell(self, name: str) -> str:
+    def _cell(self, name: str) -> "Text":
+        """Return how far a fold is."""
+        from rich.text import Text
+
         event = self.latest.get(name)
         if name in self.failed:
-            return "[red]failed[/]"
+            return Text("failed", "red")
         if name in self.finished:
-            return f"[green]{_score(self.best[name])}[/]" if self._has_epochs(name) else "[green]done[/]"
+            return Text(_score(self.best[name]) if self._has_epochs(name) else "done", "green")
         if event is None:
-            return "[dim]-[/]"
-        if not event.values:
-            return f"[dim]0/{event.total:.0f}[/]" if (event.total or 0) > 1 else "[bold]fitting[/]"
-        return f"[bold]{event.values['epoch']}/{event.total:.0f}[/]"
+            return Text("-", "dim")
+        if event.values:
+            return Text(f"{event.values['epoch']}/{event.total:.0f}", "bold")
+        return Text(f"0/{event.total:.0f}", "dim") if (event.total or 0) > 1 else Text("fitting", "bold")
 
 
 def _heading(key: str) -> str:
@@ -282,3 +280,75 @@ def _clock(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def finetuning_context(batch_size: int) -> Iterator[Context]:
+    """Yield the context of a fine-tuning: a line per epoch, and on a terminal a bar with rate and time left.
+
+    Args:
+        batch_size: rows of a step.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if console.is_quiet():
+        with command_context() as context:
+            yield context
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("steps  [dim]{task.fields[values]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("[dim]Ctrl-C stops, the same command goes on"),
+    )
+    stderr = console.stderr_console()
+    bars = Progress(
+        *columns, console=stderr, disable=not stderr.is_terminal, speed_estimate_period=_SMOOTHED_OVER
+    )
+    with stop_flag() as should_stop, bars as progress:
+        bar = progress.add_task("loading encoders", total=None, values="")
+        rate = _StepRate()
+
+        def listen(event: Event) -> None:
+            if event.kind in ("note", "warning"):
+                print_message(event)
+            elif event.kind == "start":
+                progress.reset(
+                    bar, description=escape(event.task), total=None, values="scoring where it starts"
+                )
+                rate.reset()
+            elif event.kind == "advance":
+                rows_per_second = round(rate.steps_per_second(event.done) * batch_size, 1)
+                shown = values_text({**event.values, "rows/s": rows_per_second})
+                progress.update(bar, completed=event.done, total=event.total, values=escape(shown))
+            elif event.kind == "finish" and "best" not in event.values:
+                print_status(f"{event.task}: fine-tuned before")
+
+        yield Context(listen, should_stop)
+
+
+class _StepRate:
+    """How many steps a second there were since the fold began here."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a fold."""
+        self._began: tuple[float, float] | None = None
+
+    def steps_per_second(self, done: float) -> float:
+        """Return the rate since the first call after :meth:`reset`; that call returns 0.
+
+        Args:
+            done: steps of the fold that are done.
+        """
+        now = time.monotonic()
+        if self._began is None or done < self._began[1]:
+            self._began = (now, done)
+            return 0.0
+        seconds = now - self._began[0]
+        return (done - self._began[1]) / seconds if seconds else 0.0
