@@ -146,8 +146,8 @@ class FrameSource:
             for announced in coming:
                 for _, reader in readers:
                     reader.announce(self._rows[announced])
-            chosen = self._rows[rows]
-            counts = self._whole.frame_counts[np.ix_(chosen, self._parts)]
+            chosen = self._rows[rows]  # (B,)
+            counts = self._whole.frame_counts[np.ix_(chosen, self._parts)]  # (B, M)
             inputs = []
             for part, (feature_set, reader), lengths in zip(parts, readers, counts.T, strict=True):
                 where = derive_seed(seed, "stretch", number, feature_set.folder.name)

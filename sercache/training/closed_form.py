@@ -167,8 +167,8 @@ def _fit_classes(
     known = np.asarray(np.isfinite(targets.soft).all(axis=1))
     if not known.any() or not targets.soft.shape[1]:
         return _Fitted(_zero_model(search, targets.soft), np.zeros_like(targets.soft))
-    soft = np.where(known[:, None], targets.soft, 0.0)
-    weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)
+    soft = np.where(known[:, None], targets.soft, 0.0)  # (N, C)
+    weights = np.where(known, soft @ class_weights(targets.soft, head.balance), 0.0)  # (N,)
     weights *= known.sum() / weights.sum()  # a mean of 1, so that penalties mean the same
     fit: Fit = ridge if head.method == "ridge" else logistic
     goals = 2 * soft - 1 if head.method == "ridge" else soft
@@ -258,7 +258,7 @@ def _block_shares(
         values, everything = table.values[rows.rows[sample]], np.ones(shapes[index], np.bool_)
         scaled = rows.scaled(index, rows.rows[sample], values, everything).astype(np.float32)
         blocks = scaled.transpose(1, 0, 2)  # (S * L, n, D)
-        grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])
+        grams.append(blocks @ blocks.transpose(0, 2, 1) / values.shape[3])  # (S * L, n, n)
         sets += [index] * len(blocks)
     shares = learn_block_weights(
         np.concatenate(grams), goals[sample], groups[sample], np.asarray(sets), should_stop=should_stop

@@ -202,10 +202,10 @@ class ResidentFrames:
         time = max(1, int(counts.max()))
         staged = self._indices.take((2, len(rows), 1))
         staged[:, :, 0] = torch.from_numpy(np.stack([self._begins[rows] + starts, counts]))
-        begins, valid = self._indices.send(staged)
+        begins, valid = self._indices.send(staged)  # (B, 1) each
         steps = torch.arange(time, device=self.device)
-        mask = steps < valid
-        indices = torch.where(mask, begins + steps, self._num_frames)  # the last row is zero
+        mask = steps < valid  # (B, T)
+        indices = torch.where(mask, begins + steps, self._num_frames)  # (B, T); the last row is zero
         frames = self._packed.index_select(0, indices.flatten())
         return HeadInput(frames.view(len(rows), time, *frames.shape[1:]).to(torch.float32), mask)
 

@@ -68,7 +68,7 @@ class LinearModel:
         """Return ``(N, Q)``."""
         predicted = np.empty((rows.shape[0], len(self.intercept)))
         for part, values in rows.blocks():
-            predicted[part] = values @ self.weights + self.intercept
+            predicted[part] = values @ self.weights + self.intercept  # (n, Q)
         return predicted
 
 
@@ -87,7 +87,7 @@ class Moments:
         first, second = np.zeros(features), np.zeros((features, features))
         for part, values in rows.blocks():
             part_weights = weights[part]  # (n,), n rows of a block
-            first += part_weights @ values
+            first += part_weights @ values  # (P,)
             scaled = values * np.sqrt(part_weights)[:, None]  # (n, P)
             second += scaled.T @ scaled  # (P, P)
         return cls(float(weights.sum()), first, second)
@@ -172,7 +172,7 @@ class DualSystem:
 
     def scores(self, coordinates: Floats) -> Floats:
         """Return the centred rows' scores, ``(N, Q)``; 0 for rows without weight."""
-        scaled = self._vectors @ (self._lengths * coordinates)
+        scaled = self._vectors @ (self._lengths * coordinates)  # (N, Q)
         roots = self._roots[:, None]
         return np.asarray(np.divide(scaled, roots, out=np.zeros_like(scaled), where=roots > 0))
 
@@ -199,7 +199,7 @@ class DualSystem:
         factors = self.factors(coordinates)
         weights = np.zeros((rows.shape[1], coordinates.shape[1]))
         for part, values in rows.blocks():
-            weights += values.T @ factors[part]
+            weights += values.T @ factors[part]  # (P, Q)
         return LinearModel(weights, intercept - self._cross @ factors)
 
 

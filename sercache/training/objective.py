@@ -66,14 +66,14 @@ class Objective:
             raise RecipeError(f"there is nothing to learn: {no_classes}, and {no_attributes}")
         loss = logits.new_zeros(())
         if has_classes:
-            has_target = ~targets.soft.isnan().any(dim=1)
+            has_target = ~targets.soft.isnan().any(dim=1)  # (B,)
             soft = torch.where(has_target.unsqueeze(1), targets.soft, 1.0 / logits.shape[1])
             weights = None if self.class_weights is None else self.class_weights.to(logits)
-            rows = self._class_loss(logits, soft.to(logits.dtype), weights, **self.class_loss_options)
+            rows = self._class_loss(logits, soft.to(logits.dtype), weights, **self.class_loss_options)  # (B,)
             kept = has_target.to(rows.dtype)
-            loss = loss + self.class_weight * (rows * kept).sum() / kept.sum().clamp_min(1)
+            loss = loss + self.class_weight * (rows * kept).sum() / kept.sum().clamp_min(1)  # ()
         if has_attributes:
-            valid = ~targets.attributes.isnan()
+            valid = ~targets.attributes.isnan()  # (B, A)
             truth = targets.attributes.nan_to_num(nan=0.0).to(predicted.dtype)
             loss = loss + self.attribute_weight * self._attribute_loss(predicted, truth, valid)
         return loss

@@ -105,8 +105,8 @@ class PooledRows:
                 kept = np.zeros(scale.shape, np.bool_)
                 kept[statistic] = scale[statistic] > 0
                 scaled = self.scaled(index, self.rows, table.values[self.rows], kept)
-                flat = scaled.reshape(len(scaled), -1)
-                gram += flat @ flat.T
+                flat = scaled.reshape(len(scaled), -1)  # (N, L * D)
+                gram += flat @ flat.T  # (N, N)
         return gram
 
     def scaled(
