@@ -56,8 +56,8 @@ class TeacherTargets:
                 f"the teacher '{teacher.member}' predicts {', '.join(teacher.classes + teacher.attributes)}; "
                 f"the corpus has {', '.join((*corpus.classes, *corpus.attribute_names))}"
             )
-        places = {utterance_id: place for place, utterance_id in enumerate(corpus.ids)}
-        rows = [places[utterance_id] for utterance_id in teacher.ids]
+        index_of = {utterance_id: index for index, utterance_id in enumerate(corpus.ids)}
+        rows = [index_of[utterance_id] for utterance_id in teacher.ids]
         soft = np.full((len(corpus), len(corpus.classes)), np.nan)
         attributes = np.full((len(corpus), len(corpus.attributes)), np.nan)
         soft[rows] = teacher.class_probabilities[:, [teacher.classes.index(name) for name in corpus.classes]]
@@ -121,8 +121,8 @@ class LabelledRows:
 
     def select(self, ids: Sequence[str]) -> "LabelledRows":
         """Return the rows of ``ids``, in that order."""
-        places = {utterance_id: place for place, utterance_id in enumerate(self.ids)}
-        order = np.asarray([places[utterance_id] for utterance_id in ids], dtype=np.int64)
+        index_of = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
+        order = np.asarray([index_of[utterance_id] for utterance_id in ids], dtype=np.int64)
         return LabelledRows(
             tuple(ids),
             self.soft[order],

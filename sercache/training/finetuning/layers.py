@@ -47,8 +47,8 @@ class TrainedLayers:
         self.count = min(wanted, top)
         self.lora = settings.lora
         self.scaling = (settings.lora_alpha or 2.0 * settings.lora) / settings.lora if settings.lora else 0.0
-        places = range(top - 1, top - 1 - self.count, -1)
-        self._modules: list[dict[str, nn.Module]] = [{f"{path}.{place}": stack[place]} for place in places]
+        indices = range(top - 1, top - 1 - self.count, -1)
+        self._modules: list[dict[str, nn.Module]] = [{f"{path}.{index}": stack[index]} for index in indices]
         if not self.lora and top == len(stack) and (norm := _final_norm(encoder.model)) is not None:
             self._modules[0][norm] = encoder.model.get_submodule(norm)
         if settings.gradient_checkpointing:

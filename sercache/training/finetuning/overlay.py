@@ -152,13 +152,13 @@ class EncoderOverlay:
 
     def _slot(self, model: Any, name: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return where a weight lies in a model, and what is to be made of it to go there."""
-        place, parts = model, name.split(".")
+        module, parts = model, name.split(".")
         try:
             for index, part in enumerate(parts):
-                if isinstance(place, GatedBiasAttention):
-                    return place.slot_of(".".join(parts[index:]))
-                place = getattr(place, part)
+                if isinstance(module, GatedBiasAttention):
+                    return module.slot_of(".".join(parts[index:]))
+                module = getattr(module, part)
         except (AttributeError, KeyError) as error:
             raise EncoderError(f"encoder '{self.description.encoder}' has no weight '{name}'") from error
-        found: Tensor = place
+        found: Tensor = module
         return found, torch.Tensor.detach
