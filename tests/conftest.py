@@ -15,8 +15,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real corpora, ``SERCACHE_TEST_DATA``; skips without it."""
-    folder = os.environ.get("SERCACHE_TEST_DATA")
-    if not folder:
-        pytest.skip("there are no real corpora here; set SERCACHE_TEST_DATA to their folder")
-    return Path(folder)
+    """The folder of real corpora: ``SERCACHE_TEST_DATA``, or ``../shared/data``; skips without either."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SERCACHE_TEST_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real corpora: set SERCACHE_TEST_DATA to their folder ({folder} is absent)")
+    return folder
