@@ -145,7 +145,7 @@ def benchmark_extraction(
         seconds = sum(
             row.seconds for row in expected_lengths(corpus, corpus.utterances, resolved.spec.modality)
         )
-        chosen: Precision = "bfloat16" if resolved.spec.options.get("precision") == "bfloat16" else "float32"
+        chosen = resolved.spec.precision
         return ExtractionBenchmark(
             encoder=resolved.spec.encoder,
             device=device,

@@ -91,7 +91,7 @@ def load_feature_encoder(
             f"feature set '{name}': encoder '{spec.encoder}' comes with its own Python code; read it in "
             f"{source}, then allow it with --trust-remote-code"
         )
-    stated: Precision = "bfloat16" if spec.options.get("precision") == "bfloat16" else "float32"
+    stated = spec.precision
     encoder = load_encoder(
         source,
         feature.recipe.layers,

@@ -16,6 +16,7 @@ from sercache.encoders.protocol import Precision
 from sercache.errors import BundleError, StackingError
 from sercache.evaluation.calibration.fitted import Calibrated, Calibration
 from sercache.stacking.base import SavedStacker, Stacker
+from sercache.stacking.extras import parse_extra
 from sercache.stacking.registry import load_stacker
 from sercache.stacking.rows import Floats, StackingInputs
 
@@ -100,7 +101,8 @@ class Ensemble:
     @property
     def reads(self) -> frozenset[str]:
         """The feature sets whose frames are the same for all members that read them."""
-        pooled = {name.split(":")[1] for name in self.extras if name.startswith("pooled:")}
+        extras = map(parse_extra, self.extras)
+        pooled = {extra.name for extra in extras if extra.kind == "pooled"}
         return frozenset(pooled.union(*(member.shared_features for member in self.members)))
 
     @property
@@ -193,18 +195,15 @@ class Ensemble:
         for row, segment_index in enumerate(indices):
             pooled: dict[str, Floats] = {}
             for column, name in enumerate(self.extras):
-                kind, _, rest = name.partition(":")
+                kind, source, index = parse_extra(name)
                 if kind == "duration":
                     values[row, column] = segments[segment_index].seconds
                 elif kind == "column":
-                    values[row, column] = _number(known[segment_index].get(rest, ""))
-                else:
-                    feature, _, index = rest.rpartition(":")
-                    if feature not in pooled:
-                        pooled[feature] = self.extractors[feature].pooled(
-                            encoded[feature].frames[segment_index]
-                        )
-                    values[row, column] = pooled[feature][int(index)]
+                    values[row, column] = _number(known[segment_index].get(source, ""))
+                elif index is not None:
+                    if source not in pooled:
+                        pooled[source] = self.extractors[source].pooled(encoded[source].frames[segment_index])
+                    values[row, column] = pooled[source][index]
         return values
 
 

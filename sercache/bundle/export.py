@@ -32,6 +32,7 @@ from sercache.posteriors import ALL_FOLDS
 from sercache.recipe import MemberRecipe, Recipe
 from sercache.run import Run, fold_name, library_versions
 from sercache.stacking.base import Signature
+from sercache.stacking.extras import parse_extra
 from sercache.training.data import open_run, read_run_corpus, split_ids
 from sercache.training.finetuning.fold import overlay_name
 from sercache.training.member import WEIGHTS_NAME
@@ -203,7 +204,7 @@ def _feature_sets(
 ) -> dict[str, FeatureSet]:
     """Return the feature sets that members and the stacker's extras read."""
     names = {feature for member in members for feature in member.features}
-    names |= {extra.split(":")[1] for extra in signature.extras if extra.startswith("pooled:")}
+    names |= {extra.name for extra in map(parse_extra, signature.extras) if extra.kind == "pooled"}
     return {name: Cache(recipe.cache).find(recipe.features[name]) for name in sorted(names)}
 
 

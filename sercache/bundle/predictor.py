@@ -117,7 +117,7 @@ class Bundle:
 
         def extractor_in(name: str, precision: Precision) -> FeatureExtractor:
             """Fine-tuned weights compute in the precision that they learnt in."""
-            if extractors[name].spec.options.get("precision", "float32") == precision:
+            if extractors[name].spec.precision == precision:
                 return extractors[name]
             if (name, precision) not in others:
                 others[name, precision] = make(name, precision, None)

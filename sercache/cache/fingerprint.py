@@ -16,6 +16,7 @@ from sercache.recipe import FeatureRecipe
 FORMAT_VERSION = 1
 
 Modality = Literal["audio", "text"]
+Precision = Literal["float32", "bfloat16"]
 StorageDtype = Literal["float16", "bfloat16", "float32"]
 
 
@@ -57,6 +58,11 @@ class FeatureSpec:
     dtype: StorageDtype | None = None
     window_seconds: float | None = None
     overlap_seconds: float | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """How the encoder computed the frames; float32 where the options do not state it."""
+        return "bfloat16" if self.options.get("precision") == "bfloat16" else "float32"
 
     def provenance(self) -> dict[str, Any]:
         """Return what the fingerprint hashes, as JSON values."""
@@ -110,9 +116,16 @@ def encoder_name(encoder: str) -> str:
     >>> encoder_name("microsoft/wavlm-large"), encoder_name("/models/wavlm-tiny/")
     ('microsoft/wavlm-large', 'wavlm-tiny')
     """
-    folder = Path(encoder).expanduser()
-    is_local = folder.is_dir() or encoder.startswith((".", "/", "~"))
-    return folder.resolve().name if is_local else encoder
+    return Path(encoder).expanduser().resolve().name if is_local(encoder) else encoder
+
+
+def is_local(encoder: str) -> bool:
+    """Return whether a recipe's encoder is a folder on this machine, there or not, and not a hub name.
+
+    >>> is_local("microsoft/wavlm-large"), is_local("~/models/wavlm")
+    (False, True)
+    """
+    return Path(encoder).expanduser().is_dir() or encoder.startswith((".", "/", "~"))
 
 
 def encoder_and_layers(request: str) -> tuple[str, str | None]:

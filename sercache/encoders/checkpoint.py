@@ -11,6 +11,7 @@ from typing import Any
 import xxhash
 from safetensors import SafetensorError
 
+from sercache.cache.fingerprint import encoder_name, is_local
 from sercache.errors import EncoderError
 
 _LOADING_ERRORS = (
@@ -149,18 +150,17 @@ def open_checkpoint(name: str, *, trust_remote_code: bool = False, revision: str
             the checkpoint needs its own code and ``trust_remote_code`` is off.
     """
     folder = Path(name).expanduser()
-    is_local = folder.is_dir()
-    if not is_local and (folder.exists() or name.startswith((".", "/", "~"))):
+    if not folder.is_dir() and (folder.exists() or is_local(name)):
         what = "is not a folder" if folder.exists() else "does not exist"
         raise EncoderError(f"encoder '{name}': {what}; a local checkpoint is a folder with a config.json")
-    if is_local and not (folder / "config.json").is_file():
+    in_folder = is_local(name)
+    if in_folder and not (folder / "config.json").is_file():
         raise EncoderError(f"encoder '{name}': the folder is not a checkpoint (it has no config.json)")
-    source = str(folder) if is_local else name
-    wanted = None if is_local else revision
-    config = _read_config(name, source, is_local, trust_remote_code, wanted)
-    found = local_digest(folder) if is_local else _hub_commit(name, wanted)
-    shown = folder.resolve().name if is_local else name
-    return Checkpoint(shown, source, found, is_local, config, trust_remote_code)
+    source = str(folder) if in_folder else name
+    wanted = None if in_folder else revision
+    config = _read_config(name, source, in_folder, trust_remote_code, wanted)
+    found = local_digest(folder) if in_folder else _hub_commit(name, wanted)
+    return Checkpoint(encoder_name(name), source, found, in_folder, config, trust_remote_code)
 
 
 def local_digest(folder: Path) -> str:

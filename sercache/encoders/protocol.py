@@ -1,20 +1,19 @@
 """The interfaces of encoders."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sercache.audio import Waveform
-from sercache.cache.fingerprint import FeatureSpec
+from sercache.cache.fingerprint import FeatureSpec, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Encoder", "Frames", "Pending", "Precision", "StagedEncoder", "TransformersEncoder", "Waveform"]
 
-Precision = Literal["float32", "bfloat16"]
 """How a transformers encoder computes; ``bfloat16`` is autocast."""
 
 Frames = NDArray[np.float32]

@@ -63,11 +63,6 @@ class PassFeature:
     failed: int
     failure_limit: int
 
-    @property
-    def precision(self) -> Precision:
-        """How the encoder computes."""
-        return "bfloat16" if self.spec.options.get("precision") == "bfloat16" else "float32"
-
 
 @dataclass(frozen=True, slots=True)
 class DevicePass:
@@ -149,7 +144,7 @@ _loaded_encoders: dict[tuple[FeatureRecipe, str, Precision], Encoder] = {}
 
 
 def _load_encoders(device_pass: DevicePass) -> list[Encoder]:
-    keys = [(feature.recipe, device_pass.device, feature.precision) for feature in device_pass.features]
+    keys = [(feature.recipe, device_pass.device, feature.spec.precision) for feature in device_pass.features]
     for stale in _loaded_encoders.keys() - keys:
         del _loaded_encoders[stale]
     load: Callable[..., Encoder] = load_encoder

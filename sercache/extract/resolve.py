@@ -179,7 +179,7 @@ def _kept_precision(cache: Cache, recipe: FeatureRecipe) -> Precision | None:
     for feature_set in cache.feature_sets():
         spec = feature_set.spec
         if spec.encoder == name and not differences_from(recipe, spec):
-            kept.add("bfloat16" if spec.options.get("precision") == "bfloat16" else "float32")
+            kept.add(spec.precision)
     return kept.pop() if len(kept) == 1 else None
 
 

@@ -103,7 +103,7 @@ def _check_feature(
             name, "float32: in a batch, alone", FLOAT32_TOLERANCE, rows, _encode_together(exact, rows), alone
         )
     ]
-    if spec.options.get("precision") == "bfloat16":
+    if spec.precision == "bfloat16":
         coarse = resolved.encoder
         for what, frames in (
             ("alone", _encode_alone(coarse, rows)),
@@ -180,6 +180,6 @@ def _compare_with_cache(
         )  # (L, T, D)
         for encoded in now
     ]
-    limit = BFLOAT16_TOLERANCE if spec.options.get("precision") == "bfloat16" else 10 * FLOAT32_TOLERANCE
+    limit = BFLOAT16_TOLERANCE if spec.precision == "bfloat16" else 10 * FLOAT32_TOLERANCE
     inputs = [encoded.row for encoded in now]
     return [_compare(name, "in the cache, computed now", limit, inputs, kept, fresh)]

@@ -6,6 +6,7 @@ ASR model's confidence; ``pooled:<feature set>``, the mean over time of its last
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,14 +31,41 @@ def extra_columns(recipe: Recipe, corpus: Corpus) -> tuple[tuple[str, ...], Floa
     """
     columns: Columns = {}
     for request in recipe.stacking.extras:
-        kind, _, name = request.partition(":")
-        if kind not in _SOURCES or (kind == "duration") == bool(name):
+        kind, name, index = parse_extra(request)
+        if kind not in _SOURCES or (kind == "duration") == bool(name) or index is not None:
             raise StackingError(
                 f"stacking.extras: '{request}' is none of duration, column:<name>, pooled:<feature set>"
             )
         columns |= _SOURCES[kind](recipe, corpus, name)
     values = np.column_stack(list(columns.values())) if columns else np.empty((len(corpus), 0))
     return tuple(columns), values
+
+
+class Extra(NamedTuple):
+    """An extra of a recipe, or one column of it.
+
+    Attributes:
+        kind: ``duration``, ``column`` or ``pooled``.
+        name: of the manifest's column or of the feature set; empty for durations.
+        dimension: of pooled features, for one column of them; else None.
+    """
+
+    kind: str
+    name: str
+    dimension: int | None
+
+
+def parse_extra(text: str) -> Extra:
+    """Parse an extra of a recipe or the name of one of its columns.
+
+    >>> parse_extra("pooled:wavlm:3"), parse_extra("column:confidence")
+    (Extra(kind='pooled', name='wavlm', dimension=3), Extra(kind='column', name='confidence', dimension=None))
+    """
+    kind, _, name = text.partition(":")
+    feature, _, index = name.rpartition(":")
+    if kind == "pooled" and feature and index.isascii() and index.isdigit():
+        return Extra(kind, feature, int(index))
+    return Extra(kind, name, None)
 
 
 def _duration(recipe: Recipe, corpus: Corpus, _: str) -> Columns:
