@@ -32,7 +32,7 @@ def compare(
     output: Page = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: what differs in their recipes, and what it did, on the rows that all of them judged.
+    """Compare runs: what differs in their recipes, and what it did, on the rows that all of them scored.
 
     Shows the recommended meta-level, the soft vote, the best single member and the linear baseline of each
     run, with paired 95 % intervals over speakers and Holm-corrected p-values.

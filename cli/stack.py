@@ -80,8 +80,8 @@ def stack(
     done again.
 
     Predictions are CSV or Parquet, a file per member: an id or FileName, and a column of probabilities per
-    class or one called Prediction. Rows of the test split are judged on, those of the development split are
-    fitted on; training rows only with --out-of-fold.
+    class or one called Prediction. Scores are of the rows of the test split; stackers are
+    fitted on those of the development split, and on training rows only with --out-of-fold.
 
     Example: sercache stack runs/demo
 
@@ -231,7 +231,7 @@ def _legend(comparison: "Comparison") -> str:
     nesting = ""
     if comparison.scored_on == "folds":
         nesting = (
-            " Stackers never see the judged fold, but the members whose posteriors they are fitted on may "
+            " Stackers never see the scored fold, but the members whose posteriors they are fitted on may "
             "have trained on it."
         )
     if comparison.repeats > 1:

@@ -1,4 +1,4 @@
-"""What came of a search: its trials, and how the best one is judged on rows that no trial saw."""
+"""What came of a search: its trials, and how the best one is scored on rows that no trial saw."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -105,26 +105,26 @@ class TuningReport:
     @property
     def verdict(self) -> tuple[str, ...]:
         """Sentences on whether the search improved the member."""
-        judged = self.reserved_scores
+        reserved = self.reserved_scores
         number = f"Trial {self.best.number}"
         lines = [
-            f"On {judged.rows} rows of {judged.speakers} speakers that no trial saw ({self.judged_on}): "
+            f"On {reserved.rows} rows of {reserved.speakers} speakers that no trial saw ({self.judged_on}): "
             + compare_pair(
-                f"trial {self.best.number}", "the recipe as it is", judged.difference, primary=self.primary
+                f"trial {self.best.number}", "the recipe as it is", reserved.difference, primary=self.primary
             ),
             f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner "
-            f"{self.primary.name} optimistic: {self.best.score:.3f} there, {judged.found.value:.3f} on those "
-            f"rows (the recipe as it is: {self.original_score:.3f} and {judged.original.value:.3f}).",
+            f"{self.primary.name} optimistic: {self.best.score:.3f} there, {reserved.found.value:.3f} on those "
+            f"rows (the recipe as it is: {self.original_score:.3f} and {reserved.original.value:.3f}).",
         ]
-        if judged.baseline is not None and judged.to_baseline is not None:
+        if reserved.baseline is not None and reserved.to_baseline is not None:
             lines.append(
                 f"The linear baseline on the same features has {self.primary.name} "
-                f"{judged.baseline.value:.3f} there: "
+                f"{reserved.baseline.value:.3f} there: "
                 + compare_pair(
-                    f"trial {self.best.number}", "the baseline", judged.to_baseline, primary=self.primary
+                    f"trial {self.best.number}", "the baseline", reserved.to_baseline, primary=self.primary
                 )
             )
-            if not judged.to_baseline.is_gain:
+            if not reserved.to_baseline.is_gain:
                 lines.append(f"{number} is not above the baseline, which takes seconds to fit.")
         if not self.beats_recipe:
             behind = (
@@ -139,11 +139,11 @@ class TuningReport:
                 f"{self.earlier_evaluations} earlier best {earlier} evaluated on the same rows: each further "
                 "look makes the result less certain."
             )
-        if judged.speakers < _FEW_SPEAKERS:
-            lines.append(f"Only {judged.speakers} speakers: take the interval as rough.")
-        if judged.rows_without_speaker:
+        if reserved.speakers < _FEW_SPEAKERS:
+            lines.append(f"Only {reserved.speakers} speakers: take the interval as rough.")
+        if reserved.rows_without_speaker:
             lines.append(
-                f"{judged.rows_without_speaker} rows name no speaker and count as one each: the interval is "
+                f"{reserved.rows_without_speaker} rows name no speaker and count as one each: the interval is "
                 "too narrow if they share speakers."
             )
         return tuple(lines)
@@ -242,7 +242,7 @@ def as_csv(trials: Sequence[Trial], primary: PrimaryScore = MACRO_F1) -> str:
 
 def as_json(report: TuningReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    judged, key = report.reserved_scores, report.primary.key
+    reserved, key = report.reserved_scores, report.primary.key
     return {
         "member": report.member,
         "trials": len(report.trials),
@@ -251,25 +251,25 @@ def as_json(report: TuningReport) -> dict[str, Any]:
             "trial": report.best.number,
             "settings": dict(report.best.settings),
             f"inner_{key}": report.best.score,
-            key: _interval(judged.found),
+            key: _interval(reserved.found),
         },
-        "own": {f"inner_{key}": _known(report.original_score), key: _interval(judged.original)},
-        "difference": {**_interval(judged.difference), "p_value": _known(judged.difference.p_value)},
+        "own": {f"inner_{key}": _known(report.original_score), key: _interval(reserved.original)},
+        "difference": {**_interval(reserved.difference), "p_value": _known(reserved.difference.p_value)},
         "baseline": None
-        if judged.baseline is None or judged.to_baseline is None
+        if reserved.baseline is None or reserved.to_baseline is None
         else {
             f"inner_{key}": _known(report.baseline_score),
-            key: _interval(judged.baseline),
+            key: _interval(reserved.baseline),
             "difference": {
-                **_interval(judged.to_baseline),
-                "p_value": _known(judged.to_baseline.p_value),
+                **_interval(reserved.to_baseline),
+                "p_value": _known(reserved.to_baseline.p_value),
             },
         },
         "judged_on": report.judged_on,
         "judged_before": report.earlier_evaluations,
-        "rows": judged.rows,
-        "speakers": judged.speakers,
-        "rows_without_speaker": judged.rows_without_speaker,
+        "rows": reserved.rows,
+        "speakers": reserved.speakers,
+        "rows_without_speaker": reserved.rows_without_speaker,
         "importances": dict(report.importances),
         "verdict": list(report.verdict),
     }

@@ -37,7 +37,7 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
     summary = None
     if facts.scored is not None:
         summary = summarize(facts.scored.rows.corpus)
-        pairs.append(("judged rows", _corpus_words(summary)))
+        pairs.append(("scored rows", _corpus_words(summary)))
     if facts.recipe is not None:
         pairs.append(("corpus", shown(str(facts.recipe.corpus), 200)))
         pairs.append(("cache", shown(str(facts.recipe.cache), 200)))
@@ -60,7 +60,7 @@ def provenance_section(facts: Facts, sets: Mapping[str, FeatureSet]) -> Section:
         blocks.append(_features_table(sets))
     blocks.append(_stages_table(facts, sets))
     if summary is not None and facts.classes:
-        blocks.append(Folded("ScoredRows rows by class", (_classes_table(facts, summary),)))
+        blocks.append(Folded("Scored rows by class", (_classes_table(facts, summary),)))
     if facts.recipe is not None:
         blocks.append(Folded("Members", (_members_table(facts),)))
         blocks.append(Folded("The resolved recipe", (Source("recipe.yaml", dump_recipe(facts.recipe)),)))
@@ -110,7 +110,7 @@ def _classes_table(facts: Facts, summary: CorpusSummary) -> Table:
     classes = {name: rows for name, rows in summary.total.classes.items() if rows or name in facts.classes}
     words = {"X": "X (no agreement)", "O": "O (other)"}
     return Table(
-        "ScoredRows rows by their consensus class",
+        "Scored rows by their consensus class",
         ("class", "rows", "%"),
         tuple(
             (

@@ -265,7 +265,7 @@ def _settings(facts: Facts) -> dict[str, Any]:
     return found | {
         "recommended": facts.choice,
         "members": len(facts.metrics["members"]),
-        "judged rows": facts.metrics["judged_rows"],
+        "scored rows": facts.metrics["judged_rows"],
         "judged on": facts.metrics["judged_on"],
     }
 
