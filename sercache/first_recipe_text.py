@@ -192,9 +192,9 @@ def _folds(proposal: Proposal) -> Iterator[str]:
     )
     splits = {row.split or "train" for row in proposal.corpus.utterances}
     judged = (
-        "Results are judged on the test split."
+        "Results are scored on the test split."
         if "test" in splits
-        else "There is no test split: results are judged on folds in turn."
+        else "There is no test split: results are scored on folds in turn."
     )
     stop = (
         "Training stops by the development split."

@@ -387,7 +387,7 @@ def speaker_note(members: Sequence[str]) -> str:
         )
     return (
         f"Members {', '.join(members)} are normalised per speaker: they have used other, unlabelled clips of "
-        "the speakers they are judged on."
+        "the speakers they are scored on."
     )
 
 

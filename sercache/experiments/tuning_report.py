@@ -105,26 +105,26 @@ class TuningReport:
     @property
     def verdict(self) -> tuple[str, ...]:
         """Sentences on whether the search improved the member."""
-        reserved = self.reserved_scores
+        scores = self.reserved_scores
         number = f"Trial {self.best.number}"
         lines = [
-            f"On {reserved.rows} rows of {reserved.speakers} speakers that no trial saw ({self.judged_on}): "
+            f"On {scores.rows} rows of {scores.speakers} speakers that no trial saw ({self.judged_on}): "
             + compare_pair(
-                f"trial {self.best.number}", "the recipe as it is", reserved.difference, primary=self.primary
+                f"trial {self.best.number}", "the recipe as it is", scores.difference, primary=self.primary
             ),
             f"{number} is the best of {len(self.ranked)} by its inner folds, which makes its inner "
-            f"{self.primary.name} optimistic: {self.best.score:.3f} there, {reserved.found.value:.3f} on those "
-            f"rows (the recipe as it is: {self.original_score:.3f} and {reserved.original.value:.3f}).",
+            f"{self.primary.name} optimistic: {self.best.score:.3f} there, {scores.found.value:.3f} on those "
+            f"rows (the recipe as it is: {self.original_score:.3f} and {scores.original.value:.3f}).",
         ]
-        if reserved.baseline is not None and reserved.to_baseline is not None:
+        if scores.baseline is not None and scores.to_baseline is not None:
             lines.append(
                 f"The linear baseline on the same features has {self.primary.name} "
-                f"{reserved.baseline.value:.3f} there: "
+                f"{scores.baseline.value:.3f} there: "
                 + compare_pair(
-                    f"trial {self.best.number}", "the baseline", reserved.to_baseline, primary=self.primary
+                    f"trial {self.best.number}", "the baseline", scores.to_baseline, primary=self.primary
                 )
             )
-            if not reserved.to_baseline.is_gain:
+            if not scores.to_baseline.is_gain:
                 lines.append(f"{number} is not above the baseline, which takes seconds to fit.")
         if not self.beats_recipe:
             behind = (
@@ -139,11 +139,11 @@ class TuningReport:
                 f"{self.earlier_evaluations} earlier best {earlier} evaluated on the same rows: each further "
                 "look makes the result less certain."
             )
-        if reserved.speakers < _FEW_SPEAKERS:
-            lines.append(f"Only {reserved.speakers} speakers: take the interval as rough.")
-        if reserved.rows_without_speaker:
+        if scores.speakers < _FEW_SPEAKERS:
+            lines.append(f"Only {scores.speakers} speakers: take the interval as rough.")
+        if scores.rows_without_speaker:
             lines.append(
-                f"{reserved.rows_without_speaker} rows name no speaker and count as one each: the interval is "
+                f"{scores.rows_without_speaker} rows name no speaker and count as one each: the interval is "
                 "too narrow if they share speakers."
             )
         return tuple(lines)
@@ -242,7 +242,7 @@ def as_csv(trials: Sequence[Trial], primary: PrimaryScore = MACRO_F1) -> str:
 
 def as_json(report: TuningReport) -> dict[str, Any]:
     """Return everything that was measured, as JSON knows it."""
-    reserved, key = report.reserved_scores, report.primary.key
+    scores, key = report.reserved_scores, report.primary.key
     return {
         "member": report.member,
         "trials": len(report.trials),
@@ -251,25 +251,25 @@ def as_json(report: TuningReport) -> dict[str, Any]:
             "trial": report.best.number,
             "settings": dict(report.best.settings),
             f"inner_{key}": report.best.score,
-            key: _interval(reserved.found),
+            key: _interval(scores.found),
         },
-        "own": {f"inner_{key}": _known(report.original_score), key: _interval(reserved.original)},
-        "difference": {**_interval(reserved.difference), "p_value": _known(reserved.difference.p_value)},
+        "own": {f"inner_{key}": _known(report.original_score), key: _interval(scores.original)},
+        "difference": {**_interval(scores.difference), "p_value": _known(scores.difference.p_value)},
         "baseline": None
-        if reserved.baseline is None or reserved.to_baseline is None
+        if scores.baseline is None or scores.to_baseline is None
         else {
             f"inner_{key}": _known(report.baseline_score),
-            key: _interval(reserved.baseline),
+            key: _interval(scores.baseline),
             "difference": {
-                **_interval(reserved.to_baseline),
-                "p_value": _known(reserved.to_baseline.p_value),
+                **_interval(scores.to_baseline),
+                "p_value": _known(scores.to_baseline.p_value),
             },
         },
         "judged_on": report.judged_on,
         "judged_before": report.earlier_evaluations,
-        "rows": reserved.rows,
-        "speakers": reserved.speakers,
-        "rows_without_speaker": reserved.rows_without_speaker,
+        "rows": scores.rows,
+        "speakers": scores.speakers,
+        "rows_without_speaker": scores.rows_without_speaker,
         "importances": dict(report.importances),
         "verdict": list(report.verdict),
     }

@@ -3,7 +3,7 @@
     python tests/benchmarks/planted_leak.py RUN OUT [--fold 0]
 
 One fold's speakers are held out. Stackers are fitted twice on all other rows: on the run's out-of-fold
-posteriors, and on those of the very models that trained on these rows. Both are judged on the held-out
+posteriors, and on those of the very models that trained on these rows. Both are scored on the held-out
 speakers, whom neither members nor stackers have heard. Prints macro-F1 and leak gap of both, side by side.
 """
 

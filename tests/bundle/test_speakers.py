@@ -30,7 +30,7 @@ from sercache.training.ensemble import train_ensemble
 from support.bundle_runs import CLASSES, RATE_HZ, make_corpus, spoken
 
 SPEAKER = {"normalize": "speaker"}
-NOTE = "they have used other, unlabelled clips of the speakers they are judged on"
+NOTE = "they have used other, unlabelled clips of the speakers they are scored on"
 
 
 @pytest.fixture(scope="module")
