@@ -26,7 +26,7 @@ OF_CLASSES = re.compile(r"macro-F1|UAR|log-loss|Brier|ECE|consensus|class(?!es a
 
 def sercache(*arguments):
     """Run a command; its output as one line of words."""
-    done = CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 0, (done.output, done.exception)
     return " ".join(done.output.split())
 
@@ -37,7 +37,7 @@ class Trip:
 
     folder: Path
     audio: Path
-    said: dict[str, str]
+    outputs: dict[str, str]
 
     @property
     def corpus(self):
@@ -46,12 +46,12 @@ class Trip:
 
 @pytest.fixture(scope="module")
 def trip(tmp_path_factory):
-    folder, said = tmp_path_factory.mktemp("trip"), {}
+    folder, outputs = tmp_path_factory.mktemp("trip"), {}
     with as_file(files("sercache.data")) as sample:
         make_label_table(sample, folder / "labels.csv")
         manifest = folder / "corpus.csv"
         scales = ",".join(f"{name}[1..7]" for name in NAMES)
-        said["import"] = sercache(
+        outputs["import"] = sercache(
             "corpus",
             "import",
             "csv",
@@ -61,17 +61,17 @@ def trip(tmp_path_factory):
             "--option",
             f"attributes={scales}",
         )
-        said["check"] = sercache("corpus", "check", manifest, "--no-decode")
-        said["show"] = sercache("corpus", "show", manifest)
-        said["report"] = sercache("corpus", "report", manifest, "-o", folder / "corpus.html")
-        said["init"] = sercache("init", manifest, "-o", folder / "first.yaml")
+        outputs["check"] = sercache("corpus", "check", manifest, "--no-decode")
+        outputs["show"] = sercache("corpus", "show", manifest)
+        outputs["report"] = sercache("corpus", "report", manifest, "-o", folder / "corpus.html")
+        outputs["init"] = sercache("init", manifest, "-o", folder / "first.yaml")
         write_recipe(folder)
         recipe, run = folder / "recipe.yaml", folder / "run"
-        said["extract"] = sercache("extract", recipe)
-        said["train"] = sercache("train-ensemble", recipe, "--workers", 1)
-        said["stack"] = sercache("stack", run)
-        said["bundle"] = sercache("bundle", run, "-o", folder / "bundle", "--stacker", "soft-vote")
-        yield Trip(folder, sample / "audio", said)
+        outputs["extract"] = sercache("extract", recipe)
+        outputs["train"] = sercache("train-ensemble", recipe, "--workers", 1)
+        outputs["stack"] = sercache("stack", run)
+        outputs["bundle"] = sercache("bundle", run, "-o", folder / "bundle", "--stacker", "soft-vote")
+        yield Trip(folder, sample / "audio", outputs)
 
 
 def make_label_table(sample, path):
@@ -122,13 +122,13 @@ def write_recipe(folder):
 def test_a_label_table_of_attributes_is_a_corpus_without_problems(trip):
     assert (
         "168 utterances, 8 speakers, 3 attributes (arousal, valence, dominance), no classes"
-        in trip.said["import"]
+        in trip.outputs["import"]
     )
-    assert "no problems" in trip.said["check"]
-    assert "arousal [1..7]: mean" in trip.said["show"]
-    assert "votes per utterance" not in trip.said["show"]
-    assert "arousal 1 to 7 168" in trip.said["report"]
-    assert "nobody voted" not in trip.said["report"]
+    assert "no problems" in trip.outputs["check"]
+    assert "arousal [1..7]: mean" in trip.outputs["show"]
+    assert "votes per utterance" not in trip.outputs["show"]
+    assert "arousal 1 to 7 168" in trip.outputs["report"]
+    assert "nobody voted" not in trip.outputs["report"]
     page = (trip.folder / "corpus.html").read_text()
     assert "3 attributes, no classes" in page
     assert "Which class is rarest" not in page
@@ -144,15 +144,15 @@ def test_a_first_recipe_trains_attributes(trip):
 
 
 def test_training_says_mean_ccc(trip):
-    assert "mean CCC" in trip.said["train"]
-    assert "mean rating 0.000" in trip.said["train"]
-    assert not OF_CLASSES.search(trip.said["train"])
+    assert "mean CCC" in trip.outputs["train"]
+    assert "mean rating 0.000" in trip.outputs["train"]
+    assert not OF_CLASSES.search(trip.outputs["train"])
     truth = trip.corpus
     for member in ("linear", "statistics"):
         posteriors = Posteriors.load(trip.folder / "run" / "members" / member / "posteriors.parquet")
-        own = posteriors.take([one.id for one in truth.utterances if one.split == "train"])
-        score = lins_mean(truth.select(own.ids).attribute_values, own.attribute_values)
-        assert f"{score:.3f}" in trip.said["train"]
+        table = posteriors.take([row.id for row in truth.utterances if row.split == "train"])
+        score = lins_mean(truth.select(table.ids).attribute_values, table.attribute_values)
+        assert f"{score:.3f}" in trip.outputs["train"]
 
 
 def test_stacking_sorts_by_mean_ccc_and_says_what_is_left_out(trip):
@@ -160,10 +160,10 @@ def test_stacking_sorts_by_mean_ccc_and_says_what_is_left_out(trip):
         table = list(csv.DictReader(stream))
     scores = [float(row["mean_ccc"]) for row in table]
     assert scores == sorted(scores, reverse=True)
-    assert trip.said["stack"].startswith("mean CCC CCC CCC CCC minus baseline")
+    assert trip.outputs["stack"].startswith("mean CCC CCC CCC CCC minus baseline")
     sentence = "The corpus has no classes: hard-vote, calibration, conformal sets and thresholds are left out"
-    assert sentence in trip.said["stack"]
-    assert not OF_CLASSES.search(trip.said["stack"].replace(sentence, "").replace("only classes have", ""))
+    assert sentence in trip.outputs["stack"]
+    assert not OF_CLASSES.search(trip.outputs["stack"].replace(sentence, "").replace("only classes have", ""))
 
 
 def test_the_report_has_no_section_of_classes(trip):
@@ -192,9 +192,9 @@ def test_held_out_recordings_get_the_attributes_that_stack_gave_them(trip):
     ]
     stacked = Posteriors.load(folder / "run" / "stack" / "soft-vote" / "posteriors.parquet")
     wanted = stacked.take([row["id"] for row in rows])
-    said = [[float(row[f"attribute:{name}"]) for name in NAMES] for row in rows]
+    predicted = [[float(row[f"attribute:{name}"]) for name in NAMES] for row in rows]
     assert len(rows) == 42
-    np.testing.assert_allclose(said, wanted.attribute_values, atol=1e-4)
+    np.testing.assert_allclose(predicted, wanted.attribute_values, atol=1e-4)
 
 
 def test_one_recording_is_shown_and_written_without_classes(trip):
@@ -204,7 +204,7 @@ def test_one_recording_is_shown_and_written_without_classes(trip):
     line = sercache("predict", trip.folder / "bundle", recording, "--windows", "--format", "jsonl")
     answer = json.loads(line[line.index("{") :])
     assert not {"label", "probabilities", "posteriors", "conformal_set"} & {*answer, *answer["windows"][0]}
-    values = np.asarray([[one[name] for name in NAMES] for one in answer["members"].values()])
+    values = np.asarray([[member[name] for name in NAMES] for member in answer["members"].values()])
     np.testing.assert_allclose(list(answer["attributes"].values()), values.mean(axis=0), atol=1e-5)
     assert answer["disagreement"] == pytest.approx(2 * (values / 6).std(axis=0).mean(), abs=1e-5)
 
@@ -225,27 +225,28 @@ def test_predictions_of_other_systems_are_audited_and_stacked(trip):
         values = np.clip(corpus.attribute_values + np.random.default_rng(1).normal(0, noise, (168, 3)), 1, 7)
         lines = [",".join(["id", *NAMES])]
         lines += [
-            ",".join([one, *map(str, row)]) for one, row in zip(corpus.ids, values.tolist(), strict=True)
+            ",".join([utterance_id, *map(str, row)])
+            for utterance_id, row in zip(corpus.ids, values.tolist(), strict=True)
         ]
         (folder / f"{name}.csv").write_text("\n".join(lines))
     audited = sercache("audit", folder / "a.csv", folder / "corpus.csv")
     assert "macro-F1" not in audited
-    said = sercache(
+    output = sercache(
         *("stack", "--predictions", folder / "a.csv", folder / "b.csv", "--labels", folder / "corpus.csv"),
         *("--out-of-fold", "-o", folder / "others", "--no-report"),
     )
-    assert "The corpus has no classes" in said
+    assert "The corpus has no classes" in output
     metrics = json.loads((folder / "others" / "metrics.json").read_text())
     truth = corpus.select([row.id for row in corpus.utterances if row.split == "test"]).attribute_values
     assert metrics["rows"]["best-single"]["scores"]["mean_ccc"]["value"] > lins_mean(truth, truth) - 0.4
 
 
 def test_layers_are_probed_by_mean_ccc(trip):
-    said = sercache(
+    output = sercache(
         "probe", trip.folder / "cache", trip.folder / "corpus.csv", "-o", trip.folder / "probe.csv"
     )
-    assert "mean CCC [95 %]" in said
-    assert "UAR" not in said
+    assert "mean CCC [95 %]" in output
+    assert "UAR" not in output
     with (trip.folder / "probe.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert float(row["mean_ccc"]) == pytest.approx(
@@ -254,21 +255,21 @@ def test_layers_are_probed_by_mean_ccc(trip):
 
 
 def test_a_member_is_ablated_and_variants_of_classes_are_skipped(trip):
-    said = sercache(
+    output = sercache(
         *("ablate", trip.folder / "recipe.yaml", "-m", "linear", "--seeds", 1, "--workers", 1),
         *("--variants", "no-mixup,hard-targets,no-multitask,no-class-weights,no-agreement-dropped"),
     )
-    assert said.count("skipped: the corpus has no classes") == 4
+    assert output.count("skipped: the corpus has no classes") == 4
     written = json.loads((trip.folder / "run-ablation" / "ablation.json").read_text())
     assert written["variants"][0]["mean_ccc"] > 0.1
-    assert "Mean CCC: mean and standard deviation over seeds" in said
+    assert "Mean CCC: mean and standard deviation over seeds" in output
 
 
 def test_settings_are_searched_for_by_mean_ccc(trip):
     pytest.importorskip("optuna", reason="Optuna is not installed")
-    said = sercache("tune", trip.folder / "recipe.yaml", "-m", "linear", "--trials", 2, "--workers", 1)
-    assert "which makes its inner mean CCC optimistic" in said
-    assert "balance_exponent" not in said
+    output = sercache("tune", trip.folder / "recipe.yaml", "-m", "linear", "--trials", 2, "--workers", 1)
+    assert "which makes its inner mean CCC optimistic" in output
+    assert "balance_exponent" not in output
     tuned = json.loads((trip.folder / "run-tuning" / "tuning.json").read_text())
     assert tuned["best"]["inner_mean_ccc"] == pytest.approx(tuned["best"]["inner_mean_ccc"])
     assert tuned["rows"] == 42
@@ -276,23 +277,23 @@ def test_settings_are_searched_for_by_mean_ccc(trip):
 
 def test_a_student_learns_what_the_ensemble_says(trip):
     run = trip.folder / "run"
-    said = sercache(
+    output = sercache(
         *("distill", run, "-f", "speech", "--head", "mean-linear", "--workers", 1),
         *("--training", "stage1.epochs=1", "--training", "stage2.epochs=1"),
     )
-    assert "ratings alone" in said
-    assert "30% ratings" in said
+    assert "ratings alone" in output
+    assert "30% ratings" in output
     written = json.loads((run / "members" / "distilled-speech" / "distillation.json").read_text())
-    assert {one["role"] for one in written["contestants"]} == {
+    assert {contestant["role"] for contestant in written["contestants"]} == {
         "teacher",
         "student",
         "control",
         "best-single",
         "baseline",
     }
-    assert all("mean_ccc" in one["scores"] for one in written["contestants"])
-    said = sercache("bundle", run, "-o", trip.folder / "small", "--distilled", "distilled-speech")
-    assert "over 1 member" in said
+    assert all("mean_ccc" in contestant["scores"] for contestant in written["contestants"])
+    output = sercache("bundle", run, "-o", trip.folder / "small", "--distilled", "distilled-speech")
+    assert "over 1 member" in output
 
 
 def test_two_runs_are_compared_by_mean_ccc(trip):
@@ -301,8 +302,8 @@ def test_two_runs_are_compared_by_mean_ccc(trip):
     other.write_text(yaml.safe_dump(content | {"output": "other", "members": content["members"][:1]}))
     sercache("train-ensemble", other, "--workers", 1)
     sercache("stack", trip.folder / "other", "--no-report")
-    said = sercache("compare", trip.folder / "run", trip.folder / "other", "-o", trip.folder / "two.html")
-    assert "mean CCC [95 %]" in said
-    assert "CCC CCC CCC" in said
-    assert "aro val dom" in said
-    assert "macro-F1" not in said + (trip.folder / "two.html").read_text()
+    output = sercache("compare", trip.folder / "run", trip.folder / "other", "-o", trip.folder / "two.html")
+    assert "mean CCC [95 %]" in output
+    assert "CCC CCC CCC" in output
+    assert "aro val dom" in output
+    assert "macro-F1" not in output + (trip.folder / "two.html").read_text()

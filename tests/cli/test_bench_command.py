@@ -25,7 +25,7 @@ def test_a_cache_is_measured_set_by_set_and_left_as_it_was(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     output = bench(tmp_path, "--open-only")
     assert sets
-    assert all(one.folder.name in output for one in sets)
+    assert all(feature_set.folder.name in output for feature_set in sets)
     assert "plain memory" not in output
     assert sorted(tmp_path.rglob("*")) == before
 

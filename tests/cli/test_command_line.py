@@ -42,7 +42,7 @@ LEAVES = dict(leaves())
 
 
 def options_of(command):
-    return [one for one in command.params if one.param_type_name == "option"]
+    return [parameter for parameter in command.params if parameter.param_type_name == "option"]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_help_of_every_command_has_an_example_of_it(path):
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_every_command_with_results_gives_them_as_json(path):
-    names = {name for one in options_of(LEAVES[path]) for name in one.opts}
+    names = {name for option in options_of(LEAVES[path]) for name in option.opts}
     assert ("--json" in names) == (path not in WITHOUT_JSON)
 
 
@@ -153,7 +153,10 @@ def test_what_is_in_a_cache_is_json_too(run, tmp_path):
     for command in (["ls", cache], ["info", cache], ["du", cache], ["merge", tmp_path / "other", cache]):
         code, out, _ = run("cache", *command, "--json")
         assert code == 0
-        assert [one["folder"].split("/")[-1].split("-")[0] for one in json.loads(out)] == ["speech", "words"]
+        assert [load["folder"].split("/")[-1].split("-")[0] for load in json.loads(out)] == [
+            "speech",
+            "words",
+        ]
     assert json.loads(run("cache", "verify", cache, "--json")[1]) == []
 
 

@@ -72,9 +72,9 @@ def test_every_argument_is_called_in_capitals_in_usage_lines():
         for parameter in command.params:
             if parameter.param_type_name == "argument":
                 yield f"{name} {parameter.metavar or parameter.name}"
-        for inner, its in getattr(command, "commands", {}).items():
-            yield from arguments(its, f"{name} {inner}")
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            yield from arguments(subcommand, f"{name} {inner}")
 
     found = list(arguments(get_command(app), "sercache"))
     assert len(found) > 20
-    assert [one for one in found if not one.split()[-1].isupper()] == []
+    assert [usage for usage in found if not usage.split()[-1].isupper()] == []

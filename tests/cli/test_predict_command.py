@@ -79,7 +79,7 @@ def test_windows_are_rows_of_the_table(moved):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere", "a.wav"], "does not exist"),
         (["more", "a.wav"], "is not a bundle"),
@@ -90,8 +90,8 @@ def test_windows_are_rows_of_the_table(moved):
         (["bundle", "a.wav", "--device", "gpu9"], "no device 'gpu9'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(moved, arguments, said):
+def test_bad_input_is_one_line_and_exit_code_2(moved, arguments, message):
     result = sercache("predict", *arguments, cwd=moved)
     assert result.returncode == 2
-    assert said in result.stderr.decode()
+    assert message in result.stderr.decode()
     assert len(result.stderr.decode().strip().splitlines()) == 1

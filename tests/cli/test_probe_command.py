@@ -11,7 +11,7 @@ from support.run_builder import make_corpus
 
 
 def sercache(*arguments):
-    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -148,8 +148,8 @@ def test_predictions_of_any_system_are_stacked(tmp_path):
     for table in simulation.tables:
         paths.append(tmp_path / f"{table.member}.csv")
         lines = [
-            ",".join([f"{one}.wav", *(f"{value:.6f}" for value in values)])
-            for one, values in zip(table.ids, table.class_probabilities, strict=True)
+            ",".join([f"{utterance_id}.wav", *(f"{value:.6f}" for value in values)])
+            for utterance_id, values in zip(table.ids, table.class_probabilities, strict=True)
         ]
         paths[-1].write_text("\n".join([",".join(["FileName", *table.classes]), *lines]) + "\n")
     arguments = [

@@ -77,10 +77,10 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "of 3 folds finished; the same command goes on after the last finished epoch" in told
-    assert "Traceback" not in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "of 3 folds finished; the same command goes on after the last finished epoch" in errors
+    assert "Traceback" not in errors
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not list(recipe.output.rglob("state.safetensors"))

@@ -66,10 +66,10 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "stopped with 1 of 2 trials ended; the same command goes on from there" in told
-    assert "Traceback" not in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped with 1 of 2 trials ended; the same command goes on from there" in errors
+    assert "Traceback" not in errors
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "trial 0:" not in done.stderr

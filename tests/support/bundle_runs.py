@@ -53,7 +53,7 @@ def make_corpus(folder):
             name = f"s{speaker}-{number}"
             seconds = 0.4 + 0.13 * number + 0.05 * speaker
             soundfile.write(folder / f"{name}.wav", spoken(label, seconds, 10 * speaker + number), RATE_HZ)
-            votes = np.asarray([float(one == label) * 4 for one in CLASSES])
+            votes = np.asarray([float(class_name == label) * 4 for class_name in CLASSES])
             votes[(number + 1) % 3] += 1
             utterances.append(
                 Utterance(

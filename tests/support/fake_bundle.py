@@ -65,7 +65,7 @@ class FakeBundle:
 
     def predict(self, recordings, *, windows=None, context=QUIET):
         recordings = list(recordings)
-        self.batches.append([one.id for one in recordings])
+        self.batches.append([recording.id for recording in recordings])
         self.begun.set()
         while not self.gate.wait(0.01):
             if context.should_stop() and not self.is_deaf:

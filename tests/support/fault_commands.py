@@ -98,12 +98,12 @@ def extract(manifest, cache, *more, **options):
     return finish(begin_extract(manifest, cache, *more, **options))
 
 
-def assert_one_line(done, code, *said):
+def assert_one_line(done, code, *messages):
     """A user sees one line that says what happened; never a traceback."""
     assert done.code == code, done.errors
     assert done.errors.startswith("sercache: ")
     assert done.errors.count("\n") == 1, done.errors
-    for words in said:
+    for words in messages:
         assert words in done.errors
 
 

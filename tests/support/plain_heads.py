@@ -80,7 +80,7 @@ def assert_equals_plain(head, plain, clips):
     """Check a head's outputs of a padded batch against a plain implementation, clip by clip."""
     with torch.no_grad():
         logits, attributes = head([pad(of_one_set) for of_one_set in clips])
-    for row, its in enumerate(zip(*clips, strict=True)):
-        wanted_logits, wanted_attributes = plain(head.state_dict(), its)
+    for row, clip in enumerate(zip(*clips, strict=True)):
+        wanted_logits, wanted_attributes = plain(head.state_dict(), clip)
         torch.testing.assert_close(logits[row], wanted_logits, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(attributes[row], wanted_attributes, atol=1e-5, rtol=1e-5)

@@ -59,7 +59,9 @@ def renamed(simulation, names):
             simulation,
             corpus=replace(simulation.corpus, utterances=rows),
             tables=[
-                replace(table, ids=tuple(new_of.get(one, one) for one in table.ids))
+                replace(
+                    table, ids=tuple(new_of.get(utterance_id, utterance_id) for utterance_id in table.ids)
+                )
                 for table in simulation.tables
             ],
         )

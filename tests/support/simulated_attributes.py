@@ -26,7 +26,7 @@ def simulate_attributes(
     rng = np.random.default_rng(seed)
     count = speakers * rows
     latent = rng.normal(size=(count, 2))
-    low, high = np.asarray([(one.low, one.high) for one in ATTRIBUTES]).T
+    low, high = np.asarray([(attribute.low, attribute.high) for attribute in ATTRIBUTES]).T
 
     def on_scales(values):
         return low + (high - low) / (1 + np.exp(-values))

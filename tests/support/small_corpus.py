@@ -36,7 +36,7 @@ def lay_out_corpus(folder, *, splits=("train",) * 6):
                     text=WORDS[label],
                     speaker=f"s{speaker}",
                     split=split,
-                    votes=tuple(4.0 if one == label else 1.0 for one in CLASSES),
+                    votes=tuple(4.0 if class_name == label else 1.0 for class_name in CLASSES),
                     attributes=(1.0 + 2 * (number % 3),),
                 )
             )
@@ -96,9 +96,9 @@ def write_feature_set(cache, dtype="float16", layers=("last",), counts=((3, 0, 5
     )
     feature_set = start_feature_set(cache, spec)
     written = {}
-    for shard, its in enumerate(counts):
+    for shard, counts_of_shard in enumerate(counts):
         rows = []
-        for number, count in enumerate(its):
+        for number, count in enumerate(counts_of_shard):
             utterance_id = f"ä{shard}/{number}"
             frames = generator.normal(size=(len(layers), count, dim)).astype(np.float32)
             written[utterance_id] = frames

@@ -51,13 +51,13 @@ def batch(lengths, layer_sum=None, padding=0.0, extra=0, dims=DIMS):
 def alone(inputs, row):
     """Return one clip's part of a batch, without padding."""
     return [
-        HeadInput(one.frames[row : row + 1, one.mask[row]], one.mask[row : row + 1, one.mask[row]])
-        for one in inputs
+        HeadInput(part.frames[row : row + 1, part.mask[row]], part.mask[row : row + 1, part.mask[row]])
+        for part in inputs
     ]
 
 
 def in_double(inputs):
-    return [HeadInput(one.frames.double(), one.mask) for one in inputs]
+    return [HeadInput(part.frames.double(), part.mask) for part in inputs]
 
 
 def total(output):

@@ -131,4 +131,4 @@ def inputs_of(encoder):
     else:
         rng = np.random.default_rng(1)
         texts = [(rng.standard_normal(samples) / 10).astype(np.float32) for samples in (9_000, 6_001)]
-    return [encoder.prepare(one) for one in texts]
+    return [encoder.prepare(text) for text in texts]

@@ -34,14 +34,14 @@ class TinyEncoder:
 
     def encode(self, inputs):
         self.calls.append(len(inputs))
-        return [self._encode(one) for one in inputs]
+        return [self._encode(content) for content in inputs]
 
-    def _encode(self, one):
-        if isinstance(one, str):
-            if one in self.refuse:
-                raise EncoderError(f"no token in {one!r}")
-            columns = np.array([[len(word), ord(word[0])] for word in one.split()], np.float32)
+    def _encode(self, content):
+        if isinstance(content, str):
+            if content in self.refuse:
+                raise EncoderError(f"no token in {content!r}")
+            columns = np.array([[len(word), ord(word[0])] for word in content.split()], np.float32)
         else:
-            windows = one[: len(one) // 320 * 320].reshape(-1, 320)
+            windows = content[: len(content) // 320 * 320].reshape(-1, 320)
             columns = np.stack([windows.mean(axis=1), np.abs(windows).max(axis=1)], axis=1)
         return np.repeat((self.gain * columns)[None], len(self.spec.layers), axis=0).astype(np.float32)

@@ -20,7 +20,7 @@ def make_training(root, processes, member="fusion", features=("wavlm",), changes
                   state_path=None, fold=0, **options):  # fmt: skip
     """Return a :class:`Training` of a run's member on one fold."""
     context = open_run(root)
-    recipe = next(one for one in context.recipe.members if one.name == member)
+    recipe = next(candidate for candidate in context.recipe.members if candidate.name == member)
     settings: FinetuningRecipe = context.recipe.finetuning_with(changes or {})
     live = {
         recipe.features.index(name): open_live_feature(

@@ -108,8 +108,8 @@ def rows_without_classes(count=12, seed=0):
     values = rng.uniform(1, 7, (count, 1))
     values[3] = np.nan
     utterances = tuple(
-        replace(row, attributes=tuple(own))
-        for row, own in zip(corpus.utterances, values.tolist(), strict=True)
+        replace(row, attributes=tuple(ratings))
+        for row, ratings in zip(corpus.utterances, values.tolist(), strict=True)
     )
     return LabelledRows.of(replace(corpus, utterances=utterances), TargetsRecipe()), values
 
@@ -121,13 +121,13 @@ def make_corpus_of(count):
 
 def test_the_score_of_an_epoch_is_the_mean_ccc_of_its_stop_rows():
     rows, values = rows_without_classes()
-    said = np.nan_to_num(values, nan=4.0) + np.linspace(-1, 1, len(values))[:, None]
-    output = HeadOutput(torch.empty(len(values), 0), torch.from_numpy(said).float())
+    predicted = np.nan_to_num(values, nan=4.0) + np.linspace(-1, 1, len(values))[:, None]
+    output = HeadOutput(torch.empty(len(values), 0), torch.from_numpy(predicted).float())
     scores = scores_of_epoch(output, rows, TrainingRecipe())
     assert set(scores) == {"stop_loss", "mean_ccc"}
-    assert scores["mean_ccc"] == pytest.approx(lins_mean(values, said), abs=1e-6)
+    assert scores["mean_ccc"] == pytest.approx(lins_mean(values, predicted), abs=1e-6)
     known = ~np.isnan(values)
-    assert scores["stop_loss"] == pytest.approx(0.4 * ((said - values)[known] ** 2).mean(), rel=1e-5)
+    assert scores["stop_loss"] == pytest.approx(0.4 * ((predicted - values)[known] ** 2).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", [1, 2])

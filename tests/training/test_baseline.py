@@ -34,12 +34,12 @@ def trained(tmp_path_factory):
 
 def test_its_score_is_told_before_anything_else_is_planned_or_trained(trained):
     report, events = trained
-    told = [event for event in events if event.kind == "score"]
-    assert told[0].task == "linear-baseline"
-    assert told[0].message == report.baseline.sentence
-    place = events.index(told[0])
+    scores = [event for event in events if event.kind == "score"]
+    assert scores[0].task == "linear-baseline"
+    assert scores[0].message == report.baseline.sentence
+    place = events.index(scores[0])
     assert all(event.kind == "advance" and "pooling" in event.task for event in events[:place])
-    assert [event.task for event in told[1:]] == ["weak"]
+    assert [event.task for event in scores[1:]] == ["weak"]
     assert report.baseline.seconds > 0
     assert f"macro-F1 {report.baseline.score.value:.3f} [" in report.baseline.sentence
 
@@ -205,9 +205,9 @@ def test_the_sentence_counts_and_names_those_that_are_not_clearly_above():
         "All 2 members are above the baseline (macro-F1 0.500 [0.400, 0.600])."
     )
     assert "1 of 2 members is not above the baseline" in members_above({"a": clear, "b": level}, estimate)
-    said = members_above({"a": clear, "b": level, "c": corrected_away}, estimate)
-    assert said.startswith("2 of 3 members are not above the baseline")
-    assert said.endswith("b (+0.010 [-0.020, +0.040]), c (+0.040 [+0.010, +0.070], p = 0.090).")
+    sentence = members_above({"a": clear, "b": level, "c": corrected_away}, estimate)
+    assert sentence.startswith("2 of 3 members are not above the baseline")
+    assert sentence.endswith("b (+0.010 [-0.020, +0.040]), c (+0.040 [+0.010, +0.070], p = 0.090).")
     unknown = Estimate(float("nan"), float("nan"), float("nan"))
     assert members_above({"a": clear}, unknown).startswith("No row has a consensus class")
     alone = difference(0.1, float("nan"), float("nan"), float("nan"))

@@ -52,9 +52,9 @@ def test_a_batch_keeps_its_values_when_the_next_one_is_made(features):
     corpus, feature_sets = features
     source = FrameSource(feature_sets, corpus.ids, CPU)
     first = source.batch(np.arange(8))
-    kept = [one.frames.clone() for one in first]
+    kept = [part.frames.clone() for part in first]
     source.batch(np.arange(8, 24))
-    assert all(torch.equal(one.frames, copy) for one, copy in zip(first, kept, strict=True))
+    assert all(torch.equal(part.frames, copy) for part, copy in zip(first, kept, strict=True))
 
 
 def test_a_crop_is_a_stretch_of_the_clip(features):
@@ -89,9 +89,9 @@ def test_a_pass_gives_what_its_batches_give_one_by_one(features, resident, data)
     batches = [np.asarray(rows) for rows in batches]
     source = FrameSource(feature_sets, corpus.ids, CPU, resident)
     for rows, inputs in zip(batches, source.batches(batches), strict=True):
-        for one, other in zip(inputs, FrameSource(feature_sets, corpus.ids, CPU).batch(rows), strict=True):
-            assert torch.equal(one.frames, other.frames)
-            assert torch.equal(one.mask, other.mask)
+        for part, other in zip(inputs, FrameSource(feature_sets, corpus.ids, CPU).batch(rows), strict=True):
+            assert torch.equal(part.frames, other.frames)
+            assert torch.equal(part.mask, other.mask)
 
 
 @given(rows=st.lists(st.integers(0, 71), min_size=1, max_size=9), max_frames=st.none() | st.integers(1, 8))
@@ -148,10 +148,10 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(features, resident):
     batches = [np.arange(first, first + 8) for first in range(64)]
     here = FrameSource(feature_sets, corpus.ids, CPU).batches(batches)
     there = FrameSource(feature_sets, corpus.ids, torch.device("cuda"), resident).batches(batches)
-    kept = [([one.frames for one in wanted], got) for wanted, got in zip(here, there, strict=True)]
+    kept = [([part.frames for part in wanted], got) for wanted, got in zip(here, there, strict=True)]
     for wanted, got in kept:
-        for frames, one in zip(wanted, got, strict=True):
-            assert torch.equal(frames, one.frames.cpu())
+        for frames, part in zip(wanted, got, strict=True):
+            assert torch.equal(frames, part.frames.cpu())
 
 
 def test_statistics_are_those_of_the_training_frames(features):
@@ -188,8 +188,8 @@ def test_a_selection_gives_the_same_frames_in_its_own_order(features):
 def test_two_heads_that_want_the_same_batch_share_it(features):
     corpus, feature_sets = features
     source = FrameSource(feature_sets, corpus.ids, CPU)
-    one, other = source.select(corpus.ids[:30]), source.select(corpus.ids[:30], feature_sets[:1])
-    (first, _), (second,) = one.batch(np.arange(8)), other.batch(np.arange(8))
+    both, other = source.select(corpus.ids[:30]), source.select(corpus.ids[:30], feature_sets[:1])
+    (first, _), (second,) = both.batch(np.arange(8)), other.batch(np.arange(8))
     assert first.frames is second.frames
     (third,) = other.batch(np.arange(9))
     assert third.frames is not second.frames

@@ -310,7 +310,7 @@ def test_features_of_another_setting_cannot_slip_into_a_run(tmp_path):
 
 def test_dims_of_the_builder_are_what_the_heads_read(finished):
     data = open_run(finished[0].output.resolve())
-    assert {name: one.dim for name, one in data.feature_sets.items()} == DIMS
+    assert {name: feature_set.dim for name, feature_set in data.feature_sets.items()} == DIMS
 
 
 def test_an_interrupt_stops_all_processes(tmp_path, finished):

@@ -14,7 +14,7 @@ def test_what_was_sent_does_not_change_when_its_buffer_is_used_again():
         assert staged.shape == shape
         staged.fill_(number)
         sent.append(ring.send(staged))
-    assert all((one == number).all() for number, one in enumerate(sent))
+    assert all((tensor == number).all() for number, tensor in enumerate(sent))
     assert ring.send(ring.take((3,)).fill_(5), torch.float32).dtype == torch.float32
 
 
@@ -41,4 +41,4 @@ def test_a_pinned_buffer_is_not_overwritten_while_it_is_copied():
         staged = ring.take((1 << 22,))
         assert staged.is_pinned()
         sent.append(ring.send(staged.fill_(number)))
-    assert all((one == number).all().item() for number, one in enumerate(sent))
+    assert all((tensor == number).all().item() for number, tensor in enumerate(sent))

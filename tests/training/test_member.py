@@ -92,8 +92,8 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
 def test_predictions_of_another_fold_are_refused_loudly(tmp_path):
     recipe = make_run(tmp_path, members=[LINEAR])
     run = train_ensemble(recipe, workers=1).run
-    one, other = (run.fold_folder("linear", fold) / "predictions.parquet" for fold in (0, 1))
-    one.write_bytes(other.read_bytes())
+    table, other = (run.fold_folder("linear", fold) / "predictions.parquet" for fold in (0, 1))
+    table.write_bytes(other.read_bytes())
     with pytest.raises(
         TrainingError, match=r"fold-0: predictions of other folds than this run's; remove that"
     ):
@@ -141,11 +141,15 @@ def test_a_fold_without_any_frames_is_a_clear_error_of_its_member(tmp_path):
     folds = open_run(
         train_ensemble(load_recipe(write_recipe(tmp_path, members=[LINEAR])), workers=1).run.root
     ).folds
-    gone = {("words", one.id) for one in corpus.utterances if folds.folds[one.id] == 1}
+    gone = {("words", row.id) for row in corpus.utterances if folds.folds[row.id] == 1}
     other = tmp_path / "other"
     other.mkdir()
     write_features(other, make_corpus(other), missing=gone)
-    words = next(one for one in Cache(other / "cache").feature_sets() if one.spec.encoder == "words")
+    words = next(
+        feature_set
+        for feature_set in Cache(other / "cache").feature_sets()
+        if feature_set.spec.encoder == "words"
+    )
     ledger = Ledger(words.folder)
     for _, utterance_id in gone:
         ledger.record(utterance_id, "encode", EncoderError("no frames"), "0" * 12)

@@ -268,9 +268,9 @@ def test_tensorboard_shows_every_epoch_once_also_after_an_interruption(tmp_path)
         history = list(csv.DictReader(stream))
     for name in ("train_loss", "stop_loss", "macro_f1"):
         scalars = shown.Scalars(name)
-        assert [one.step for one in scalars] == [int(row["epoch"]) for row in history]
+        assert [scalar.step for scalar in scalars] == [int(row["epoch"]) for row in history]
         np.testing.assert_allclose(
-            [one.value for one in scalars], [float(row[name]) for row in history], rtol=1e-5
+            [scalar.value for scalar in scalars], [float(row[name]) for row in history], rtol=1e-5
         )
 
 

@@ -36,10 +36,11 @@ def test_a_fold_whose_training_and_stop_rows_lack_a_class_is_trained_like_the_ot
         assert set(table.ids) == set(corpus.ids)
         np.testing.assert_allclose(table.class_probabilities.sum(axis=1), 1, atol=1e-6)
         assert np.isfinite(table.attribute_values).all()
-        of_its_fold = np.array([one.startswith("s7/") for one in table.ids])
+        of_its_fold = np.array([utterance_id.startswith("s7/") for utterance_id in table.ids])
         elsewhere = table.folds != table.folds[of_its_fold][0]
-        said = table.class_probabilities[:, table.classes.index("Happy")]
-        assert said[of_its_fold].mean() < said[elsewhere].mean() + 0.1  # nothing taught it the class
+        happiness = table.class_probabilities[:, table.classes.index("Happy")]
+        # Nothing taught it the class.
+        assert happiness[of_its_fold].mean() < happiness[elsewhere].mean() + 0.1
 
 
 def test_a_frame_that_is_no_number_ends_the_members_that_read_it_and_no_other(tmp_path, monkeypatch):
@@ -78,6 +79,6 @@ def test_a_frame_that_is_no_number_ends_the_members_that_read_it_and_no_other(tm
         assert "'s2/3' has frames in speech-" in errors[name]
         assert not report.run.posteriors_path(name).exists()
     assert errors["healthy"] == ""
-    ours, theirs = (Posteriors.load(one.run.posteriors_path("healthy")) for one in (report, sound))
+    ours, theirs = (Posteriors.load(result.run.posteriors_path("healthy")) for result in (report, sound))
     assert len(ours.ids) == 72
     np.testing.assert_array_equal(ours.class_probabilities, theirs.class_probabilities)

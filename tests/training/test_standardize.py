@@ -42,13 +42,15 @@ def shifted_features(folder, corpus, *, spread=6.0, stretched=True, missing=(), 
     centres = {name: generator.normal(size=(len(CLASSES), dim)) for name, dim in DIMS.items()}
     speakers = sorted({row.speaker or "" for row in corpus.utterances})
     voices = {
-        (name, one): spread * generator.normal(size=dim) for name, dim in DIMS.items() for one in speakers
+        (name, speaker): spread * generator.normal(size=dim)
+        for name, dim in DIMS.items()
+        for speaker in speakers
     }
-    stretch = {one: generator.uniform(0.7, 1.6) if stretched else 1.0 for one in speakers}
+    stretch = {speaker: generator.uniform(0.7, 1.6) if stretched else 1.0 for speaker in speakers}
 
     def centre_of(name, row):
-        own = centres[name][int(np.argmax(row.votes))]
-        return voices[name, row.speaker or ""] + stretch[row.speaker or ""] * own
+        centre = centres[name][int(np.argmax(row.votes))]
+        return voices[name, row.speaker or ""] + stretch[row.speaker or ""] * centre
 
     write_features(folder, corpus, missing=missing, centre_of=centre_of)
 
@@ -62,10 +64,10 @@ def make_shifted(folder, *, splits=None, missing=(), change=lambda row: row, voi
     return load_recipe(write_recipe(folder, **{"members": [RIDGE, LINEAR, PLAIN], **changes}))
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["of the members", "of the recipe"])
-def test_the_baseline_of_normalised_members_is_not_normalised(tmp_path, own):
-    members = [RIDGE] if own else [{**RIDGE, "training": {}}]
-    recipe = make_shifted(tmp_path / "run", members=members, **({} if own else {"training": SPEAKER}))
+@pytest.mark.parametrize("in_members", [True, False], ids=["of the members", "of the recipe"])
+def test_the_baseline_of_normalised_members_is_not_normalised(tmp_path, in_members):
+    members = [RIDGE] if in_members else [{**RIDGE, "training": {}}]
+    recipe = make_shifted(tmp_path / "run", members=members, **({} if in_members else {"training": SPEAKER}))
     report = train_ensemble(recipe, workers=1)
     baseline = report.baseline
     assert report.normalized_members == ("ridge",)
@@ -114,11 +116,15 @@ def raw_frames(feature_set, utterance_id):
 
 def expected(feature_set, corpus, row):
     """An oracle: the z-scores of a clip over all frames of its speaker, or of the training rows."""
-    mates = [one for one in corpus.utterances if row.speaker is not None and one.speaker == row.speaker]
-    mates = [one for one in mates if one.id in feature_set]
+    mates = [
+        candidate
+        for candidate in corpus.utterances
+        if row.speaker is not None and candidate.speaker == row.speaker
+    ]
+    mates = [mate for mate in mates if mate.id in feature_set]
     if len(mates) < MIN_CLIPS:
-        mates = [one for one in corpus.utterances if (one.split or "train") == "train"]
-    frames = np.concatenate([raw_frames(feature_set, one.id) for one in mates], axis=1)
+        mates = [candidate for candidate in corpus.utterances if (candidate.split or "train") == "train"]
+    frames = np.concatenate([raw_frames(feature_set, mate.id) for mate in mates], axis=1)
     mean, deviation = frames.mean(axis=1, keepdims=True), frames.std(axis=1, keepdims=True)
     return ((raw_frames(feature_set, row.id) - mean) / deviation).transpose(1, 0, 2).squeeze(1)  # (T, D)
 
@@ -171,7 +177,10 @@ def test_what_is_standardised_and_pooled_is_normalised_first(tmp_path):
     pooled = pooled_table(
         feature_set, ids, ("mean", "deviation", "maximum"), CPU, tmp_path / "pooled", speakers=table
     )
-    wanted = [[one.mean(axis=0), one.std(axis=0), one.max(axis=0)] for one in frames]
+    wanted = [
+        [frames_of_row.mean(axis=0), frames_of_row.std(axis=0), frames_of_row.max(axis=0)]
+        for frames_of_row in frames
+    ]
     np.testing.assert_allclose(pooled.values[:, :, 0], wanted, atol=2e-5)
 
 
@@ -186,11 +195,11 @@ def test_moving_all_frames_of_a_speaker_changes_nothing(tmp_path):
     """What is left is how the cache rounds."""
     tables = {}
     for name, spread in (("near", 0.5), ("far", 3.0)):
-        members = [{**one, "features": ["speech"]} for one in (RIDGE, PLAIN)]
+        members = [{**member, "features": ["speech"]} for member in (RIDGE, PLAIN)]
         voices = {"spread": spread, "stretched": False}
         recipe = make_shifted(tmp_path / name, members=members, voices=voices)
         run = train_ensemble(recipe, workers=1).run
-        tables[name] = [Posteriors.load(run.posteriors_path(one)) for one in ("ridge", "plain")]
+        tables[name] = [Posteriors.load(run.posteriors_path(member)) for member in ("ridge", "plain")]
     apart = [
         np.abs(near.class_probabilities - far.class_probabilities).max()
         for near, far in zip(tables["near"], tables["far"], strict=True)
@@ -257,7 +266,7 @@ def test_rows_that_are_normalised_as_the_average_are_counted_in_a_warning(tmp_pa
     assert report.members[0].error == ""
     about = [message for message in warnings if "average speaker" in message]
     assert len(about) == 2  # one line per feature set
-    assert all("4 utterances name no speaker, or one with fewer than 3 clips" in one for one in about)
+    assert all("4 utterances name no speaker, or one with fewer than 3 clips" in message for message in about)
 
 
 def test_members_with_a_modality_missing_are_trained_and_predicted(tmp_path):

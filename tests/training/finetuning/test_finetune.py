@@ -109,7 +109,10 @@ def test_what_it_leaves_is_a_member_that_stack_takes_and_judges(run, alone):
     comparison = compare(run)
     assert "fusion-finetuned" in comparison.members
     assert (
-        sum(one.startswith("What fine-tuning was worth: fusion-finetuned ") for one in comparison.verdict)
+        sum(
+            sentence.startswith("What fine-tuning was worth: fusion-finetuned ")
+            for sentence in comparison.verdict
+        )
         == 1
     )
 
@@ -175,7 +178,8 @@ def test_an_interrupted_command_goes_on_and_publishes_the_same(run, alone, tmp_p
     for fold in range(2):
         for name in ("weights.safetensors", overlay_name("wavlm")):
             ours, theirs = (
-                load_tensors(its.fold_folder("fusion-finetuned", fold) / name)[0] for its in (run, other)
+                load_tensors(trained_run.fold_folder("fusion-finetuned", fold) / name)[0]
+                for trained_run in (run, other)
             )
             assert ours
             assert all(torch.equal(theirs[key], value) for key, value in ours.items())
@@ -205,13 +209,13 @@ def test_two_processes_make_the_updates_of_one(run, alone, tmp_path):
         assert process.returncode == 0, errors
     start, _ = load_tensors(tmp_path / "one" / "0.safetensors")
     for epoch in ("1", "2"):
-        one, two = (load_tensors(tmp_path / way / f"{epoch}.safetensors")[0] for way in ("one", "two"))
-        assert one.keys() == two.keys()
-        for name, value in one.items():
+        single, two = (load_tensors(tmp_path / way / f"{epoch}.safetensors")[0] for way in ("one", "two"))
+        assert single.keys() == two.keys()
+        for name, value in single.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-        assert one["gradients"].norm() > 0.01
-        del one["gradients"]
-        assert max((value - start[name]).abs().amax() for name, value in one.items() if len(value)) > 1e-4
+        assert single["gradients"].norm() > 0.01
+        del single["gradients"]
+        assert max((value - start[name]).abs().amax() for name, value in single.items() if len(value)) > 1e-4
 
 
 def test_micro_batches_make_the_gradient_of_the_whole_step(run, alone):

@@ -37,9 +37,9 @@ def test_trainable_frames_are_those_of_inference(checkpoint, kind):
     expected = frozen.begin(prepared)()
     with torch.no_grad():
         found = trainable.frames(prepared)
-    for one, wanted in zip(found, expected, strict=True):
-        assert one.shape == wanted.shape
-        assert np.abs(one.numpy() - wanted).max() / wanted.std() < 1e-4
+    for frames, wanted in zip(found, expected, strict=True):
+        assert frames.shape == wanted.shape
+        assert np.abs(frames.numpy() - wanted).max() / wanted.std() < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +50,7 @@ def test_what_is_trained_has_gradients_and_nothing_else_has(checkpoint, kind, lo
     prepared = inputs_of(encoder)
     loss_of(encoder, prepared).backward()
     names = set(trained.parameters())
-    having = {name for name, one in encoder.model.named_parameters() if one.grad is not None}
+    having = {name for name, parameter in encoder.model.named_parameters() if parameter.grad is not None}
     assert having <= names
     if lora:
         assert len(names) > 8
@@ -74,11 +74,13 @@ def test_each_layer_learns_at_a_share_of_the_rate_above_it(checkpoint):
     }
     model = encoder.model
     for layer, expected in ((2, 1e-3), (1, 5e-4), (0, 2.5e-4)):
-        its = [
-            one for name, one in model.encoder.layers[layer].named_parameters() if "position_bias" not in name
+        parameters = [
+            parameter
+            for name, parameter in model.encoder.layers[layer].named_parameters()
+            if "position_bias" not in name
         ]
-        assert {rates[id(one)] for one in its} == {expected}
-    assert {rates[id(one)] for one in model.encoder.layer_norm.parameters()} == {1e-3}
+        assert {rates[id(parameter)] for parameter in parameters} == {expected}
+    assert {rates[id(parameter)] for parameter in model.encoder.layer_norm.parameters()} == {1e-3}
     assert id(model.encoder.layers[0].attention.position_bias.embedding.weight) not in rates
 
 
@@ -96,7 +98,7 @@ def test_gradient_checkpointing_changes_no_gradient(checkpoint, kind):
         trained = TrainedLayers(encoder, 3, FinetuningRecipe(layers=2, gradient_checkpointing=is_on), seed=1)
         trained.train()
         loss_of(encoder, inputs_of(encoder), seed=3).backward()
-        gradients.append({name: one.grad for name, one in trained.parameters().items()})
+        gradients.append({name: parameter.grad for name, parameter in trained.parameters().items()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-8)
 
@@ -118,12 +120,12 @@ def test_only_trained_layers_drop_out_and_nothing_is_masked_or_skipped(checkpoin
 def test_reset_gives_the_loaded_weights_back(checkpoint):
     encoder = load_encoder(str(checkpoint("roberta")), trainable=True)
     trained = TrainedLayers(encoder, 3, FinetuningRecipe(lora=2), seed=1)
-    before = {name: one.detach().clone() for name, one in trained.parameters().items()}
+    before = {name: parameter.detach().clone() for name, parameter in trained.parameters().items()}
     with torch.no_grad():
-        for one in trained.parameters().values():
-            one.add_(1)
+        for parameter in trained.parameters().values():
+            parameter.add_(1)
     trained.reset()
-    assert all(torch.equal(one, before[name]) for name, one in trained.parameters().items())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trained.parameters().items())
 
 
 def test_a_layer_that_has_none_below_it_is_refused(checkpoint):

@@ -28,8 +28,8 @@ def finetuned(folder, lora):
     trained = TrainedLayers(encoder, 3, FinetuningRecipe(layers=2, lora=lora), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for one in trained.parameters().values():
-            one.add_(0.1 * torch.randn(one.shape, generator=generator))
+        for parameter in trained.parameters().values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return encoder, EncoderOverlay.of(trained, "speech", "f" * 64, "float32")
 
 
@@ -46,11 +46,11 @@ def test_an_ordinary_encoder_under_the_overlay_gives_what_fine_tuning_saw(checkp
         expected = [frames.numpy() for frames in trainable.frames(prepared)]
     with loaded.applied_to(encoder):
         found = encoder.begin(prepared)()
-    for one, wanted, earlier in zip(found, expected, before, strict=True):
-        assert np.abs(one - wanted).max() / wanted.std() < 1e-5
-        assert np.abs(one - earlier).max() / wanted.std() > 1e-2
-    for one, earlier in zip(encoder.begin(prepared)(), before, strict=True):
-        assert np.array_equal(one, earlier)
+    for frames, wanted, earlier in zip(found, expected, before, strict=True):
+        assert np.abs(frames - wanted).max() / wanted.std() < 1e-5
+        assert np.abs(frames - earlier).max() / wanted.std() > 1e-2
+    for frames, earlier in zip(encoder.begin(prepared)(), before, strict=True):
+        assert np.array_equal(frames, earlier)
 
 
 def test_it_goes_into_bfloat16_too(checkpoint):
@@ -67,10 +67,10 @@ def test_it_goes_into_bfloat16_too(checkpoint):
 def test_an_error_inside_takes_the_weights_out_again(checkpoint):
     _, overlay = finetuned(checkpoint("wavlm"), 0)
     encoder = load_encoder(str(checkpoint("wavlm")), "last2")
-    before = {name: one.clone() for name, one in encoder.model.named_parameters()}
+    before = {name: parameter.clone() for name, parameter in encoder.model.named_parameters()}
     with pytest.raises(ZeroDivisionError), overlay.applied_to(encoder):
         raise ZeroDivisionError
-    assert all(torch.equal(one, before[name]) for name, one in encoder.model.named_parameters())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in encoder.model.named_parameters())
 
 
 def test_another_encoder_and_a_damaged_file_are_refused(checkpoint, tmp_path):

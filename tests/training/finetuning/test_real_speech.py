@@ -82,7 +82,7 @@ def test_loss_falls_and_a_stopped_run_ends_like_a_whole_one(emodb_run, alone):
     assert pieces.before == whole.before
     for fold in range(2):
         for name in ("weights.safetensors", overlay_name("speech")):
-            one, other = (
-                load_tensors(emodb_run.fold_folder(its, fold) / name)[0] for its in ("whole", "pieces")
+            expected, other = (
+                load_tensors(emodb_run.fold_folder(member, fold) / name)[0] for member in ("whole", "pieces")
             )
-            assert [key for key in one if not torch.equal(one[key], other[key])] == []
+            assert [key for key in expected if not torch.equal(expected[key], other[key])] == []
