@@ -12,6 +12,7 @@ see a shard or none, and one that is rewritten changes from the old to the new a
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from sercache.cache.ledger import LEDGER_NAME
 from sercache.cache.store import DESCRIPTION_NAME
 from sercache.errors import CacheError
 
+_SHARD_NAME = re.compile(r"shard-[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}\.h5")
+_MAX_BYTES = 1 << 42
 _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "huggingface_hub", "s3fs")
 
 
@@ -42,6 +45,27 @@ class Commit:
     head_bytes: int
     digest: str
 
+    @classmethod
+    def parse(cls, content: object) -> "Commit":
+        """Return the commit that a JSON value states.
+
+        Whoever wrote it may be a stranger, and its names become paths: only plain file names of shards pass.
+
+        Raises:
+            ValueError: a key is missing or unknown, a name is no shard's, or a number is out of range.
+        """
+        if not isinstance(content, dict) or content.keys() != set(cls.__slots__):
+            raise ValueError(f"its keys are not {', '.join(cls.__slots__)}")
+        for key in ("shard", "object_name"):
+            if not isinstance(content[key], str) or not _SHARD_NAME.fullmatch(content[key]):
+                raise ValueError(f"{key} {content[key]!r} is not the file name of a shard")
+        sizes = content["head_bytes"], content["size_bytes"]
+        if not all(type(size) is int for size in sizes) or not 0 < sizes[0] <= sizes[1] < _MAX_BYTES:
+            raise ValueError(f"head_bytes and size_bytes are {sizes[0]!r} and {sizes[1]!r}")
+        if not isinstance(content["digest"], str):
+            raise ValueError("digest is no text")
+        return cls(**content)
+
 
 class Bucket:
     """A folder of an object store that holds a cache.
@@ -55,18 +79,25 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
 
         self.url = url.rstrip("/")
         with self._errors_translated():
             # What was listed before may have changed since: another process pushes.
             self._files, path = url_to_fs(self.url, use_listings_cache=False)
+        if isinstance(self._files, LocalFileSystem):
+            self._files.auto_mkdir = True  # object stores have no folders to make
         self._root = path.rstrip("/")
 
     def feature_sets(self) -> list[str]:
         """Return the names of the feature sets' folders."""
         with self._errors_translated():
             found = self._files.glob(f"{self._root}/*/{DESCRIPTION_NAME}")
-        return sorted(path.split("/")[-2] for path in found)
+        names = sorted(path.split("/")[-2] for path in found)
+        for name in names:
+            if name in ("", ".", "..") or "\\" in name or Path(name).name != name:
+                raise CacheError(f"{self.url}: {name!r} is not the name of a feature set's folder")
+        return names
 
     def commits(self, feature_set: str) -> dict[str, Commit]:
         """Return the commits of a feature set, by the shard's name.
@@ -79,8 +110,8 @@ class Bucket:
             paths = self._files.glob(f"{folder}/*.json")
             contents = self._files.cat(paths) if paths else {}
         try:
-            found = [Commit(**json.loads(content)) for content in contents.values()]
-        except (ValueError, TypeError) as error:
+            found = [Commit.parse(json.loads(content)) for content in contents.values()]
+        except (ValueError, RecursionError) as error:
             raise CacheError(f"{self.url}/{feature_set}/commits: damaged ({error})") from error
         return {commit.shard: commit for commit in found}
 

@@ -66,7 +66,7 @@ def make_mirror(
             if context.should_stop():
                 raise Interrupted("stopped before the mirror was complete; the same command goes on")
             commit_path = folder / _STATE / f"{shard}.json"
-            known = Commit(**read_json(commit_path)) if commit_path.exists() else None
+            known = _read_commit(commit_path) if commit_path.exists() else None
             if known != commit or not (folder / shard).exists():
                 head = bucket.fetch(name, commit, commit.head_bytes)
                 with locked(root):
@@ -91,7 +91,7 @@ def fetched(folder: Path, shard: str) -> Iterator[None]:
     state = folder / _STATE
     with locked(folder.parent):
         if (state / f"absent-{shard}").exists():
-            commit = Commit(**read_json(state / f"{shard}.json"))
+            commit = _read_commit(state / f"{shard}.json")
             origin = read_json(state / _ORIGIN)
             content = fetch_checked(_bucket(origin["url"]), folder.name, commit)
             _free_space(folder.parent, int(origin["limit_bytes"]) - commit.size_bytes)
@@ -99,6 +99,18 @@ def fetched(folder: Path, shard: str) -> Iterator[None]:
             (state / f"absent-{shard}").unlink()
         (state / f"used-{shard}").touch()
         yield
+
+
+def _read_commit(path: Path) -> Commit:
+    """Return the commit that a mirror keeps beside a shard.
+
+    Raises:
+        CacheError: the file is missing or damaged.
+    """
+    try:
+        return Commit.parse(read_json(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CacheError(f"{path}: damaged ({error}); sercache cache mirror makes it anew") from error
 
 
 def kept_bytes(root: Path) -> int:

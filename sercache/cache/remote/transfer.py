@@ -80,7 +80,7 @@ def pull(url: str, root: Path, *, context: Context = QUIET) -> Transfer:
                     f"stopped; {moved} shards are in {root}, the same command goes on from there"
                 )
             path = folder / shard
-            if path.exists() and path.stat().st_size == commit.size_bytes:
+            if path.exists() and path.stat().st_size == commit.size_bytes and _digest(path) == commit.digest:
                 there += 1
             else:
                 write_atomically(path, fetch_checked(bucket, name, commit))
@@ -125,19 +125,24 @@ def copy_small_files(bucket: Bucket, feature_set: str, folder: Path) -> None:
             write_atomically(folder / small, content)
 
 
-def commit_of(path: Path) -> Commit:
-    """Return the commit of a shard."""
+def _digest(path: Path) -> str:
+    """Return the xxh3-128 of a file."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
-        head = stream.read(USER_BLOCK_BYTES)
-        digest.update(head)
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def commit_of(path: Path) -> Commit:
+    """Return the commit of a shard."""
+    found = _digest(path)
+    with path.open("rb") as stream:
+        head = stream.read(USER_BLOCK_BYTES)
     try:
         head_bytes = USER_BLOCK_BYTES + int(json.loads(head)["metadata_bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(f"{path}: damaged (its first {USER_BLOCK_BYTES} bytes); not pushed") from error
-    found = digest.hexdigest()
     name = f"{path.stem}-{found[:12]}{path.suffix}"
     return Commit(path.name, name, path.stat().st_size, head_bytes, found)
 
