@@ -81,7 +81,7 @@ def _open(folder: Path, utterance_id: str) -> Opening:
     feature_set.frames(utterance_id, layer)[0].copy()
     open_seconds, after = time.perf_counter() - started, private_bytes()
     step = max(1, len(feature_set) // _LOOKUPS)
-    some = [feature_set.ids[place] for place in range(0, len(feature_set), step)]
+    some = [feature_set.ids[row] for row in range(0, len(feature_set), step)]
     started = time.perf_counter()
     found = sum(utterance_id in feature_set for utterance_id in some)
     lookup_seconds = (time.perf_counter() - started) / found

@@ -161,12 +161,12 @@ def _as_rows(
     )
 
 
-def some_members(rows: StackingRows, places: list[int]) -> StackingRows:
+def some_members(rows: StackingRows, indices: list[int]) -> StackingRows:
     """Return the rows as these members alone see them."""
     inputs = replace(
         rows.inputs,
-        members=tuple(rows.inputs.members[place] for place in places),
-        class_probabilities=rows.inputs.class_probabilities[:, places],
-        attribute_values=rows.inputs.attribute_values[:, places],
+        members=tuple(rows.inputs.members[index] for index in indices),
+        class_probabilities=rows.inputs.class_probabilities[:, indices],
+        attribute_values=rows.inputs.attribute_values[:, indices],
     )
     return replace(rows, inputs=inputs)

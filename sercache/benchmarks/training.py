@@ -112,7 +112,7 @@ def benchmark_training(
     Raises:
         Interrupted: ``context.should_stop`` returned True while features were written.
     """
-    place = torch.device(resolve_device(device))
+    torch_device = torch.device(resolve_device(device))
     member = {
         "name": "head",
         "features": [f"set{number}" for number in range(len(dims))],
@@ -134,7 +134,7 @@ def benchmark_training(
             },
             context=context,
         )
-        bench = _Bench(lay_out(recipe), recipe.training, place, Path(folder), resident)
+        bench = _Bench(lay_out(recipe), recipe.training, torch_device, Path(folder), resident)
         ways = bench.ways(width, feedforward, compile_head)
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         task = "training"
@@ -144,7 +144,7 @@ def benchmark_training(
             if context.should_stop():
                 break
             context.listener(Event("advance", task, number, total, values={"way": name}))
-            seconds[name].append(_timed(ways[name].epoch, place))
+            seconds[name].append(_timed(ways[name].epoch, torch_device))
         context.listener(Event("finish", task, total, total))
     speeds = []
     for name, way in ways.items():
@@ -156,7 +156,7 @@ def benchmark_training(
     return TrainingBenchmark(
         "deepser",
         parameter_count(head),
-        str(place),
+        str(torch_device),
         torch.get_num_threads(),
         utterances,
         batch_size,
@@ -276,8 +276,8 @@ class _Bench:
         return self._inputs
 
     def _targets(self, rows: Any) -> Targets:
-        places = torch.as_tensor(rows, device=self.device)
-        return Targets(self.targets.soft[places], self.targets.attributes[places])
+        indices = torch.as_tensor(rows, device=self.device)
+        return Targets(self.targets.soft[indices], self.targets.attributes[indices])
 
     def _sercache(self) -> None:
         """An epoch of the real loop: gathering, MixUp, clipping, judging a few rows, and saving."""

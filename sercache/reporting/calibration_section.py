@@ -95,12 +95,12 @@ def _reliability(facts: Facts, scored: ScoredRows, stacker: str) -> Figure:
         ("confidence", "rows", "mean confidence", "right"),
         tuple(
             (
-                Cell(f"{place / BINS:.1f} to {(place + 1) / BINS:.1f}", float(place)),
-                count(int(rows[place])),
-                number(float(mean[place])),
-                number(float(right[place])),
+                Cell(f"{bin_index / BINS:.1f} to {(bin_index + 1) / BINS:.1f}", float(bin_index)),
+                count(int(rows[bin_index])),
+                number(float(mean[bin_index])),
+                number(float(right[bin_index])),
             )
-            for place in there.tolist()
+            for bin_index in there.tolist()
         ),
     )
     return Figure(canvas.svg(title, description), title, description, numbers, f"ECE {ece.value:.3f}")

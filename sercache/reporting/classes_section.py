@@ -77,8 +77,8 @@ def _f1_figure(facts: Facts) -> Figure:
         axes = canvas.axes
         for index, stacker in enumerate(names):
             colour = _COLOURS[index]
-            for place, name in enumerate(facts.classes):
-                estimate, y = scores[stacker, name], place + (index - (len(names) - 1) / 2) * step
+            for position, name in enumerate(facts.classes):
+                estimate, y = scores[stacker, name], position + (index - (len(names) - 1) / 2) * step
                 if not math.isnan(estimate.low):
                     axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.4)
                 axes.plot(
@@ -87,7 +87,7 @@ def _f1_figure(facts: Facts) -> Figure:
                     _MARKS[index],
                     color=colour,
                     markersize=4.5,
-                    label=stacker if place == 0 else None,
+                    label=stacker if position == 0 else None,
                 )
         axes.set_yticks(range(len(facts.classes)), [shown(name, 16) for name in facts.classes])
         for text in axes.get_yticklabels():

@@ -102,7 +102,7 @@ def _table(facts: Facts) -> Table:
     decimals = {"uar": 3, "weighted_f1": 3} | {f"ccc:{name}": 3 for name in facts.attributes}
     decimals |= {"log_loss": 3, "jsd": 3, "ece": 3, "brier": 3}
     known = facts.metrics["rows"][facts.choice]["scores"]
-    decimals = {name: places for name, places in decimals.items() if name in known}
+    decimals = {name: digits for name, digits in decimals.items() if name in known}
     header = ("meta-level", facts.primary.name, *map(score_words, decimals))
     if facts.has_linear_baseline:
         header += ("minus baseline", "p (Holm)")
@@ -124,7 +124,7 @@ def _table(facts: Facts) -> Table:
         return (
             Cell(name, tone=tone),
             Cell(interval(score), score.value, is_number=True, tone=tone),
-            *(number(facts.score(name, key).value, places) for key, places in decimals.items()),
+            *(number(facts.score(name, key).value, digits) for key, digits in decimals.items()),
             *to_baseline,
             *compared(facts.minus_reference(name), name, "p_to_soft_vote"),
             number(figures["leak_gap"], 2, "+"),

@@ -322,8 +322,8 @@ def _histogram(title: str, spread: Distribution, unit: str) -> Figure:
         axes = canvas.axes
         # The last bin may be the whole tail: it is drawn as wide as the others.
         axes.bar(range(len(bins)), spread.counts, width=0.9, color=ACCENT, align="edge")
-        places = range(0, len(bins), max(1, len(bins) // 5))
-        axes.set_xticks(list(places), [f"{spread.edges[place]:g}" for place in places])
+        ticks = range(0, len(bins), max(1, len(bins) // 5))
+        axes.set_xticks(list(ticks), [f"{spread.edges[tick]:g}" for tick in ticks])
         axes.grid(False, axis="x")
         axes.set_xlabel(unit)
         axes.set_ylabel("utterances")

@@ -26,7 +26,7 @@ _VARIABLES = {
     GRID: "var(--line)",
     ACCENT: "var(--accent)",
     PAPER: "var(--paper)",
-} | {colour: f"var(--c{place})" for place, colour in enumerate(SERIES)}
+} | {colour: f"var(--c{index})" for index, colour in enumerate(SERIES)}
 
 _POINTS_PER_INCH = 72
 _REFERRED = ("path", "clipPath", "rect")
@@ -169,10 +169,10 @@ def _inline(drawn: str, title: str, description: str) -> str:
         "role": "img",
         "aria-labelledby": f"{digest}-t {digest}-d",
     }
-    for place, (tag, text, letter) in enumerate((("title", title, "t"), ("desc", description, "d"))):
+    for index, (tag, text, letter) in enumerate((("title", title, "t"), ("desc", description, "d"))):
         words = ElementTree.Element(tag, {"id": f"{digest}-{letter}"})
         words.text = shown(text, _LONGEST_WORDS)
-        root.insert(place, words)
+        root.insert(index, words)
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -214,14 +214,14 @@ def forest(
         axes = canvas.axes
         if has_zero:
             axes.axvline(0, color=MUTED, linewidth=1)
-        for place, name in enumerate(rows):
+        for index, name in enumerate(rows):
             if name not in scores or math.isnan(scores[name].value):
                 continue
             scored, colour = scores[name], ACCENT if name == accented else INK
             if not math.isnan(scored.low):
-                axes.plot([scored.low, scored.high], [place, place], color=colour, linewidth=1.6)
+                axes.plot([scored.low, scored.high], [index, index], color=colour, linewidth=1.6)
             size = 6.5 if name == accented else 5
-            axes.plot([scored.value], [place], "o", color=colour, markersize=size)
+            axes.plot([scored.value], [index], "o", color=colour, markersize=size)
         axes.set_yticks(range(len(rows)), [shown(name, 30) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.6)
         axes.grid(False, axis="y")

@@ -33,11 +33,12 @@ def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
     vectors, chosen, source = _vectors(facts, scored, chosen, context)
     if len(chosen) < 5:
         return None
-    places, method = in_the_plane(vectors, scored.seed)
+    coordinates, method = in_the_plane(vectors, scored.seed)
     groups = _groups(facts, scored, chosen)
     colourings = [_colouring(name, names) for name, names in groups.items()]
     indices = [
-        _places(names, colouring) for names, colouring in zip(groups.values(), colourings, strict=True)
+        _colour_indices(names, colouring)
+        for names, colouring in zip(groups.values(), colourings, strict=True)
     ]
     first, names_of_first = next(iter(groups.items()))
     labels = names_of_first if facts.classes else _ratings(scored, chosen)
@@ -45,10 +46,10 @@ def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
         MapPoint(
             float(x),
             float(y),
-            _label(scored, row, labels[place]),
-            tuple(of_colouring[place] for of_colouring in indices),
+            _label(scored, row, labels[index]),
+            tuple(of_colouring[index] for of_colouring in indices),
         )
-        for place, ((x, y), row) in enumerate(zip(places, chosen.tolist(), strict=True))
+        for index, ((x, y), row) in enumerate(zip(coordinates, chosen.tolist(), strict=True))
     )
     drawn = (
         f"{len(points):,} of {len(scored.rows):,} rows, drawn at random"
@@ -57,7 +58,7 @@ def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
     )
     description = (
         f"{len(points):,} utterances placed by {method} of {source}; near ones are alike. "
-        f"Neighbours of the same {first}: {_neighbours_alike(places, names_of_first):.0%} (by chance "
+        f"Neighbours of the same {first}: {_neighbours_alike(coordinates, names_of_first):.0%} (by chance "
         f"{_alike_by_chance(names_of_first):.0%})."
     )
     numbers = Table(
@@ -67,8 +68,8 @@ def map_section(facts: Facts, context: Context = QUIET) -> Section | None:
             (
                 Cell(name),
                 count(int(own_rows.sum())),
-                number(100 * float(places[own_rows, 0].mean()), 0),
-                number(100 * float(places[own_rows, 1].mean()), 0),
+                number(100 * float(coordinates[own_rows, 0].mean()), 0),
+                number(100 * float(coordinates[own_rows, 1].mean()), 0),
             )
             for name in colourings[0].groups
             if (own_rows := np.asarray([group == name for group in names_of_first])).any()
@@ -99,18 +100,18 @@ def in_the_plane(vectors: Floats, seed: int) -> tuple[Floats, str]:
     components = min(_COMPONENTS, *scaled.shape)
     with threadpool_limits(1):  # sums of several threads come in another order every time
         if components < 2 or not spread.any():
-            places, method = np.column_stack([scaled[:, 0], np.zeros(len(scaled))]), "PCA"
+            coordinates, method = np.column_stack([scaled[:, 0], np.zeros(len(scaled))]), "PCA"
         else:
-            places = PCA(components, svd_solver="full").fit_transform(scaled)
+            coordinates = PCA(components, svd_solver="full").fit_transform(scaled)
             method = "PCA"
             if len(vectors) >= _FEWEST_FOR_TSNE:
                 from sklearn.manifold import TSNE
 
                 tsne = TSNE(init="pca", perplexity=30, random_state=seed % 2**32, max_iter=500)
-                places, method = tsne.fit_transform(places.astype(np.float32)), "t-SNE"
-    places = np.asarray(places[:, :2], dtype=np.float64)
-    low, high = places.min(axis=0), places.max(axis=0)
-    return (places - low) / np.where(high > low, high - low, 1.0), method
+                coordinates, method = tsne.fit_transform(coordinates.astype(np.float32)), "t-SNE"
+    coordinates = np.asarray(coordinates[:, :2], dtype=np.float64)
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    return (coordinates - low) / np.where(high > low, high - low, 1.0), method
 
 
 def _sample(scored: ScoredRows) -> NDArray[np.int64]:
@@ -218,11 +219,11 @@ def _colouring(name: str, groups: Sequence[str]) -> Colouring:
     return Colouring(name, legend, tuple([sizes[group] for group in named] + ([others] if others else [])))
 
 
-def _places(groups: Sequence[str], colouring: Colouring) -> list[int]:
-    place_of = {name: place for place, name in enumerate(colouring.groups[:_COLOURS])}
-    place_of.pop("no consensus", None)
-    place_of.pop("no rating", None)
-    return [place_of.get(group, _COLOURS) for group in groups]
+def _colour_indices(groups: Sequence[str], colouring: Colouring) -> list[int]:
+    colour_index = {name: index for index, name in enumerate(colouring.groups[:_COLOURS])}
+    colour_index.pop("no consensus", None)
+    colour_index.pop("no rating", None)
+    return [colour_index.get(group, _COLOURS) for group in groups]
 
 
 def _label(scored: ScoredRows, row: int, class_name: str) -> str:
@@ -232,13 +233,13 @@ def _label(scored: ScoredRows, row: int, class_name: str) -> str:
     )
 
 
-def _neighbours_alike(places: Floats, classes: Sequence[str], nearest: int = 5) -> float:
+def _neighbours_alike(coordinates: Floats, classes: Sequence[str], nearest: int = 5) -> float:
     """Return the share of the nearest neighbours that are of the same class."""
     from scipy.spatial import cKDTree
 
     names = np.asarray(classes)
-    nearest = min(nearest, len(places) - 1)
-    _, found = cKDTree(places).query(places, k=nearest + 1)
+    nearest = min(nearest, len(coordinates) - 1)
+    _, found = cKDTree(coordinates).query(coordinates, k=nearest + 1)
     return float((names[found[:, 1:]] == names[:, None]).mean())
 
 

@@ -144,14 +144,14 @@ def _neighbours(apart: Floats) -> list[int]:
     if len(apart) < 3:
         return list(range(len(apart)))
     tree = linkage(squareform((apart + apart.T) / 2, checks=False), "average", optimal_ordering=True)
-    return [int(place) for place in leaves_list(tree)]
+    return [int(index) for index in leaves_list(tree)]
 
 
 def _heat(title: str, note: str, members: list[str], values: Floats, order: list[int], top: float) -> Heat:
-    names = [members[place] for place in order]
+    names = [members[index] for index in order]
     if len(names) > _NAMED_COLUMNS or max(map(len, names)) > _LONGEST_HEADING:
-        columns = [str(place) for place in range(1, len(names) + 1)]
-        names = [f"{place} {name}" for place, name in enumerate(names, start=1)]
+        columns = [str(index) for index in range(1, len(names) + 1)]
+        names = [f"{index} {name}" for index, name in enumerate(names, start=1)]
     else:
         columns = names
 
@@ -173,13 +173,13 @@ def _attributes_table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[st
         by_attribute = [ccc(*pair) for pair in zip(truth.T, values.T, strict=True)]
         return number(mean_ccc(truth, values)), *(number(value) for value in by_attribute)
 
-    def row(place: int) -> tuple[Cell, ...]:
-        name = inputs.members[place]
+    def row(index: int) -> tuple[Cell, ...]:
+        name = inputs.members[index]
         return (
             Cell(shown(name, 60)),
-            *scores(inputs.attribute_values[:, place]),
+            *scores(inputs.attribute_values[:, index]),
             *_compared(name, to_baseline),
-            number(100 * float(apart[place].sum()) / (len(inputs.members) - 1), 1),
+            number(100 * float(apart[index].sum()) / (len(inputs.members) - 1), 1),
         )
 
     header: tuple[str, ...] = ()
@@ -193,7 +193,7 @@ def _attributes_table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[st
         "Members by themselves, on the scored rows. Apart: from the others, on average, in per cent of the "
         "scale.",
         ("member", "mean CCC", *names, *header, "apart %"),
-        (*(row(place) for place in range(len(inputs.members))), *baseline),
+        (*(row(index) for index in range(len(inputs.members))), *baseline),
     )
 
 
@@ -215,14 +215,14 @@ def _table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[str, Differen
     is_wrong = decisions != labels[:, None]
     others = len(rows.inputs.members) - 1
 
-    def row(place: int) -> tuple[Cell, ...]:
-        alone = ~is_wrong[:, place] & (is_wrong.sum(axis=1) == others)
-        name = rows.inputs.members[place]
+    def row(index: int) -> tuple[Cell, ...]:
+        alone = ~is_wrong[:, index] & (is_wrong.sum(axis=1) == others)
+        name = rows.inputs.members[index]
         return (
             Cell(shown(name, 60)),
-            number(macro_f1(labels, decisions[:, place], len(rows.inputs.classes))),
+            number(macro_f1(labels, decisions[:, index], len(rows.inputs.classes))),
             *_compared(name, to_baseline),
-            number(100 * float(apart[place].sum()) / others, 1),
+            number(100 * float(apart[index].sum()) / others, 1),
             number(100 * float(alone.mean()), 1),
         )
 
@@ -237,5 +237,5 @@ def _table(scored: ScoredRows, apart: Floats, to_baseline: Mapping[str, Differen
         "Members by themselves, on the scored rows. Disagrees: with the others, on average. Alone right: "
         "rows that only this member decides rightly.",
         ("member", "macro-F1", *header, "disagrees %", "alone right %"),
-        (*(row(place) for place in range(len(rows.inputs.members))), *baseline),
+        (*(row(index) for index in range(len(rows.inputs.members))), *baseline),
     )

@@ -176,14 +176,14 @@ def _names(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _shared_rows(first: StackingRows, ids: tuple[str, ...], every: Sequence[StackingRows]) -> StackingRows:
     """Return the first run's rows of these utterances, with the attributes that all runs have."""
-    place_of = {row_id: place for place, row_id in enumerate(first.inputs.ids)}
-    rows = first.take(np.asarray([place_of[row_id] for row_id in ids], dtype=np.int64))
+    index_of = {row_id: index for index, row_id in enumerate(first.inputs.ids)}
+    rows = first.take(np.asarray([index_of[row_id] for row_id in ids], dtype=np.int64))
     names = [{attribute.name for attribute in table.inputs.attributes} for table in every]
     common = set.intersection(*names)
     kept = [index for index, attribute in enumerate(rows.inputs.attributes) if attribute.name in common]
     inputs = replace(
         rows.inputs,
-        attributes=tuple(rows.inputs.attributes[place] for place in kept),
+        attributes=tuple(rows.inputs.attributes[index] for index in kept),
         attribute_values=rows.inputs.attribute_values[:, :, kept],
     )
     return replace(rows, inputs=inputs, attribute_targets=rows.attribute_targets[:, kept])
@@ -205,7 +205,7 @@ def _entries(
     choices = {facts.choice for facts, _ in read}
     for kind in (RECOMMENDED, *(other for other in _OTHER_KINDS if choices != {other})):
         before: dict[str, SumMetric] | None = None
-        for place, (name, (facts, _)) in enumerate(zip(names, read, strict=True)):
+        for index, (name, (facts, _)) in enumerate(zip(names, read, strict=True)):
             stacker = facts.choice if kind == RECOMMENDED else kind
             if stacker == BASELINE and not facts.has_linear_baseline:
                 continue
@@ -220,7 +220,7 @@ def _entries(
             if facts.has_linear_baseline and stacker != BASELINE:
                 to_baseline = bootstrap.difference(metrics[key], baselines[name])
             entries.append(Entry(name, kind, stacker, scores, differences, float("nan"), to_baseline))
-            before = metrics if place == 0 else before
+            before = metrics if index == 0 else before
     entries = _with_corrected_baselines(entries)
     corrected = iter(
         holm([entry.differences[key].p_value for entry in entries if entry.differences]).tolist()
@@ -232,10 +232,10 @@ def _entries(
 
 def _with_corrected_baselines(entries: Sequence[Entry]) -> list[Entry]:
     compared = {
-        str(place): entry.to_baseline for place, entry in enumerate(entries) if entry.to_baseline is not None
+        str(index): entry.to_baseline for index, entry in enumerate(entries) if entry.to_baseline is not None
     }
     corrected = holm_corrected(compared)
-    return [replace(entry, to_baseline=corrected.get(str(place))) for place, entry in enumerate(entries)]
+    return [replace(entry, to_baseline=corrected.get(str(index))) for index, entry in enumerate(entries)]
 
 
 def _metrics(facts: Facts, stacker: str, rows: StackingRows) -> dict[str, SumMetric]:
@@ -288,8 +288,8 @@ def _notes(
                 f"{name}: members trained on rows they are scored on; its scores hold for no new speaker."
             )
     for name, (facts, scored) in zip(names[1:], read[1:], strict=True):
-        place_of = {row_id: place for place, row_id in enumerate(scored.rows.inputs.ids)}
-        labels = [scored.rows.labels[place_of[row_id]] for row_id in ids]
+        index_of = {row_id: index for index, row_id in enumerate(scored.rows.inputs.ids)}
+        labels = [scored.rows.labels[index_of[row_id]] for row_id in ids]
         theirs = [facts.classes[label] if label >= 0 else "" for label in labels]
         ours = [rows.inputs.classes[label] if label >= 0 else "" for label in rows.labels]
         differ = sum(label != other for label, other in zip(ours, theirs, strict=True))

@@ -129,14 +129,14 @@ def _table(grouping: Grouping, overall: Estimate, primary: PrimaryScore, caption
 
 def _by_name(name: str, scored: ScoredRows, prediction: Prediction, names: Sequence[str | None]) -> Grouping:
     is_speaker = name == "speaker"
-    places: dict[str, list[int]] = {}
-    for place in scored.known.tolist():
-        name_of_row = names[place]
+    indices: dict[str, list[int]] = {}
+    for index in scored.known.tolist():
+        name_of_row = names[index]
         if name_of_row:
-            places.setdefault(name_of_row, []).append(place)
+            indices.setdefault(name_of_row, []).append(index)
     groups = [
         _group(shown(name_of_row, 40), scored, prediction, np.asarray(rows), over_clips=is_speaker)
-        for name_of_row, rows in sorted(places.items())
+        for name_of_row, rows in sorted(indices.items())
     ]
     if is_speaker:
         groups.sort(key=lambda group: group.score.value)
